@@ -1,0 +1,229 @@
+// Package configs is the gateway's configuration: its schema, defaults, loading and validation.
+//
+// A file is YAML. Unknown keys are errors. Every error names file, line and column and what was expected, so that
+// `sallyport check` can be trusted to have read what the gateway will read. Nothing here opens a connection or reads a
+// secret: a secret stands in the file as a reference (SecretRef) and is resolved by the room that uses it.
+package configs
+
+import "time"
+
+// Config is a whole gateway, as written in sallyport.yaml.
+type Config struct {
+	// State is the directory that holds everything the gateway keeps: database, keys, recordings. One gateway a
+	// directory. A relative path is taken from the configuration file's directory.
+	State string `yaml:"state"`
+	// URL is the gateway's public HTTPS address, without a path: what browsers, the CLI and the issuer use.
+	URL    string `yaml:"url"`
+	Listen Listen `yaml:"listen"`
+	// TLS is the server certificate of all TLS listeners; it is read again when its files change.
+	TLS         ServerTLS   `yaml:"tls"`
+	SSH         SSH         `yaml:"ssh"`
+	Provider    Provider    `yaml:"provider"`
+	Credentials Credentials `yaml:"credentials"`
+	Recording   Recording   `yaml:"recording"`
+	Limits      Limits      `yaml:"limits"`
+	// Targets and Policies may also stand in files of their own, named here relative to this file.
+	Targets     []Target     `yaml:"targets"`
+	TargetFiles []string     `yaml:"target_files"`
+	Policies    []Policy     `yaml:"policies"`
+	PolicyFiles []string     `yaml:"policy_files"`
+	Permissions []Permission `yaml:"permissions"`
+
+	// File is where this was loaded from.
+	File string `yaml:"-"`
+}
+
+// Listen are the addresses (host:port) to listen on. A port of 0 takes a free one.
+type Listen struct {
+	HTTPS string `yaml:"https"`
+	// Postgres is the shared listener, on which the database name chooses the target (TARGET or TARGET/DATABASE).
+	Postgres string `yaml:"postgres"`
+	SSH      string `yaml:"ssh"`
+}
+
+// ServerTLS names PEM files.
+type ServerTLS struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	// CA is the authority that signed Certificate when it is not one that every machine trusts; `sallyport login`
+	// hands it to the client's files.
+	CA string `yaml:"ca"`
+}
+
+// SSH is about the SSH listener.
+type SSH struct {
+	// Host is the name (and port, if not 22) under which clients reach the SSH listener; the host certificate is made
+	// for it. Default: the host of URL, with the port of listen.ssh.
+	Host string `yaml:"host"`
+	// Version is the identification after "SSH-2.0-". It begins with "OpenSSH_", because OpenSSH's client sends
+	// eow@openssh.com only to such servers.
+	Version string `yaml:"version"`
+}
+
+// Provider is the company's OpenID provider, of which only the gateway is a client.
+type Provider struct {
+	Issuer       string    `yaml:"issuer"`
+	ClientID     string    `yaml:"client_id"`
+	ClientSecret SecretRef `yaml:"client_secret"`
+	Scopes       []string  `yaml:"scopes"`
+	// GroupsClaim, NameClaim and EmailClaim say which claims of the ID token hold them.
+	GroupsClaim string `yaml:"groups_claim"`
+	NameClaim   string `yaml:"name_claim"`
+	EmailClaim  string `yaml:"email_claim"`
+	// CA is a PEM file to trust for the provider beside the system's authorities.
+	CA string `yaml:"ca"`
+}
+
+// Credentials bounds what the gateway hands out.
+type Credentials struct {
+	// SignIn is how long a sign-in lasts: tokens and certificates end with it.
+	SignIn Duration `yaml:"sign_in"`
+	// Certificate is how long a client certificate lasts, at most.
+	Certificate Duration `yaml:"certificate"`
+}
+
+// Durability is when a record counts as safe.
+type Durability string
+
+// The levels of DESIGN.md, section 4.
+const (
+	Written Durability = "written" // with the kernel: survives the gateway's death
+	Synced  Durability = "synced"  // on stable storage: survives power loss
+)
+
+// Recording is about the session log.
+type Recording struct {
+	Durability Durability `yaml:"durability"`
+	// AllowVolatile lets level synced run on a file system that keeps nothing (tmpfs); for tests.
+	AllowVolatile bool `yaml:"allow_volatile"`
+	// Reserve is the free space in bytes below which no new session starts; it always leaves room for endings.
+	Reserve ByteSize `yaml:"reserve"`
+}
+
+// Limits bounds what strangers can cost.
+type Limits struct {
+	// Unauthenticated is how many connections may be open at once that have not proven an identity; per source
+	// address a quarter of it.
+	Unauthenticated int `yaml:"unauthenticated"`
+	// Connections is how many may be open at once in all.
+	Connections int `yaml:"connections"`
+	// Handshake is the deadline for everything up to a proven identity.
+	Handshake Duration `yaml:"handshake"`
+	// Drain is how long sessions may go on after SIGTERM.
+	Drain Duration `yaml:"drain"`
+}
+
+// The kinds of target.
+const (
+	KindPostgres = "postgres"
+	KindSSH      = "ssh"
+)
+
+// Target is one production system.
+type Target struct {
+	// Name is what users type: lower-case letters, digits, dots and dashes.
+	Name   string            `yaml:"name"`
+	Kind   string            `yaml:"kind"`
+	Labels map[string]string `yaml:"labels"`
+	// Address is host:port.
+	Address    string     `yaml:"address"`
+	Durability Durability `yaml:"durability"` // default: recording.durability
+	Accounts   []Account  `yaml:"accounts"`
+
+	// Postgres: Listen is a listener of the target's own (host:port), ServerName the TLS server name that chooses it on
+	// any listener; behind either, the client's database name is the real one. Database is the one used when the
+	// client on the shared listener names only the target; default: the target's name.
+	Listen     string    `yaml:"listen"`
+	ServerName string    `yaml:"server_name"`
+	Database   string    `yaml:"database"`
+	TLS        TargetTLS `yaml:"tls"`
+
+	// SSH: Aliases are other names and addresses (host or host:port) under which users jump to it. HostKeys are pinned
+	// keys in authorized_keys form, HostCA a host authority's key; with neither, no connection is made.
+	Aliases  []string `yaml:"aliases"`
+	HostKeys []string `yaml:"host_keys"`
+	HostCA   string   `yaml:"host_ca"`
+}
+
+// TargetTLS is TLS towards a Postgres target.
+type TargetTLS struct {
+	// Mode is "verify-full" (default) or "off", which is refused for an address that is not loopback.
+	Mode string `yaml:"mode"`
+	// CA is a PEM file; default: the system's authorities. ServerName overrides the host of address.
+	CA         string `yaml:"ca"`
+	ServerName string `yaml:"server_name"`
+}
+
+// Account is a login on a target.
+type Account struct {
+	Name string `yaml:"name"`
+	// User is the login's name on the target; default: Name.
+	User string `yaml:"user"`
+	// Password is what the gateway logs in with (Postgres: SCRAM; SSH: password).
+	Password SecretRef `yaml:"password"`
+	// Key is an SSH private key; with neither Key nor Password the gateway uses a fresh key with a certificate of its
+	// target authority, of minutes, for this account (or Principal, default User).
+	Key       SecretRef `yaml:"key"`
+	Principal string    `yaml:"principal"`
+	// Replication allows replication connections (Postgres).
+	Replication bool `yaml:"replication"`
+	// Forwarding allows direct-tcpip through the target (SSH).
+	Forwarding bool `yaml:"forwarding"`
+}
+
+// UserName is the login's name on the target.
+func (a Account) UserName() string {
+	if a.User != "" {
+		return a.User
+	}
+	return a.Name
+}
+
+// Policy says who may be granted what, for how long, and who approves. The first policy that admits a request wins
+// whole; none means no.
+type Policy struct {
+	Name   string   `yaml:"name"`
+	Groups []string `yaml:"groups"`
+	// Accounts are ACCOUNT@TARGET, where either side may be "*" or end in "*"; Labels further narrows the targets.
+	Accounts []string          `yaml:"accounts"`
+	Labels   map[string]string `yaml:"labels"`
+	// MaxDuration bounds a grant; DefaultDuration is used when a request names none.
+	MaxDuration     Duration `yaml:"max_duration"`
+	DefaultDuration Duration `yaml:"default_duration"`
+	// ReasonLength is the least number of characters of a reason; default 1.
+	ReasonLength int `yaml:"reason_length"`
+	// Approve is required: either auto, or the groups any member of which (but the requester) may approve.
+	Approve Approve `yaml:"approve"`
+}
+
+// Approve says who decides.
+type Approve struct {
+	Auto   bool     `yaml:"auto"`
+	Groups []string `yaml:"groups"`
+	// Count is how many different people must approve; default 1.
+	Count int `yaml:"count"`
+	// Within is how long a request waits for a decision; default 24h. Start is how long an approved grant waits to be
+	// used first; default 1h.
+	Within Duration `yaml:"within"`
+	Start  Duration `yaml:"start"`
+}
+
+// Permission lets groups do things to grants and sessions of targets. Deny by default.
+type Permission struct {
+	Groups []string `yaml:"groups"`
+	// May are verbs of grant.Permission ("sessions.list", "sessions.kill", "recordings.read", …) or "*".
+	May    []string          `yaml:"may"`
+	Labels map[string]string `yaml:"labels"`
+}
+
+// Duration is a time.Duration written as 90s, 30m, 8h or 7d.
+type Duration time.Duration
+
+// D is the plain duration.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+// ByteSize is a number of bytes written as 512MiB or 2GiB.
+type ByteSize int64
+
+// SecretRef names a secret without being one: env:NAME, file:PATH or command:PROGRAM ARGS.
+type SecretRef string

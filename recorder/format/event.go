@@ -1,0 +1,113 @@
+package format
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Type says what an Event is. The numbers are the file format and never change their meaning.
+type Type uint16
+
+// Types below 32 belong to every protocol; 32–63 are Postgres's and 64–95 SSH's, declared in their rooms.
+const (
+	// TypeEnd is the last event of a sealed recording; Data is an End as JSON.
+	TypeEnd Type = 1
+	// TypeNote is something the gateway did or noticed; Data is a Note as JSON.
+	TypeNote Type = 2
+	// TypeSaid are raw bytes that the client sent, before they were passed on.
+	TypeSaid Type = 3
+	// TypeAnswered are raw bytes that the target sent, before the client saw them.
+	TypeAnswered Type = 4
+	// TypeAnsweredError is TypeAnswered for the error stream, where the protocol has one.
+	TypeAnsweredError Type = 5
+	// TypeBulk stands for bytes kept by length and hash only; Data is a Bulk as JSON.
+	TypeBulk Type = 6
+	// TypeConnected is written once the target's connection stands; Data is a Connected as JSON.
+	TypeConnected Type = 7
+
+	FirstPostgres Type = 32
+	FirstSSH      Type = 64
+)
+
+// Event is one entry of a recording.
+type Event struct {
+	Type Type
+	// At is the time since Header.Started by a clock that does not jump. The recorder sets it.
+	At time.Duration
+	// Channel tells apart the channels of one SSH connection; 0 where there is only one.
+	Channel uint32
+	// Data is the payload; its form is Type's. Whoever hands an Event to the recorder may reuse Data when the call returns.
+	Data []byte
+}
+
+// Party is a person or workload as written in a recording's header.
+type Party struct {
+	Issuer  string   `json:"issuer"`
+	Subject string   `json:"subject"`
+	Name    string   `json:"name,omitempty"`
+	Email   string   `json:"email,omitempty"`
+	Kind    string   `json:"kind,omitempty"`
+	Groups  []string `json:"groups,omitempty"`
+}
+
+// Header opens a recording: who, what, when, why. It is durable before the target is dialled.
+type Header struct {
+	Session  string `json:"session"`  // the session's and recording's id
+	Protocol string `json:"protocol"` // "postgres", "ssh", "audit"
+	Identity Party  `json:"identity"`
+	// Method is how the identity was proven, Credential the id of what proved it.
+	Method     string    `json:"method,omitempty"`
+	Credential string    `json:"credential,omitempty"`
+	Target     string    `json:"target"`
+	Account    string    `json:"account"`
+	Grant      string    `json:"grant"`
+	Reason     string    `json:"reason,omitempty"`
+	Approvers  []string  `json:"approvers,omitempty"`
+	Until      time.Time `json:"until,omitzero"`
+	Client     string    `json:"client,omitempty"` // the client's address as the gateway saw it
+	Durability string    `json:"durability"`
+	Gateway    string    `json:"gateway,omitempty"` // the gateway's version
+	Started    time.Time `json:"started"`
+}
+
+// End says why a session ended. Reason is a stable word, Detail is for people.
+type End struct {
+	Reason string    `json:"reason"`
+	Detail string    `json:"detail,omitempty"`
+	Ended  time.Time `json:"ended"`
+}
+
+// Note is something the gateway did or noticed in a session: an act on the target and its outcome, a warning shown, a
+// place where the interpreter lost the thread.
+type Note struct {
+	Kind   string            `json:"kind"`
+	Text   string            `json:"text,omitempty"`
+	Fields map[string]string `json:"fields,omitempty"`
+}
+
+// Bulk stands for bytes of which only length and hash are kept.
+type Bulk struct {
+	FromClient bool   `json:"from_client,omitempty"`
+	Stream     string `json:"stream,omitempty"`
+	Bytes      int64  `json:"bytes"` // since the session began
+	SHA256     string `json:"sha256"`
+	Why        string `json:"why,omitempty"`
+}
+
+// Connected are both ends of the connection to the target, and what ties it to the target's own log.
+type Connected struct {
+	Local      string `json:"local"`
+	Remote     string `json:"remote"`
+	BackendPID uint32 `json:"backend_pid,omitempty"`
+	Serial     uint64 `json:"certificate_serial,omitempty"`
+	Server     string `json:"server,omitempty"` // the target's version as it says
+}
+
+// JSON returns an event of that type whose Data is v. It panics where v cannot be JSON, which is a mistake in the caller.
+func JSON(t Type, channel uint32, v any) Event {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return Event{Type: t, Channel: channel, Data: data}
+}
