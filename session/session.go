@@ -1,39 +1,54 @@
 // Package session is what is open now, and the one gate to the targets.
 //
-// CONTRACT (to be built here): see the doc comments.
+// It promises that no byte reaches a target unless a recording of it is safe and a lease is live (gate.go, which a
+// security reviewer reads first), and that when a session ends, for whatever reason, nothing more passes from that
+// instant on, the protocol gets a bounded time to tell its user and to stop what runs on the target, and the recording
+// is sealed with the reason. It knows nothing of protocols: what a cut looks like on the wire is the protocol's OnCut.
 package session
 
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 )
 
-var errTODO = errors.New("session: not built")
+// Why sessions end; stable words of the log and the API. An end that comes from the grant is "grant_" and the grant's
+// own reason (grant_expired, grant_revoked, grant_released, …).
+const (
+	EndClientClosed      = "client_closed"
+	EndTargetClosed      = "target_closed"
+	EndTargetFailed      = "target_failed"
+	EndKilled            = "killed"
+	EndRecorderFailed    = "recorder_failed"
+	EndDraining          = "draining"
+	EndProtocolViolation = "protocol_violation"
+	EndIdentityDisabled  = "identity_disabled"
+	EndRefused           = "refused" // begun, but not let through: a start-up that the target or a rule refused
+	EndCrashed           = "crashed"
+	endGrantPrefix       = "grant_"
+)
 
-// Options configure Open.
-type Options struct {
-	Store    *store.Store
-	Recorder *recorder.Recorder
-	Authn    *authn.Service
-	Config   *configs.Config
-	Log      *slog.Logger
-}
-
-// Manager knows all live sessions. Safe for concurrent use.
-type Manager struct{}
-
-// Open marks the sessions that an earlier run left as ended "crashed".
-func Open(ctx context.Context, o Options) (*Manager, error) { return nil, errTODO }
+const (
+	// cutTime bounds what a protocol's OnCut may take.
+	cutTime = 10 * time.Second
+	// handlerTime is how long after a cut a session waits for its handler to call End before it seals without it.
+	handlerTime = 5 * time.Second
+	// standingInterval is how often the identity of a live session is looked at again; a disabled one is cut within
+	// a minute (DESIGN.md, section 4).
+	standingInterval = 20 * time.Second
+)
 
 // Opening is what a protocol knows when it has identity, target and lease.
 type Opening struct {
@@ -45,92 +60,238 @@ type Opening struct {
 	Client   net.Addr
 }
 
-// Begin begins the recording (durable before it returns) and registers the session. It refuses while draining, when
-// the recorder can't record, and over the limits. The lease is returned to the grant when the session has ended.
-func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) { return nil, errTODO }
-
-// Session is one connection under one grant. Safe for concurrent use.
-type Session struct{}
-
-// ID is the session's and its recording's id.
-func (s *Session) ID() string { return "" }
-
-// Opening returns what it was begun with.
-func (s *Session) Opening() Opening { return Opening{} }
-
-// Dial opens the way to the target and runs the protocol's handshake on it, after the recording has begun and the
-// lease was found live. It is the only dial in the product (the linter forbids others). The handshake's connection is the
-// target's for the rest of the session: Cut closes it. A deadline of 15 s bounds dial and handshake.
-func (s *Session) Dial(ctx context.Context, handshake func(net.Conn) error) error { return errTODO }
-
-// Admit records what the client is about to do. It returns when that record is safe at the target's durability level
-// and the lease is still live. The Pass is good for one write of the bytes it was asked for.
-func (s *Session) Admit(ctx context.Context, what ...recorder.Event) (Pass, error) {
-	return Pass{}, errTODO
-}
-
-// Observe records what came back, before the client sees it. It does not wait for the disk, but for room in the queue.
-func (s *Session) Observe(what ...recorder.Event) error { return errTODO }
-
-// Pass lets one write through. A protocol's writers to the target take a Pass and call Use first.
-type Pass struct{ session *Session }
-
-// Use spends the pass: it returns nil once, while the session lives; after that, or once the session is cut, an error.
-func (p *Pass) Use() error { return errTODO }
-
-// ActKind is one of the gateway's own acts on a target.
-type ActKind string
-
-// The acts.
-const (
-	ActCancel    ActKind = "cancel"    // ask the target to stop what it runs
-	ActTerminate ActKind = "terminate" // end the session's backend on the target
-	ActConfirm   ActKind = "confirm"   // look whether it is gone
-	ActSweep     ActKind = "sweep"     // end what a crashed gateway left running
-	ActCheck     ActKind = "check"     // targets check: log in and look
-	ActTrust     ActKind = "trust"     // targets trust: read the host key
-)
-
-// Act is one act: why, and the protocol's way to do it on a fresh connection to the target.
-type Act struct {
-	Kind   ActKind
-	Reason string
-	Do     func(ctx context.Context, target net.Conn) (outcome string, err error)
-}
-
-// Act records and performs one of the gateway's own acts on the session's target. It needs a reason, not a lease, and
-// works while the session is being cut. Bounded to 10 s.
-func (s *Session) Act(ctx context.Context, act Act) error { return errTODO }
-
-// ActOn is Act for a target without a session (check, trust, sweep after a restart); it is audited instead of recorded.
-func (m *Manager) ActOn(ctx context.Context, target configs.Target, who authn.Identity, act Act) error {
-	return errTODO
-}
-
-// OnCut sets what the protocol does when the session is cut: tell the client in its own words, cancel the running work
-// (with Act). It runs once, in its own goroutine, after no byte can reach the target any more over the session's
-// connection, with a context of 10 s; the recording is sealed after it returns.
-func (s *Session) OnCut(f func(ctx context.Context, why Ending)) {}
-
 // Ending says why a session ended.
 type Ending struct {
-	Reason   string // stable word: "client_closed", "target_closed", "grant_expired", "grant_revoked", "grant_released", "killed", "recorder_failed", "draining", "target_failed", "protocol_violation", "identity_disabled", "crashed"
-	Sentence string // for the user
+	Reason   string // one of the End words above
+	Sentence string // for the user, without a full stop
 	By       string // who, where somebody did
 }
 
-// Done is closed when the session is cut or ended: stop copying.
-func (s *Session) Done() <-chan struct{} { return nil }
+// Session is one connection under one grant. Safe for concurrent use.
+type Session struct {
+	manager   *Manager
+	id        string
+	opening   Opening
+	started   time.Time
+	recording *recorder.Recording
 
-// Ending is why, after Done.
-func (s *Session) Ending() Ending { return Ending{} }
+	isCut    atomic.Bool   // set first of all when the session ends; every writer to the target checks it
+	done     chan struct{} // closed right after isCut is set
+	told     chan struct{} // closed when OnCut's work is over
+	finished chan struct{} // closed when the recording is sealed
+
+	mu     sync.Mutex
+	ending Ending                                   // valid once done is closed
+	target net.Conn                                 // nil before Dial
+	onCut  func(ctx context.Context, ending Ending) // nil: nobody to tell
+	sealed bool
+}
+
+// Begin begins the recording (durable before it returns) and registers the session. It refuses while draining, when
+// the recorder can't record, and when the lease has ended. The lease is given back when the session has ended, also when Begin
+// fails.
+func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
+	s, err := m.begin(ctx, o)
+	if err != nil {
+		o.Lease.Return()
+		m.auditRefusal(o, err)
+		return nil, err
+	}
+	go s.watch()
+	return s, nil
+}
+
+func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
+	if err := o.Lease.Live(); err != nil {
+		return nil, err
+	}
+	if err := m.recorder.Ready(); err != nil {
+		return nil, err
+	}
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	level := o.Target.Durability
+	if level == "" {
+		level = m.config.Recording.Durability
+	}
+	g := o.Lease.Grant
+	recording, err := m.recorder.Begin(ctx, format.Header{
+		Session:  id,
+		Protocol: o.Protocol,
+		Identity: format.Party{
+			Issuer: o.Identity.Issuer, Subject: o.Identity.Subject, Name: o.Identity.Name,
+			Email: o.Identity.Email, Kind: string(o.Identity.Kind), Groups: o.Identity.Groups,
+		},
+		Method:     o.Identity.Method,
+		Credential: o.Identity.Credential,
+		Target:     o.Target.Name,
+		Account:    o.Account.Name,
+		Grant:      g.ID,
+		Reason:     g.Reason,
+		Approvers:  g.Approvers(),
+		Until:      o.Lease.Until(),
+		Client:     o.Client.String(),
+	}, level)
+	if err != nil {
+		return nil, fmt.Errorf("begin the recording: %w", err)
+	}
+	s := &Session{
+		manager: m, id: id, opening: o, started: recording.Header().Started, recording: recording,
+		done: make(chan struct{}), told: make(chan struct{}), finished: make(chan struct{}),
+	}
+	if err := m.register(ctx, s); err != nil {
+		end := format.End{Reason: EndRefused, Detail: "the session could not be registered", Ended: time.Now().UTC()}
+		return nil, errors.Join(err, recording.End(end))
+	}
+	return s, nil
+}
+
+// watch cuts the session when its grant ends, its recorder fails, or its identity is found disabled.
+func (s *Session) watch() {
+	standing := time.NewTicker(standingInterval)
+	defer standing.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.opening.Lease.Ended():
+			s.cut(s.leaseEnding())
+			return
+		case <-s.recording.Failed():
+			s.cut(recorderEnding(s.recording.Err()))
+			return
+		case <-standing.C:
+			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+			err := s.manager.authn.Standing(ctx, s.opening.Identity)
+			cancel()
+			if r := refusal.Of(err); r != nil {
+				s.cut(Ending{Reason: EndIdentityDisabled, Sentence: r.Message})
+				return
+			}
+		}
+	}
+}
+
+func (s *Session) leaseEnding() Ending {
+	reason, sentence := s.opening.Lease.Why()
+	return Ending{Reason: endGrantPrefix + reason, Sentence: sentence}
+}
+
+func recorderEnding(err error) Ending {
+	sentence := "the session log can't be written, and nothing passes unrecorded"
+	if r := refusal.Of(err); r != nil {
+		sentence = r.Message
+	}
+	return Ending{Reason: EndRecorderFailed, Sentence: sentence}
+}
+
+// cut ends the passing of bytes, now; the first ending wins. What takes time goes on in the background.
+func (s *Session) cut(why Ending) {
+	s.mu.Lock()
+	if s.isCut.Load() {
+		s.mu.Unlock()
+		return
+	}
+	s.ending = why
+	s.isCut.Store(true)
+	target, onCut := s.target, s.onCut
+	s.mu.Unlock()
+	close(s.done)
+	if target != nil {
+		target.Close()
+	}
+	go func() {
+		if onCut != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+			s.runOnCut(ctx, onCut, why)
+			cancel()
+		}
+		close(s.told)
+		select {
+		case <-s.finished:
+		case <-time.After(handlerTime):
+			s.finish() // a handler that hangs must not keep a recording open
+		}
+	}()
+}
+
+// runOnCut keeps a panic in a protocol's farewell from taking the gateway, and waits for it no longer than ctx.
+func (s *Session) runOnCut(ctx context.Context, onCut func(context.Context, Ending), why Ending) {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		defer func() {
+			if p := recover(); p != nil {
+				s.manager.log.Error("panic while a session was cut", "session", s.id, "panic", p)
+			}
+		}()
+		onCut(ctx, why)
+	}()
+	select {
+	case <-returned:
+	case <-ctx.Done():
+		s.manager.log.Warn("a session's farewell took too long", "session", s.id)
+	}
+}
+
+// finish seals the recording and forgets the session, once.
+func (s *Session) finish() {
+	s.mu.Lock()
+	if s.sealed {
+		s.mu.Unlock()
+		<-s.finished
+		return
+	}
+	s.sealed = true
+	why := s.ending
+	s.mu.Unlock()
+	ended := time.Now().UTC()
+	detail := why.Sentence
+	if why.By != "" {
+		detail += " (by " + why.By + ")"
+	}
+	if err := s.recording.End(format.End{Reason: why.Reason, Detail: detail, Ended: ended}); err != nil {
+		s.manager.log.Error("the recording could not be sealed; recovery will close it", "session", s.id, "error", err)
+	}
+	s.manager.forget(s, why.Reason, detail, ended)
+	s.opening.Lease.Return()
+	close(s.finished)
+}
+
+// ID is the session's and its recording's id.
+func (s *Session) ID() string { return s.id }
+
+// Opening returns what it was begun with.
+func (s *Session) Opening() Opening { return s.opening }
+
+// OnCut sets what the protocol does when the session ends: tell the client in its own words, cancel the running work
+// (with Act). It runs once, in a goroutine of its own, after no byte can reach the target any more over the session's
+// connection, with a context of 10 s; the recording is sealed after it returns. Set it before Dial.
+func (s *Session) OnCut(f func(ctx context.Context, why Ending)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onCut = f
+}
+
+// Done is closed when the session is cut or ended: stop copying.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Ending is why; call it after Done.
+func (s *Session) Ending() Ending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
+}
 
 // End ends the session from inside (client closed, target closed, protocol violation); the first ending wins. It waits
 // for OnCut's work, seals the recording and forgets the session. Every protocol defers it.
-func (s *Session) End(why Ending) {}
-
-// Connected records both ends of the target's connection and what ties it to the target's log.
-func (s *Session) Connected(c format.Connected) error { return errTODO }
+func (s *Session) End(why Ending) {
+	s.cut(why)
+	<-s.told
+	s.finish()
+}
 
 // Info is a session as people see it.
 type Info struct {
@@ -150,16 +311,19 @@ type Info struct {
 	Live      bool           `json:"live"`
 }
 
-// List returns sessions, newest first; only live ones, or all.
-func (m *Manager) List(ctx context.Context, all bool) ([]Info, error) { return nil, errTODO }
-
-// Get returns one.
-func (m *Manager) Get(ctx context.Context, id string) (Info, error) { return Info{}, errTODO }
-
-// Kill cuts a live session.
-func (m *Manager) Kill(ctx context.Context, id string, by authn.Identity, reason string) error {
-	return errTODO
+// auditRefusal tells the audit log that an identity with a lease was not let through.
+func (m *Manager) auditRefusal(o Opening, err error) {
+	outcome := "failed"
+	if r := refusal.Of(err); r != nil {
+		outcome = string(r.Code)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+	defer cancel()
+	auditErr := m.store.Audit(ctx, store.AuditEvent{
+		Kind: "session.refused", Actor: o.Identity.Key(), ActorName: o.Identity.Label(), Client: o.Client.String(),
+		Target: o.Target.Name, Account: o.Account.Name, Grant: o.Lease.Grant.ID, Outcome: outcome, Reason: err.Error(),
+	})
+	if auditErr != nil {
+		m.log.Error("a refusal could not be audited", "error", auditErr)
+	}
 }
-
-// Drain refuses new sessions, waits for the live ones until ctx ends, then cuts them.
-func (m *Manager) Drain(ctx context.Context) {}
