@@ -5,8 +5,6 @@
 // secret: a secret stands in the file as a reference (SecretRef) and is resolved by the room that uses it.
 package configs
 
-import "time"
-
 // Config is a whole gateway, as written in sallyport.yaml.
 type Config struct {
 	// State is the directory that holds everything the gateway keeps: database, keys, recordings. One gateway a
@@ -215,15 +213,3 @@ type Permission struct {
 	May    []string          `yaml:"may"`
 	Labels map[string]string `yaml:"labels"`
 }
-
-// Duration is a time.Duration written as 90s, 30m, 8h or 7d.
-type Duration time.Duration
-
-// D is the plain duration.
-func (d Duration) D() time.Duration { return time.Duration(d) }
-
-// ByteSize is a number of bytes written as 512MiB or 2GiB.
-type ByteSize int64
-
-// SecretRef names a secret without being one: env:NAME, file:PATH or command:PROGRAM ARGS.
-type SecretRef string

@@ -1,0 +1,99 @@
+package configs
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"time"
+)
+
+// setDefaults fills in what the file left out.
+func (c *Config) setDefaults() {
+	set(&c.SSH.Version, "OpenSSH_9.9 sallyport")
+	set(&c.SSH.Host, c.defaultSSHHost())
+	set(&c.Provider.GroupsClaim, "groups")
+	set(&c.Provider.NameClaim, "name")
+	set(&c.Provider.EmailClaim, "email")
+	if len(c.Provider.Scopes) == 0 {
+		c.Provider.Scopes = []string{"openid", "profile", "email"}
+	}
+	set(&c.Credentials.SignIn, Duration(12*time.Hour))
+	set(&c.Credentials.Certificate, Duration(12*time.Hour))
+	set(&c.Recording.Durability, Synced)
+	set(&c.Recording.Reserve, 512<<20)
+	set(&c.Limits.Unauthenticated, 200)
+	set(&c.Limits.Connections, 5000)
+	set(&c.Limits.Handshake, Duration(10*time.Second))
+	set(&c.Limits.Drain, Duration(30*time.Second))
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		set(&t.Durability, c.Recording.Durability)
+		if t.Kind == KindPostgres {
+			set(&t.Database, t.Name)
+			set(&t.TLS.Mode, TLSVerifyFull)
+			if host, _, err := net.SplitHostPort(t.Address); err == nil {
+				set(&t.TLS.ServerName, host)
+			}
+		}
+	}
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		set(&p.DefaultDuration, min(p.MaxDuration, Duration(30*time.Minute)))
+		set(&p.ReasonLength, 1)
+		set(&p.Approve.Within, Duration(24*time.Hour))
+		set(&p.Approve.Start, Duration(time.Hour))
+		if !p.Approve.Auto {
+			set(&p.Approve.Count, 1)
+		}
+	}
+}
+
+// defaultSSHHost is the host of the URL with the port of the SSH listener.
+func (c *Config) defaultSSHHost() string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(c.Listen.SSH)
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// resolvePaths makes paths absolute; relative ones are taken from the main file's directory.
+func (c *Config) resolvePaths() {
+	directory := filepath.Dir(c.File)
+	resolve := func(paths ...*string) {
+		for _, path := range paths {
+			if *path != "" && !filepath.IsAbs(*path) {
+				*path = filepath.Join(directory, *path)
+			}
+		}
+	}
+	secret := func(refs ...*SecretRef) {
+		for _, ref := range refs {
+			if kind, path, err := ref.Parse(); err == nil && kind == "file" {
+				resolve(&path)
+				*ref = SecretRef("file:" + path)
+			}
+		}
+	}
+	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.Provider.CA)
+	secret(&c.Provider.ClientSecret)
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		resolve(&t.TLS.CA)
+		for j := range t.Accounts {
+			secret(&t.Accounts[j].Password, &t.Accounts[j].Key)
+		}
+	}
+}
+
+// set gives *value the default if it has none.
+func set[T comparable](value *T, defaultValue T) {
+	var zero T
+	if *value == zero {
+		*value = defaultValue
+	}
+}

@@ -1,0 +1,156 @@
+package configs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const good = `state: state
+url: https://gateway.example:8443
+listen:
+  https: 127.0.0.1:8443
+  postgres: 127.0.0.1:6432
+  ssh: 127.0.0.1:2222
+tls:
+  certificate: tls.crt
+  key: tls.key
+provider:
+  issuer: https://login.example
+  client_id: sallyport
+  client_secret: file:secret
+targets:
+  - name: orders
+    kind: postgres
+    address: db.internal:5432
+    accounts:
+      - name: app
+        password: env:ORDERS_PASSWORD
+target_files:
+  - more.yaml
+policies:
+  - name: engineers
+    groups: [engineers]
+    accounts: ["app@orders", "*@web-*"]
+    max_duration: 1h
+    approve:
+      groups: [approvers]
+permissions:
+  - groups: [security]
+    may: ["*"]
+`
+
+const more = `targets:
+  - name: web-1
+    kind: ssh
+    address: 10.0.0.7:22
+    accounts:
+      - name: deploy
+`
+
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "sallyport.yaml")
+}
+
+func with(main string) map[string]string {
+	return map[string]string{"sallyport.yaml": main, "more.yaml": more, "tls.crt": "x", "tls.key": "x", "secret": "s"}
+}
+
+func TestLoad(t *testing.T) {
+	path := write(t, with(good))
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Targets) != 2 || c.Targets[1].Name != "web-1" {
+		t.Fatalf("targets: %+v", c.Targets)
+	}
+	if got, want := c.State, filepath.Join(filepath.Dir(path), "state"); got != want {
+		t.Errorf("state %s, want %s", got, want)
+	}
+	if got, want := string(c.Provider.ClientSecret), "file:"+filepath.Join(filepath.Dir(path), "secret"); got != want {
+		t.Errorf("secret reference %s, want %s", got, want)
+	}
+	if c.SSH.Host != "gateway.example:2222" || c.Targets[0].Database != "orders" || c.Targets[0].Durability != Synced ||
+		c.Targets[0].TLS.ServerName != "db.internal" {
+		t.Errorf("defaults: %+v", c)
+	}
+	if p := c.Policies[0]; p.MaxDuration.D() != time.Hour || p.DefaultDuration.D() != 30*time.Minute || p.Approve.Count != 1 {
+		t.Errorf("policy: %+v", p)
+	}
+}
+
+// TestProblems states that every mistake is named with its file, line and what was expected.
+func TestProblems(t *testing.T) {
+	tests := []struct{ name, old, new, want string }{
+		{"unknown key", "client_id: sallyport", "client_idd: sallyport", "sallyport.yaml:12:3: unknown key \"client_idd\""},
+		{"unknown key in a list", "kind: postgres", "kindd: postgres", "sallyport.yaml:16:5: unknown key \"kindd\"; in targets the keys are: accounts, address"},
+		{"no url", "url: https://gateway.example:8443", "", "url is missing"},
+		{"url with a path", "url: https://gateway.example:8443", "url: https://gateway.example:8443/x", "sallyport.yaml:2:6: url is"},
+		{"duration", "max_duration: 1h", "max_duration: soon", `"soon" is not a duration`},
+		{"kind", "kind: postgres", "kind: mysql", `sallyport.yaml:16:11: kind is "mysql"; it is "postgres" or "ssh"`},
+		{"secret in the file", "password: env:ORDERS_PASSWORD", "password: hunter2", "sallyport.yaml:20:19: accounts[0].password is not a reference"},
+		{"account of no target", `"app@orders"`, `"root@orders"`, `sallyport.yaml:26:16: target orders has no account "root"`},
+		{"no target", `"app@orders"`, `"app@ordres"`, `there is no target "ordres"`},
+		{"nobody approves", "      groups: [approvers]", "      count: 1", "approve is missing"},
+		{"verb", `may: ["*"]`, `may: ["sessions.kil"]`, `unknown permission "sessions.kil"; the verbs are: grants.list`},
+		{"missing file", "more.yaml", "gone.yaml", "sallyport.yaml:22:5: gone.yaml can't be read"},
+		{"type", "- name: orders", "- name: [a]", "sallyport.yaml:15"},
+		{"tls off", "address: db.internal:5432", "address: db.internal:5432\n    tls: {mode: off}", "loopback addresses only"},
+		{"not yaml", "listen:", "listen: [", "sallyport.yaml:"},
+		{"twice", "name: orders", "name: web-1", "there is another target named"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			changed := strings.Replace(good, test.old, test.new, 1)
+			if changed == good {
+				t.Fatal("the test changes nothing")
+			}
+			_, err := Load(write(t, with(changed)))
+			if _, ok := errors.AsType[Problems](err); !ok {
+				t.Fatalf("got %v, want Problems", err)
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got:\n%v\nwant it to contain %q", err, test.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Error("the error repeats a secret")
+			}
+		})
+	}
+}
+
+func TestAllProblemsAreReported(t *testing.T) {
+	changed := strings.NewReplacer("kind: postgres", "kind: mysql", "client_id: sallyport", "client_id: ''").Replace(good)
+	_, err := Load(write(t, with(changed)))
+	if problems, ok := errors.AsType[Problems](err); !ok || len(problems) != 2 {
+		t.Fatalf("got %v, want two problems", err)
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for text, want := range map[string]time.Duration{"90s": 90 * time.Second, "30m": 30 * time.Minute, "8h": 8 * time.Hour, "7d": 168 * time.Hour, "1d12h": 36 * time.Hour} {
+		got, err := ParseDuration(text)
+		if err != nil || got.D() != want {
+			t.Errorf("%s: got %v, %v; want %v", text, got.D(), err, want)
+		}
+		if again, err := ParseDuration(got.String()); err != nil || again != got {
+			t.Errorf("%s: written as %s, read as %v, %v", text, got, again, err)
+		}
+	}
+	for _, text := range []string{"", "d", "1", "-1h", "1w", "x", "99999d", "1d-5h"} {
+		if got, err := ParseDuration(text); err == nil {
+			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}

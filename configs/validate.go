@@ -1,0 +1,351 @@
+package configs
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// How TLS towards a Postgres target is done.
+const (
+	TLSVerifyFull = "verify-full"
+	TLSOff        = "off"
+)
+
+// Verbs are what permissions may name beside "*"; grant.Permission has their meaning.
+var Verbs = []string{
+	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
+	"recordings.read", "recordings.export", "log.verify", "targets.manage",
+}
+
+var (
+	// targetName is also a host name, so that it can stand in ssh_config and in certificates.
+	targetName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	// accountName leaves out what separates it from a target (@ + /) and what shells and ssh_config would expand.
+	accountName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+	policyName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$`)
+	pattern     = regexp.MustCompile(`^[A-Za-z0-9_.*-]+@[a-z0-9.*-]+$`)
+)
+
+// validate notes everything that is wrong with a configuration whose defaults are set.
+func (l *loader) validate(main *file, c *Config) {
+	at := func(path, format string, args ...any) { l.at(main, "$."+path, format, args...) }
+	if c.State == "" {
+		at("state", "state is missing; name the directory in which the gateway keeps everything")
+	}
+	l.validateURL(at, c.URL)
+	if c.Listen.HTTPS == "" {
+		at("listen.https", "listen.https is missing; write host:port, like 0.0.0.0:8443")
+	}
+	for _, listener := range []struct{ key, address string }{
+		{"listen.https", c.Listen.HTTPS}, {"listen.postgres", c.Listen.Postgres}, {"listen.ssh", c.Listen.SSH},
+	} {
+		if listener.address != "" {
+			checkAddress(at, listener.key, listener.address)
+		}
+	}
+	for _, f := range []struct{ key, path string }{{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key}} {
+		if f.path == "" {
+			at(f.key, "%s is missing; name the PEM file", f.key)
+		}
+	}
+	for _, f := range []struct{ key, path string }{
+		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key}, {"tls.ca", c.TLS.CA}, {"provider.ca", c.Provider.CA},
+	} {
+		checkFile(at, f.key, f.path)
+	}
+	if c.Listen.SSH != "" {
+		if _, _, err := net.SplitHostPort(c.SSH.Host); err != nil {
+			at("ssh.host", "ssh.host is %q; write the name and port under which clients reach the SSH listener, like gateway.example:2222", c.SSH.Host)
+		}
+		if !strings.HasPrefix(c.SSH.Version, "OpenSSH_") || strings.ContainsFunc(c.SSH.Version, notPrintable) {
+			at("ssh.version", `ssh.version must begin with "OpenSSH_" and be printable, or stock clients hang in some cases`)
+		}
+	}
+	l.validateProvider(at, c.Provider)
+	for _, d := range []struct {
+		key   string
+		value Duration
+	}{{"credentials.sign_in", c.Credentials.SignIn}, {"credentials.certificate", c.Credentials.Certificate}} {
+		if d.value.D().Hours() > 7*24 {
+			at(d.key, "%s is %s; at most 7d", d.key, d.value)
+		}
+	}
+	checkDurability(at, "recording.durability", c.Recording.Durability)
+	l.validateTargets(c)
+	l.validatePolicies(c)
+	for i, p := range c.Permissions {
+		path := fmt.Sprintf("permissions[%d]", i)
+		if len(p.Groups) == 0 {
+			at(path+".groups", "groups is missing; name the groups that may do this")
+		}
+		if len(p.May) == 0 {
+			at(path+".may", "may is missing; the verbs are: %s, or \"*\"", strings.Join(Verbs, ", "))
+		}
+		for j, verb := range p.May {
+			if verb != "*" && !slices.Contains(Verbs, verb) {
+				at(fmt.Sprintf("%s.may[%d]", path, j), "unknown permission %q; the verbs are: %s, or \"*\"", verb, strings.Join(Verbs, ", "))
+			}
+		}
+	}
+}
+
+type reporter func(path, format string, args ...any)
+
+func (l *loader) validateURL(at reporter, text string) {
+	if text == "" {
+		at("url", "url is missing; write the gateway's public address, like https://gateway.example:8443")
+		return
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		at("url", "url is %q; write https:// and the host, with a port if it is not 443, and nothing behind it (no slash)", text)
+	}
+}
+
+func (l *loader) validateProvider(at reporter, p Provider) {
+	u, err := url.Parse(p.Issuer)
+	switch {
+	case p.Issuer == "":
+		at("provider.issuer", "provider.issuer is missing; write the address of your OpenID provider")
+	case err != nil || u.Hostname() == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))):
+		at("provider.issuer", "provider.issuer is %q; write an https:// address", p.Issuer)
+	}
+	if p.ClientID == "" {
+		at("provider.client_id", "provider.client_id is missing; register the gateway at the provider")
+	}
+	checkSecret(at, "provider.client_secret", p.ClientSecret)
+	if !slices.Contains(p.Scopes, "openid") {
+		at("provider.scopes", `provider.scopes must have "openid"`)
+	}
+}
+
+func (l *loader) validateTargets(c *Config) {
+	names, listeners, servers := map[string]bool{}, map[string]string{}, map[string]string{}
+	for i, t := range c.Targets {
+		where := l.targets[i]
+		at := func(path, format string, args ...any) { l.at(where.file, where.path+"."+path, format, args...) }
+		if !targetName.MatchString(t.Name) {
+			at("name", "a target's name is lower-case letters, digits, dots and dashes, at most 63; got %q", t.Name)
+		}
+		if names[t.Name] {
+			at("name", "there is another target named %q", t.Name)
+		}
+		names[t.Name] = true
+		if t.Address == "" {
+			at("address", "address is missing; write host:port")
+		} else {
+			checkAddress(at, "address", t.Address)
+		}
+		checkDurability(at, "durability", t.Durability)
+		switch t.Kind {
+		case KindPostgres:
+			validatePostgres(at, t)
+			unique(at, "listen", t.Listen, t.Name, listeners)
+			unique(at, "server_name", t.ServerName, t.Name, servers)
+		case KindSSH:
+			validateSSH(at, t)
+		default:
+			at("kind", "kind is %q; it is %q or %q", t.Kind, KindPostgres, KindSSH)
+		}
+		validateAccounts(at, t)
+	}
+}
+
+func validatePostgres(at reporter, t Target) {
+	if t.Listen != "" {
+		checkAddress(at, "listen", t.Listen)
+	}
+	if t.ServerName != "" && !targetName.MatchString(t.ServerName) {
+		at("server_name", "server_name is %q; it is a host name in lower-case letters", t.ServerName)
+	}
+	host, _, _ := net.SplitHostPort(t.Address)
+	switch t.TLS.Mode {
+	case TLSVerifyFull:
+	case TLSOff:
+		if !loopback(host) {
+			at("tls.mode", "tls.mode is off, which is for loopback addresses only; %s is not one", host)
+		}
+	default:
+		at("tls.mode", "tls.mode is %q; it is %q or %q", t.TLS.Mode, TLSVerifyFull, TLSOff)
+	}
+	checkFile(at, "tls.ca", t.TLS.CA)
+	if len(t.HostKeys) > 0 || t.HostCA != "" || len(t.Aliases) > 0 {
+		at("host_keys", "aliases, host_keys and host_ca are for targets of kind %q", KindSSH)
+	}
+}
+
+func validateSSH(at reporter, t Target) {
+	for i, key := range t.HostKeys {
+		checkPublicKey(at, fmt.Sprintf("host_keys[%d]", i), key)
+	}
+	if t.HostCA != "" {
+		checkPublicKey(at, "host_ca", t.HostCA)
+	}
+	for i, alias := range t.Aliases {
+		if alias == "" || strings.ContainsAny(alias, " \t\n\"'%@*?!,") {
+			at(fmt.Sprintf("aliases[%d]", i), "an alias is a host name or address, with a port if it is not the target's; got %q", alias)
+		}
+	}
+	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) {
+		at("listen", "listen, server_name, database and tls are for targets of kind %q", KindPostgres)
+	}
+}
+
+func validateAccounts(at reporter, t Target) {
+	if len(t.Accounts) == 0 {
+		at("accounts", "accounts is missing; a target needs at least one")
+	}
+	seen := map[string]bool{}
+	for i, a := range t.Accounts {
+		path := fmt.Sprintf("accounts[%d]", i)
+		if !accountName.MatchString(a.Name) {
+			at(path+".name", "an account's name is letters, digits, underscores, dots and dashes, at most 63; got %q (the login on the target can differ: user)", a.Name)
+		}
+		if seen[a.Name] {
+			at(path+".name", "there is another account named %q", a.Name)
+		}
+		seen[a.Name] = true
+		checkSecret(at, path+".password", a.Password)
+		checkSecret(at, path+".key", a.Key)
+		if t.Kind != KindSSH && (a.Key != "" || a.Principal != "" || a.Forwarding) {
+			at(path, "key, principal and forwarding are for targets of kind %q", KindSSH)
+		}
+		if t.Kind != KindPostgres && a.Replication {
+			at(path+".replication", "replication is for targets of kind %q", KindPostgres)
+		}
+		if strings.ContainsFunc(a.User+a.Principal, func(r rune) bool { return notPrintable(r) || r == ',' || r == ' ' }) {
+			at(path, "user and principal have no blanks, commas or control characters")
+		}
+	}
+}
+
+func (l *loader) validatePolicies(c *Config) {
+	names := map[string]bool{}
+	for i, p := range c.Policies {
+		where := l.policies[i]
+		at := func(path, format string, args ...any) { l.at(where.file, where.path+"."+path, format, args...) }
+		if !policyName.MatchString(p.Name) {
+			at("name", "a policy needs a name of letters, digits, blanks, dots and dashes, at most 63; got %q", p.Name)
+		}
+		if names[p.Name] {
+			at("name", "there is another policy named %q", p.Name)
+		}
+		names[p.Name] = true
+		if len(p.Groups) == 0 {
+			at("groups", "groups is missing; a policy gives access to groups")
+		}
+		if len(p.Accounts) == 0 {
+			at("accounts", "accounts is missing; write ACCOUNT@TARGET, where * stands for any")
+		}
+		for j, account := range p.Accounts {
+			checkPattern(at, fmt.Sprintf("accounts[%d]", j), account, c.Targets)
+		}
+		if p.MaxDuration <= 0 {
+			at("max_duration", "max_duration is missing; every grant ends: write it like 1h")
+		}
+		if p.DefaultDuration > p.MaxDuration {
+			at("default_duration", "default_duration (%s) is longer than max_duration (%s)", p.DefaultDuration, p.MaxDuration)
+		}
+		switch {
+		case p.Approve.Auto && (len(p.Approve.Groups) > 0 || p.Approve.Count > 0):
+			at("approve", "approve has auto and also groups or count; it is one or the other")
+		case !p.Approve.Auto && len(p.Approve.Groups) == 0:
+			at("approve", "approve is missing; write the groups who may approve, or auto: true")
+		case p.Approve.Count < 0 || p.Approve.Count > 10:
+			at("approve.count", "approve.count is %d; it is between 1 and 10", p.Approve.Count)
+		}
+	}
+}
+
+// checkPattern finds patterns that are no pattern, or name an account that is not there.
+func checkPattern(at reporter, path, text string, targets []Target) {
+	if !pattern.MatchString(text) {
+		at(path, "%q is not ACCOUNT@TARGET, where * stands for any", text)
+		return
+	}
+	if strings.Contains(text, "*") {
+		return
+	}
+	account, target, _ := strings.Cut(text, "@")
+	for _, t := range targets {
+		if t.Name == target {
+			if !slices.ContainsFunc(t.Accounts, func(a Account) bool { return a.Name == account }) {
+				at(path, "target %s has no account %q", target, account)
+			}
+			return
+		}
+	}
+	at(path, "there is no target %q", target)
+}
+
+func checkAddress(at reporter, path, address string) {
+	if host, port, err := net.SplitHostPort(address); err != nil || strings.ContainsAny(host, " /@") || !isPort(port) {
+		at(path, "%s is %q; write host:port", path, address)
+	}
+}
+
+func isPort(text string) bool {
+	p, err := netip.ParseAddrPort("127.0.0.1:" + text)
+	return err == nil && (p.Port() > 0 || text == "0")
+}
+
+func checkFile(at reporter, path, name string) {
+	if name == "" {
+		return
+	}
+	if f, err := os.Open(name); err != nil {
+		at(path, "%s can't be read: %s", name, reason(err))
+	} else {
+		f.Close()
+	}
+}
+
+func checkSecret(at reporter, path string, ref SecretRef) {
+	if ref == "" {
+		return
+	}
+	if _, _, err := ref.Parse(); err != nil {
+		at(path, "%s is %s", path, err)
+	}
+}
+
+func checkDurability(at reporter, path string, d Durability) {
+	if d != Written && d != Synced {
+		at(path, "durability is %q; it is %q or %q", d, Written, Synced)
+	}
+}
+
+func checkPublicKey(at reporter, path, text string) {
+	if _, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(text)); err != nil || len(options) > 0 || len(rest) > 0 {
+		at(path, `not a public key; write it as in a .pub file, like "ssh-ed25519 AAAA…"`)
+	}
+}
+
+// unique notes a value that two targets have.
+func unique(at reporter, path, value, target string, owners map[string]string) {
+	if value == "" {
+		return
+	}
+	if owner, taken := owners[value]; taken && !strings.HasSuffix(value, ":0") {
+		at(path, "%s %s is also target %s's", path, value, owner)
+	}
+	owners[value] = target
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func notPrintable(r rune) bool { return r < ' ' || r > '~' }
