@@ -1,0 +1,56 @@
+package configs
+
+import (
+	"embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/template"
+)
+
+//go:embed example/*.yaml
+var exampleFiles embed.FS
+
+// Installation is what Initialize writes into a new configuration.
+type Installation struct {
+	Host        string // the gateway's name
+	State       string // state directory
+	Issuer      string // OpenID provider
+	Certificate string // PEM files
+	Key         string
+	CA          string // or empty
+}
+
+// Initialize writes sallyport.yaml, targets.yaml and policies.yaml, commented, into directory, and returns their paths.
+// It overwrites nothing: if one is there, none is written.
+func Initialize(directory string, in Installation) ([]string, error) {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return nil, fmt.Errorf("make the configuration's directory: %w", err)
+	}
+	examples, err := template.ParseFS(exampleFiles, "example/*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, t := range examples.Templates() {
+		path := filepath.Join(directory, t.Name())
+		if _, err := os.Lstat(path); err == nil {
+			return nil, fmt.Errorf("%s is there already; nothing was written", path)
+		}
+		paths = append(paths, path)
+	}
+	for i, t := range examples.Templates() {
+		f, err := os.OpenFile(paths[i], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("write the configuration: %w", err)
+		}
+		err = t.Execute(f, in)
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write %s: %w", paths[i], err)
+		}
+	}
+	return paths, nil
+}
