@@ -1,0 +1,321 @@
+// Package interpret turns the recorded events of an SSH session into what they meant: commands with their exit status,
+// terminal output and sizes, file operations.
+//
+// It is pure and stands any bytes: what it reads was said by a client or a target that may be hostile. It bounds what it
+// remembers, and where it loses the thread it says so and goes on with the rest. What happens inside a terminal or a
+// tunnel it does not guess.
+package interpret
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/recorder"
+	"sallyport/recorder/format"
+)
+
+// maxChannels is how many channels are followed at once. The gateway lets a client have fewer.
+const maxChannels = 1024
+
+// Interpreter is a recorder.Interpreter for protocol "ssh".
+type Interpreter struct {
+	header   format.Header
+	commands int // counts commands, for Item.Ref
+	channels map[uint32]*channel
+	last     time.Duration // when the last event was
+}
+
+// channel is what is known of one channel.
+type channel struct {
+	terminal       string
+	columns, lines int
+	pty            bool
+	ref            int // of its command; 0 before one was asked for
+	started        time.Duration
+	exited         bool
+	sftp           *sftpSession
+	tails          [2][]byte // an incomplete rune at the end of stdout and stderr
+	bulk           map[string]format.Bulk
+	streams        []string // the keys of bulk in order of appearance
+}
+
+// New is an interpreter for one recording.
+func New(header format.Header) *Interpreter {
+	return &Interpreter{header: header, channels: map[uint32]*channel{}}
+}
+
+// Interpret implements recorder.Interpreter.
+func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
+	p.last = event.At
+	out := p.emitter(event.Channel, event.At, emit)
+	c := p.channel(event.Channel)
+	switch event.Type {
+	case TypeOpen:
+		p.open(event.Data, out)
+	case TypeOpenRefused:
+		var r openRefusal
+		if ssh.Unmarshal(event.Data, &r) == nil {
+			out(recorder.Item{Kind: recorder.ItemOther, Command: "open refused", Error: printable(r.Message)})
+		}
+	case TypeRequest:
+		var r channelRequest
+		if ssh.Unmarshal(event.Data, &r) == nil {
+			p.request(c, r, event.At, out)
+		}
+	case TypeReply:
+		var r reply
+		if ssh.Unmarshal(event.Data, &r) == nil && !r.Done {
+			c.refused(r.Name, out)
+		}
+	case TypeTargetRequest:
+		var r channelRequest
+		if ssh.Unmarshal(event.Data, &r) == nil {
+			c.ended(r, event.At, out)
+		}
+	case format.TypeSaid:
+		if c.sftp != nil {
+			c.sftp.said(event.Data, event.At)
+		} else {
+			out(recorder.Item{Kind: recorder.ItemInput, Stream: "stdin", Data: clone(event.Data), Bytes: int64(len(event.Data))})
+		}
+	case format.TypeAnswered:
+		if c.sftp != nil {
+			c.sftp.answered(event.Data, event.At, out)
+		} else {
+			c.output(0, event.Data, out)
+		}
+	case format.TypeAnsweredError:
+		c.output(1, event.Data, out)
+	case format.TypeBulk:
+		c.count(event.Data)
+	case TypeClosed:
+		c.finish(event.At, out)
+		delete(p.channels, event.Channel)
+	}
+}
+
+// Finish implements recorder.Interpreter.
+func (p *Interpreter) Finish(emit func(recorder.Item)) {
+	for _, number := range slices.Sorted(maps.Keys(p.channels)) {
+		p.channels[number].finish(p.last, p.emitter(number, p.last, emit))
+	}
+	clear(p.channels)
+}
+
+// emitter fills in what all items of an event share.
+func (p *Interpreter) emitter(number uint32, at time.Duration, emit func(recorder.Item)) func(recorder.Item) {
+	return func(item recorder.Item) {
+		item.Session, item.Channel = p.header.Session, number
+		if item.At == 0 {
+			item.At = at
+		}
+		item.Time = p.header.Started.Add(item.At)
+		emit(item)
+	}
+}
+
+func (p *Interpreter) channel(number uint32) *channel {
+	c := p.channels[number]
+	if c == nil {
+		c = &channel{}
+		if len(p.channels) < maxChannels {
+			p.channels[number] = c
+		}
+	}
+	return c
+}
+
+func (p *Interpreter) open(data []byte, out func(recorder.Item)) {
+	var o channelOpen
+	if ssh.Unmarshal(data, &o) != nil || o.Type == "session" {
+		return
+	}
+	item := recorder.Item{Kind: recorder.ItemOther, Command: "open " + printable(o.Type)}
+	var d DirectTCPIP
+	if o.Type == "direct-tcpip" && ssh.Unmarshal(o.Extra, &d) == nil {
+		item.Fields = map[string]string{"host": printable(d.Host), "port": strconv.FormatUint(uint64(d.Port), 10)}
+	}
+	out(item)
+}
+
+// request is one of the client's.
+func (p *Interpreter) request(c *channel, r channelRequest, at time.Duration, out func(recorder.Item)) {
+	switch r.Name {
+	case "pty-req":
+		var pty ptyRequest
+		if ssh.Unmarshal(r.Payload, &pty) == nil {
+			c.pty, c.terminal = true, printable(pty.Terminal)
+			c.columns, c.lines = size(pty.Columns), size(pty.Lines)
+		}
+	case "window-change":
+		var w windowChange
+		if ssh.Unmarshal(r.Payload, &w) == nil {
+			c.columns, c.lines = size(w.Columns), size(w.Lines)
+			out(recorder.Item{Kind: recorder.ItemResize, Columns: c.columns, Lines: c.lines})
+		}
+	case "env":
+		var e envRequest
+		if ssh.Unmarshal(r.Payload, &e) == nil {
+			out(recorder.Item{Kind: recorder.ItemOther, Command: "env", Fields: map[string]string{printable(e.Name): printable(e.Value)}})
+		}
+	case "signal":
+		var s oneString
+		if ssh.Unmarshal(r.Payload, &s) == nil {
+			out(recorder.Item{Kind: recorder.ItemOther, Command: "signal", Signal: printable(s.Value)})
+		}
+	case "shell", "exec", "subsystem":
+		var s oneString
+		if r.Name != "shell" && ssh.Unmarshal(r.Payload, &s) != nil {
+			s.Value = string(r.Payload)
+		}
+		p.commands++
+		c.ref, c.started, c.exited = p.commands, at, false
+		if r.Name == "subsystem" && s.Value == "sftp" {
+			c.sftp = newSFTPSession()
+		}
+		item := recorder.Item{Kind: recorder.ItemCommand, Ref: c.ref, Via: r.Name, Command: printable(s.Value)}
+		if !utf8.ValidString(s.Value) {
+			item.Data = []byte(s.Value)
+		}
+		if c.pty {
+			item.Terminal, item.Columns, item.Lines = c.terminal, c.columns, c.lines
+		}
+		out(item)
+	default:
+		out(recorder.Item{Kind: recorder.ItemOther, Command: printable(r.Name)})
+	}
+}
+
+// size bounds what a client says of its terminal to what players can take.
+func size(n uint32) int { return int(min(n, 10000)) }
+
+// refused is a target's no to a request.
+func (c *channel) refused(name string, out func(recorder.Item)) {
+	switch name {
+	case "shell", "exec", "subsystem":
+		out(recorder.Item{Kind: recorder.ItemExit, Ref: c.ref, Error: "the target refused it"})
+		c.exited, c.sftp = true, nil
+	case "pty-req":
+		c.pty = false
+	}
+}
+
+// ended is a target's request, which mostly says how a command ended.
+func (c *channel) ended(r channelRequest, at time.Duration, out func(recorder.Item)) {
+	item := recorder.Item{Kind: recorder.ItemExit, Ref: c.ref, Duration: at - c.started}
+	switch r.Name {
+	case "exit-status":
+		var e exitStatus
+		if ssh.Unmarshal(r.Payload, &e) != nil {
+			return
+		}
+		status := int(e.Status)
+		item.ExitStatus = &status
+	case "exit-signal":
+		var e exitSignal
+		if ssh.Unmarshal(r.Payload, &e) != nil {
+			return
+		}
+		item.Signal, item.Error = printable(e.Signal), printable(e.Message)
+	default:
+		return
+	}
+	c.flush(out)
+	c.exited = true
+	out(item)
+}
+
+var streamNames = [2]string{"stdout", "stderr"}
+
+// output is one piece of stdout (0) or stderr (1). A rune that is cut waits for its rest, so that Text is text.
+func (c *channel) output(stream int, data []byte, out func(recorder.Item)) {
+	data = append(c.tails[stream], data...)
+	cut := len(data) - incomplete(data)
+	c.tails[stream] = clone(data[cut:])
+	c.emitOutput(stream, data[:cut], out)
+}
+
+func (c *channel) emitOutput(stream int, data []byte, out func(recorder.Item)) {
+	if len(data) == 0 {
+		return
+	}
+	item := recorder.Item{Kind: recorder.ItemOutput, Stream: streamNames[stream], Data: clone(data), Bytes: int64(len(data))}
+	if utf8.Valid(data) {
+		item.Text = string(data)
+	}
+	out(item)
+}
+
+// incomplete is how many bytes at the end of data begin a rune that is not complete.
+func incomplete(data []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(data); n++ {
+		if tail := data[len(data)-n:]; utf8.RuneStart(tail[0]) {
+			if tail[0] >= utf8.RuneSelf && !utf8.FullRune(tail) {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+func (c *channel) flush(out func(recorder.Item)) {
+	for stream, tail := range c.tails {
+		c.tails[stream] = nil
+		c.emitOutput(stream, tail, out)
+	}
+}
+
+// count keeps the latest state of a stream that is kept by length and hash.
+func (c *channel) count(data []byte) {
+	b, err := parseBulk(data)
+	if err != nil {
+		return
+	}
+	key := b.Stream + " " + b.Why
+	last, known := c.bulk[key]
+	if !known {
+		if len(c.streams) >= 16 {
+			return
+		}
+		if c.bulk == nil {
+			c.bulk = map[string]format.Bulk{}
+		}
+		c.streams = append(c.streams, key)
+	}
+	if b.SHA256 == "" && b.Bytes == last.Bytes {
+		b.SHA256 = last.SHA256
+	}
+	c.bulk[key] = b
+}
+
+// finish emits what was still open when the channel was closed.
+func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
+	c.flush(out)
+	if c.sftp != nil {
+		c.sftp.finish(at, out)
+		if c.sftp.lost != "" {
+			out(recorder.Item{Kind: recorder.ItemNote, Text: "file operations could not be followed to the end: " + c.sftp.lost})
+		}
+	}
+	for _, key := range c.streams {
+		b := c.bulk[key]
+		out(recorder.Item{
+			Kind: recorder.ItemBulk, Stream: b.Stream, Bytes: b.Bytes, SHA256: b.SHA256,
+			Fields: map[string]string{"why": b.Why},
+		})
+	}
+}
+
+func clone(b []byte) []byte { return append([]byte(nil), b...) }
+
+func parseBulk(data []byte) (b format.Bulk, err error) {
+	err = json.Unmarshal(data, &b)
+	return b, err
+}
