@@ -1,20 +1,41 @@
 // Package grant is may they, now: targets and accounts, requests, the life of a grant, leases.
 //
-// CONTRACT (to be built here): see the doc comments.
+// What it promises:
+//
+//   - Access is a pure function of a grant's row as last committed and of the time (Lease.Live). Everything else, the
+//     timers that close Lease.Ended and the transition to ended(expired) included, only says sooner or later what that
+//     function says already, so a failure in it never prolongs access.
+//   - A transition is one compare-and-swap on the row's version and its audit event, in one transaction; one of two
+//     that race wins, and states that are over have no way out.
+//   - The clock starts at the first use. Until is set with From, to no more than the duration later, and never again:
+//     reconnecting and restarting do not lengthen a grant. Neither does a clock set back: a running grant also has a
+//     deadline on the clock that does not jump, the latest wall-clock time seen is kept in the store, and while the clock
+//     is behind it nothing is approved and nobody is let in anew.
+//   - Nobody approves what they asked for, one person has one vote, and a vote counts only for a policy that still
+//     says what it said. A configuration read anew ends what it no longer allows.
+//   - Denying, revoking and giving back work also when the clock is wrong or the policy is gone.
+//
+// The life of a grant:
+//
+//	request ─► pending ──approvals──► approved ──first use──► active ──► ended
+//	              │                      │                       expired, released, revoked,
+//	              ├─► denied             ├─► ended               policy, target or account gone,
+//	              ├─► withdrawn          ├─► withdrawn           clock went back
+//	              └─► lapsed             └─► lapsed
+//
+// Why so few states: nothing has to be made on a target before a grant can be used, or cleaned up after it, so there is
+// nothing to wait for between approved and active or between active and ended, and the one row says it all. Suspending
+// is ending: whoever still needs access asks again.
 package grant
 
 import (
-	"context"
-	"errors"
-	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"sallyport/authn"
-	"sallyport/configs"
-	"sallyport/internal/store"
+	"sallyport/grant/policy"
 )
-
-var errTODO = errors.New("grant: not built")
 
 // State is where a grant is in its life.
 type State string
@@ -30,6 +51,16 @@ const (
 	Lapsed    State = "lapsed"    // nobody decided, or nobody used it, in time
 )
 
+// Over reports whether it is a last state.
+func (s State) Over() bool { return len(ways[s]) == 0 }
+
+// ways are all transitions there are. A vote that decides nothing stays at pending.
+var ways = map[State][]State{
+	Pending:  {Pending, Approved, Denied, Withdrawn, Lapsed},
+	Approved: {Active, Ended, Withdrawn, Lapsed},
+	Active:   {Ended},
+}
+
 // Why a grant ended; stable words.
 const (
 	EndExpired       = "expired"
@@ -39,6 +70,8 @@ const (
 	EndPolicyRemoved = "policy_removed"
 	EndTargetRemoved = "target_removed"
 	EndClockWentBack = "clock_went_back"
+	// EndStoreLost ends leases, not grants: whether they were revoked can't be known any more.
+	EndStoreLost = "store_lost"
 )
 
 // Vote is one approver's word.
@@ -55,7 +88,7 @@ type Vote struct {
 type Grant struct {
 	ID         string         `json:"id"` // short, typeable: g-7k3mq2
 	State      State          `json:"state"`
-	Identity   authn.Identity `json:"identity"`
+	Identity   authn.Identity `json:"identity"` // as it was proven when it asked
 	Target     string         `json:"target"`
 	Account    string         `json:"account"`
 	Reason     string         `json:"reason"`
@@ -71,8 +104,11 @@ type Grant struct {
 	Until      time.Time      `json:"until,omitzero"` // when it ends at the latest; set with From, never later
 	EndedAt    time.Time      `json:"ended_at,omitzero"`
 	EndReason  string         `json:"end_reason,omitempty"`
-	EndedBy    string         `json:"ended_by,omitempty"`
+	EndedBy    string         `json:"ended_by,omitempty"`    // a name, or "system"
+	EndComment string         `json:"end_comment,omitempty"` // what they said, or what exactly was gone
 	Version    int            `json:"version"`
+
+	voters map[string][]string // the groups of those who voted, when they did, by identity key
 }
 
 // Approvers are the names of those who approved, or "policy NAME" where the policy did.
@@ -89,146 +125,49 @@ func (g Grant) Approvers() []string {
 	return names
 }
 
-// Permission is a verb that configs.Permission may give.
-type Permission string
+// owned reports whether it is that identity's own.
+func (g Grant) owned(who authn.Identity) bool { return g.Identity.Key() == who.Key() }
 
-// The permissions. Approving is given by policies, not here; everybody may see and end their own grants and sessions.
-const (
-	ListGrants     Permission = "grants.list"
-	RevokeGrants   Permission = "grants.revoke"
-	ListSessions   Permission = "sessions.list"
-	KillSessions   Permission = "sessions.kill"
-	WatchSessions  Permission = "sessions.watch"
-	ReadRecordings Permission = "recordings.read" // replay, search
-	Export         Permission = "recordings.export"
-	VerifyLog      Permission = "log.verify"
-	ManageTargets  Permission = "targets.manage" // check, trust, setup
-)
-
-// Service decides and keeps grants. Safe for concurrent use.
-type Service struct{}
-
-// Open loads the grants, ends what has run out, and starts the timers.
-func Open(ctx context.Context, config *configs.Config, s *store.Store, log *slog.Logger) (*Service, error) {
-	return nil, errTODO
+// eligible returns the votes of people in those groups: of the others the right to vote is gone.
+func (g Grant) eligible(groups []string) []Vote {
+	return slices.DeleteFunc(slices.Clone(g.Votes), func(v Vote) bool { return !policy.InAny(g.voters[v.key()], groups) })
 }
 
-// Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end.
-func (s *Service) Reload(ctx context.Context, config *configs.Config) error { return errTODO }
-
-// Target finds a target by name.
-func (s *Service) Target(name string) (configs.Target, bool) { return configs.Target{}, false }
-
-// TargetByServerName finds a Postgres target by the TLS server name that the client asked for.
-func (s *Service) TargetByServerName(name string) (configs.Target, bool) {
-	return configs.Target{}, false
-}
-
-// TargetByAddress finds an SSH target by a name or address that a jump asks for: its name, an alias, or its address.
-func (s *Service) TargetByAddress(host string, port int) (configs.Target, bool) {
-	return configs.Target{}, false
-}
-
-// Account finds an account of a target.
-func Account(t configs.Target, name string) (configs.Account, bool) {
-	for _, a := range t.Accounts {
-		if a.Name == name {
-			return a, true
+// approvals counts the votes for g by people in those groups.
+func (g Grant) approvals(groups []string) (n int) {
+	for _, v := range g.eligible(groups) {
+		if v.Approve {
+			n++
 		}
 	}
-	return configs.Account{}, false
+	return n
 }
 
-// Offer is an account that somebody may ask for, and how.
-type Offer struct {
-	Target      string            `json:"target"`
-	Kind        string            `json:"kind"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Account     string            `json:"account"`
-	Policy      string            `json:"policy"`
-	MaxDuration time.Duration     `json:"max_duration_ns"`
-	Auto        bool              `json:"auto"`
-	MayApprove  []string          `json:"may_approve,omitempty"`
-	Live        string            `json:"live,omitempty"` // the id of a grant of theirs that is approved or active
+// cast adds or replaces somebody's vote.
+func (g *Grant) cast(who authn.Identity, approve bool, comment string, at time.Time) {
+	v := Vote{Issuer: who.Issuer, Subject: who.Subject, Name: who.Label(), Approve: approve, Comment: comment, Time: at}
+	g.Votes = slices.DeleteFunc(g.Votes, func(other Vote) bool { return other.key() == v.key() })
+	g.Votes = append(g.Votes, v)
+	if g.voters == nil {
+		g.voters = map[string][]string{}
+	}
+	g.voters[v.key()] = slices.Clone(who.Groups)
 }
 
-// Offers lists what the identity may ask for, by target and account.
-func (s *Service) Offers(ctx context.Context, who authn.Identity) ([]Offer, error) {
-	return nil, errTODO
+// key is the voter's, as authn.Identity.Key.
+func (v Vote) key() string { return v.Issuer + " " + v.Subject }
+
+// name is how people write what it is for.
+func (g Grant) name() string { return g.Account + "@" + g.Target }
+
+// clone shares nothing with g.
+func (g Grant) clone() Grant {
+	g.Votes, g.MayApprove, g.voters = slices.Clone(g.Votes), slices.Clone(g.MayApprove), maps.Clone(g.voters)
+	g.Identity.Groups = slices.Clone(g.Identity.Groups)
+	return g
 }
 
-// Ask is a request for a grant.
-type Ask struct {
-	Target   string
-	Account  string
-	Duration time.Duration // 0: the policy's default
-	Reason   string
+// end moves g to a last state.
+func (g *Grant) end(to State, at time.Time, reason, by, comment string) {
+	g.State, g.EndedAt, g.EndReason, g.EndedBy, g.EndComment = to, at, reason, by, comment
 }
-
-// Request files a request; it is approved at once where the policy says so. A refusal says what was missing.
-func (s *Service) Request(ctx context.Context, who authn.Identity, ask Ask) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// Approve and Deny are an approver's vote; never the requester's own.
-func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// Deny ends a pending request.
-func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// Revoke ends a grant from outside: by its approvers and those who may revoke.
-func (s *Service) Revoke(ctx context.Context, who authn.Identity, id, reason string) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// Release gives one's own grant back, or withdraws one's own request.
-func (s *Service) Release(ctx context.Context, who authn.Identity, id string) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// Get returns one grant that the identity may see: its own, one it may approve, or with grants.list.
-func (s *Service) Get(ctx context.Context, who authn.Identity, id string) (Grant, error) {
-	return Grant{}, errTODO
-}
-
-// List returns the grants the identity may see, newest first; all of them or only those not yet over.
-func (s *Service) List(ctx context.Context, who authn.Identity, all bool) ([]Grant, error) {
-	return nil, errTODO
-}
-
-// May returns nil if the identity has the permission for that target ("" for things of no target), else a refusal.
-func (s *Service) May(who authn.Identity, permission Permission, target string) error { return errTODO }
-
-// Lease is a live grant as a connection holds it. Safe for concurrent use.
-type Lease struct{ Grant Grant }
-
-// Lease returns a lease on the identity's live grant for the account, starting its clock if it was only approved, or
-// refuses with NoGrant, saying what is missing and the exact command that asks for it. The transition to active is
-// audited in the same transaction.
-func (s *Service) Lease(ctx context.Context, who authn.Identity, target, account string) (*Lease, error) {
-	return nil, errTODO
-}
-
-// Live returns nil while the lease gives access. It is a pure function of the grant's row as last committed and of the
-// time by both clocks, the earlier of which cuts; it takes no lock that a database call holds, and allocates nothing
-// while live.
-func (l *Lease) Live() error { return errTODO }
-
-// Ended is closed when the lease has ended, by time or by a transition.
-func (l *Lease) Ended() <-chan struct{} { return nil }
-
-// Why says how it ended: the end reason, and a sentence for the user ("grant g-7k3mq2 was revoked by Bob: done").
-func (l *Lease) Why() (reason, sentence string) { return "", "" }
-
-// Until is when the lease ends at the latest.
-func (l *Lease) Until() time.Time { return time.Time{} }
-
-// Return gives the lease up; the grant goes on.
-func (l *Lease) Return() {}
-
-// Close stops the timers.
-func (s *Service) Close() error { return nil }

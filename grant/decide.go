@@ -1,0 +1,249 @@
+package grant
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/policy"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// Approve and Deny are an approver's vote; never the requester's own.
+//
+// An approval counts only if the policy that the request was made under still admits it, and then only from groups that
+// could approve when it was asked for and still can: a configuration read meanwhile narrows, and widens nothing. Earlier
+// votes are measured again. Only people approve.
+func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
+	var gone error // set where the request ended instead
+	g, err := s.vote(ctx, "approve.refused", who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
+		if who.Kind != authn.Human {
+			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "only people may approve")
+		}
+		if err := s.clock.sound(); err != nil {
+			return store.AuditEvent{}, err
+		}
+		if g.State != Pending {
+			return store.AuditEvent{}, s.decided(*g)
+		}
+		if ended, over := s.judgeTime(&row{grant: *g}); over {
+			*g = ended
+			gone = refusal.New(refusal.Conflict, "it is too late to approve grant %s", g.ID).
+				WithDetail("%s", s.describe(*g)).WithHint("%s has to ask again", g.Identity.Label())
+			return s.event("grant.lapsed", nil, *g), nil
+		}
+		r := s.rules.Load()
+		if reason, text := r.objection(*g, g.Identity.Groups); reason != "" {
+			s.object(g, reason, text)
+			gone = refusal.New(refusal.Conflict, "the policy does not allow grant %s any more", g.ID).
+				WithDetail("%s", text).WithHint("%s has to ask again", g.Identity.Label())
+			event := s.event("grant.denied", nil, *g)
+			event.Reason, event.Fields["end_reason"] = text, reason
+			return event, nil
+		}
+		return s.approve(r, g, who, comment)
+	})
+	if err == nil && gone != nil {
+		err = s.refused(ctx, "approve.refused", who, g, gone)
+		g = Grant{}
+	}
+	return g, err
+}
+
+// approve counts one more vote on a request that the policy still admits.
+func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string) (store.AuditEvent, error) {
+	p, _ := r.policy(g.Policy)
+	groups := stillMayApprove(p, *g)
+	if !policy.InAny(who.Groups, groups) {
+		return store.AuditEvent{}, notApprover("approve", *g, groups)
+	}
+	g.Votes = g.eligible(groups)
+	if mine := slices.IndexFunc(g.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
+		return store.AuditEvent{}, refusal.New(refusal.Conflict, "you have approved grant %s already, at %s", g.ID, when(g.Votes[mine].Time)).
+			WithDetail("%s", s.describe(*g)).WithHint("somebody else has to approve it too")
+	}
+	_, now := s.clock.read()
+	g.cast(who, true, comment, now)
+	event := s.event("grant.voted", &who, *g)
+	if needed := max(g.Needed, policy.Needed(p)); g.approvals(groups) >= needed {
+		g.State, g.ActivateBy = Approved, now.Add(policy.Start(p))
+		event = s.event("grant.approved", &who, *g)
+		event.Fields["approvers"] = strings.Join(g.Approvers(), ",")
+	} else {
+		event.Fields["approvals"] = strconv.Itoa(g.approvals(groups)) + " of " + strconv.Itoa(needed)
+	}
+	event.Reason = comment
+	return event, nil
+}
+
+// stillMayApprove are the groups that could approve when g was asked for and can under the policy as it is now. A policy
+// that has come to approve by itself takes nothing from them.
+func stillMayApprove(p configs.Policy, g Grant) []string {
+	if policy.Auto(p) {
+		return g.MayApprove
+	}
+	return slices.DeleteFunc(slices.Clone(g.MayApprove), func(group string) bool { return !slices.Contains(p.Approve.Groups, group) })
+}
+
+// Deny ends a pending request. It works whatever has become of the policy.
+func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
+	return s.vote(ctx, "deny.refused", who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
+		if g.State != Pending {
+			return store.AuditEvent{}, s.decided(*g)
+		}
+		_, now := s.clock.read()
+		g.cast(who, false, comment, now)
+		g.end(Denied, now, "", who.Label(), comment)
+		event := s.event("grant.denied", &who, *g)
+		event.Reason = comment
+		return event, nil
+	})
+}
+
+// vote is what approving and denying have in common: who may.
+func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id, comment string, decide func(*Grant, string) (store.AuditEvent, error)) (Grant, error) {
+	id = canonical(id)
+	verb := strings.TrimSuffix(kind, ".refused")
+	seen := Grant{ID: id}
+	g, err := s.onGrant(ctx, who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
+		seen = g.clone()
+		switch {
+		case g.owned(who):
+			r := refusal.New(refusal.NotPermitted, "you may not %s your own request %s", verb, g.ID)
+			if verb == "deny" {
+				return store.AuditEvent{}, r.WithHint("take it back with: sallyport release %s", g.ID)
+			}
+			if len(g.MayApprove) > 0 {
+				r.WithDetail("another member of %s has to", policy.Or(g.MayApprove)).WithHint("ask one of them to run: sallyport approve %s", g.ID)
+			}
+			return store.AuditEvent{}, r
+		case !policy.InAny(who.Groups, g.MayApprove):
+			return store.AuditEvent{}, notApprover(verb, *g, g.MayApprove)
+		}
+		return decide(g, comment)
+	})
+	return g, s.refused(ctx, kind, who, seen, err)
+}
+
+// onGrant is change for somebody who says something.
+func (s *Service) onGrant(ctx context.Context, who authn.Identity, id, comment string, decide func(*Grant, string) (store.AuditEvent, error)) (Grant, error) {
+	if err := proven(who); err != nil {
+		return Grant{}, err
+	}
+	comment, err := clean("comment", comment)
+	if err != nil {
+		return Grant{}, err
+	}
+	return s.change(ctx, id, func(g *Grant) (store.AuditEvent, error) { return decide(g, comment) })
+}
+
+// Revoke ends a grant from outside: by its approvers and those who may revoke. Revoking one's own is giving it back.
+// It works whatever has become of the policy, the target and the clock.
+func (s *Service) Revoke(ctx context.Context, who authn.Identity, id, reason string) (Grant, error) {
+	id = canonical(id)
+	seen := Grant{ID: id}
+	g, err := s.onGrant(ctx, who, id, reason, func(g *Grant, reason string) (store.AuditEvent, error) {
+		seen = g.clone()
+		if !g.owned(who) && !policy.InAny(who.Groups, g.MayApprove) {
+			if err := s.May(who, RevokeGrants, g.Target); err != nil {
+				r := refusal.Of(err)
+				return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "you may not revoke grant %s", g.ID).
+					WithDetail("its approvers may, and those with the permission: %s", r.Detail).WithHint("%s", r.Hint)
+			}
+		}
+		return s.takeAway(g, who, EndRevoked, reason)
+	})
+	return g, s.refused(ctx, "revoke.refused", who, seen, err)
+}
+
+// Release gives one's own grant back, or withdraws one's own request.
+func (s *Service) Release(ctx context.Context, who authn.Identity, id string) (Grant, error) {
+	id = canonical(id)
+	seen := Grant{ID: id}
+	g, err := s.onGrant(ctx, who, id, "", func(g *Grant, _ string) (store.AuditEvent, error) {
+		seen = g.clone()
+		if !g.owned(who) {
+			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "grant %s is not yours to give back", g.ID).
+				WithHint("its approvers, and those who may, end it with: sallyport revoke %s", g.ID)
+		}
+		return s.takeAway(g, who, EndReleased, "")
+	})
+	return g, s.refused(ctx, "release.refused", who, seen, err)
+}
+
+// takeAway ends a grant that is not over yet.
+func (s *Service) takeAway(g *Grant, who authn.Identity, reason, comment string) (store.AuditEvent, error) {
+	if g.State.Over() {
+		return store.AuditEvent{}, s.decided(*g)
+	}
+	_, now := s.clock.read()
+	to := Ended
+	if own := g.owned(who); own && g.State != Active {
+		to = Withdrawn
+	} else if g.State == Pending {
+		to = Denied
+	}
+	g.end(to, now, reason, who.Label(), comment)
+	event := s.event("grant."+string(to), &who, *g)
+	event.Reason, event.Fields["end_reason"] = comment, reason
+	return event, nil
+}
+
+// decided refuses because there is nothing left to decide.
+func (s *Service) decided(g Grant) error {
+	state := string(g.State)
+	if g.State == Lapsed || g.State == Ended {
+		state = "over"
+	}
+	return refusal.New(refusal.Conflict, "grant %s is %s already", g.ID, state).WithDetail("%s", s.describe(g)).
+		WithHint("see what waits for you with: sallyport requests")
+}
+
+func notApprover(verb string, g Grant, groups []string) error {
+	r := refusal.New(refusal.NotPermitted, "you may not %s grant %s", verb, g.ID)
+	if len(groups) == 0 {
+		return r.WithDetail("nobody approves it but the policy").WithHint("end it with: sallyport revoke %s", g.ID)
+	}
+	return r.WithDetail("members of %s may", policy.Or(groups)).WithHint("ask one of them to run: sallyport %s %s", verb, g.ID)
+}
+
+func noSuch(id string) error {
+	return refusal.New(refusal.NotFound, "there is no grant %s that you may see", quote(id)).WithHint("list them with: sallyport grants")
+}
+
+// objection says why the configuration does not allow a grant (any more) that somebody in those groups has; the reason
+// is empty where it does. Of one that is active only the subject is looked at: its length was settled when it began.
+func (r *rules) objection(g Grant, groups []string) (reason, text string) {
+	t, ok := r.names[g.Target]
+	if !ok {
+		return EndTargetRemoved, "target " + g.Target + " was removed"
+	}
+	if _, ok := Account(t, g.Account); !ok {
+		return EndTargetRemoved, "account " + g.name() + " was removed"
+	}
+	p, ok := r.policy(g.Policy)
+	if !ok {
+		return EndPolicyRemoved, "policy " + g.Policy + " was removed"
+	}
+	var texts []string
+	for _, m := range policy.Misses(p, policy.Ask{Groups: groups, Target: t, Account: g.Account, Duration: g.Duration, Reason: g.Reason}) {
+		if g.State != Active || m.Clause == policy.Coverage || m.Clause == policy.Group {
+			texts = append(texts, m.Text)
+		}
+	}
+	switch may := stillMayApprove(p, g); {
+	case g.State == Pending && len(may) == 0:
+		texts = append(texts, "nobody is left who could approve it")
+	case g.State == Approved && g.approvals(may) < policy.Needed(p):
+		texts = append(texts, fmt.Sprintf("it now asks for %d approvals by %s", policy.Needed(p), policy.Or(p.Approve.Groups)))
+	}
+	if len(texts) == 0 {
+		return "", ""
+	}
+	return EndPolicyRemoved, "policy " + g.Policy + ": " + strings.Join(texts, ", ")
+}

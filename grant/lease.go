@@ -1,0 +1,243 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/policy"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// Lease is a live grant as a connection holds it. Safe for concurrent use.
+type Lease struct {
+	Grant Grant // as it stood when the lease was taken
+
+	clock *clock
+	entry *entry
+	over  atomic.Bool
+	ended chan struct{}
+
+	mu               sync.Mutex
+	returned         bool
+	reason, sentence string
+}
+
+// Lease returns a lease on the identity's live grant for the account, starting its clock if it was only approved, or
+// refuses with NoGrant, saying what is missing and the exact command that asks for it. The transition to active is
+// audited in the same transaction.
+func (s *Service) Lease(ctx context.Context, who authn.Identity, target, account string) (*Lease, error) {
+	l, err := s.lease(ctx, who, target, account)
+	if err != nil {
+		g := Grant{Target: clip(target), Account: clip(account)}
+		if e := s.openOf(who, target, account); e != nil {
+			g = e.row.Load().grant
+		}
+		return nil, s.refused(ctx, "session.refused", who, g, err)
+	}
+	return l, nil
+}
+
+func (s *Service) lease(ctx context.Context, who authn.Identity, target, account string) (*Lease, error) {
+	if err := proven(who); err != nil {
+		return nil, err
+	}
+	t, a, err := s.rules.Load().find(target, account)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.clock.sound(); err != nil {
+		return nil, err
+	}
+	e := s.openOf(who, t.Name, a.Name)
+	if e == nil {
+		return nil, s.noGrant(ctx, who, t, a.Name)
+	}
+	r := e.row.Load()
+	if _, over := s.judgeTime(r); over || r.grant.State == Pending {
+		return nil, s.noGrant(ctx, who, t, a.Name)
+	}
+	if r.grant.State == Approved {
+		if err := s.activate(ctx, who, r.grant.ID); err != nil {
+			return nil, err
+		}
+	} else if reason, text := s.rules.Load().objection(r.grant, who.Groups); reason != "" {
+		return nil, s.changed(ctx, who, r.grant.ID, reason, text)
+	}
+	l := &Lease{Grant: e.row.Load().grant.clone(), clock: &s.clock, entry: e, ended: make(chan struct{})}
+	if !e.take(l) || l.Live() != nil {
+		l.Return()
+		return nil, s.noGrant(ctx, who, t, a.Name)
+	}
+	return l, nil
+}
+
+// activate starts the clock of an approved grant; of two who try at once, one does and both may go on.
+func (s *Service) activate(ctx context.Context, who authn.Identity, id string) error {
+	var reason, text string
+	_, err := s.change(ctx, id, func(g *Grant) (store.AuditEvent, error) {
+		if g.State != Approved {
+			return store.AuditEvent{}, nil // what it is now, the caller looks at
+		}
+		if ended, over := s.judgeTime(&row{grant: *g}); over {
+			*g = ended
+			return s.event("grant.lapsed", nil, *g), nil
+		}
+		if err := s.clock.sound(); err != nil {
+			return store.AuditEvent{}, err
+		}
+		if reason, text = s.rules.Load().objection(*g, who.Groups); reason != "" {
+			return store.AuditEvent{}, nil
+		}
+		g.State = Active
+		g.From, _ = s.clock.read()
+		g.Until = g.From.Add(g.Duration)
+		event := s.event("grant.active", &who, *g)
+		event.Fields["until"] = g.Until.Format(time.RFC3339Nano)
+		return event, nil
+	})
+	if err == nil && reason != "" {
+		return s.changed(ctx, who, id, reason, text)
+	}
+	return err
+}
+
+// changed refuses because the policy does not admit the identity as it is now. That ends the grant, unless what was
+// presented is older than the grant: an old certificate with fewer groups must not end what a new one was given.
+func (s *Service) changed(ctx context.Context, who authn.Identity, id, reason, text string) error {
+	g, err := s.change(ctx, id, func(g *Grant) (store.AuditEvent, error) {
+		if g.State.Over() || who.SignedIn.Before(g.Identity.SignedIn) {
+			return store.AuditEvent{}, nil
+		}
+		s.object(g, reason, text)
+		event := s.event("grant.ended", nil, *g)
+		event.Reason, event.Fields["end_reason"] = text, reason
+		return event, nil
+	})
+	if err != nil {
+		return err
+	}
+	return refusal.New(refusal.NoGrant, "no live grant for %s", g.name()).
+		WithDetail("grant %s does not hold for you as you are signed in now: %s", g.ID, text).
+		WithHint("sign in again with sallyport login, then see what you may ask for with: sallyport targets")
+}
+
+// noGrant refuses a connection, and says what would let it in.
+func (s *Service) noGrant(ctx context.Context, who authn.Identity, t configs.Target, account string) error {
+	r := refusal.New(refusal.NoGrant, "no live grant for %s@%s", account, t.Name)
+	newest, err := query(ctx, s.store.Read(), 1, `WHERE issuer = ? AND subject = ? AND target = ? AND account = ? ORDER BY requested DESC, id`,
+		who.Issuer, who.Subject, t.Name, account)
+	if err != nil {
+		return fmt.Errorf("look for a grant: %w", err)
+	}
+	r.WithDetail("you have not asked for one")
+	if len(newest) == 1 {
+		r.WithDetail("%s", s.describe(newest[0]))
+		if newest[0].State == Pending {
+			return r.WithHint("%s", next(newest[0], who))
+		}
+	}
+	policies := s.rules.Load().policies
+	e := policy.Decide(policies, policy.Ask{Groups: who.Groups, Target: t, Account: account})
+	// Asked without a reason and for the default duration: what is still missing then is not for the next command to mend.
+	if offers := s.offersOf(s.rules.Load(), who, t, account); len(offers) > 0 {
+		p, _ := s.rules.Load().policy(offers[0].Policy)
+		return r.WithHint("%s", command(t.Name, account, p.MaxDuration.D(), p.ReasonLength))
+	}
+	if len(newest) == 0 {
+		r.WithDetail("no policy lets you ask for one: %s", e.Detail())
+	}
+	return r.WithHint("%s", s.nearest(e, who, t.Name, account))
+}
+
+// take registers a lease, unless the grant is not active any more.
+func (e *entry) take(l *Lease) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.row.Load().grant.State != Active {
+		return false
+	}
+	e.leases[l] = struct{}{}
+	return true
+}
+
+// cut ends all leases on the grant.
+func (e *entry) cut(reason, sentence string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for l := range e.leases {
+		l.end(reason, sentence)
+	}
+	clear(e.leases)
+}
+
+// end ends one lease; the first reason stays.
+func (l *Lease) end(reason, sentence string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reason != "" || l.returned {
+		return
+	}
+	l.reason, l.sentence = reason, sentence
+	l.over.Store(true)
+	close(l.ended)
+}
+
+var errReturned = errors.New("the lease was given back")
+
+// Live returns nil while the lease gives access. It is a pure function of the grant's row as last committed and of the
+// time by both clocks, the earlier of which cuts; it takes no lock that a database call holds, and allocates nothing
+// while live. Once it has said no it never says yes again.
+func (l *Lease) Live() error {
+	if r := l.entry.row.Load(); !l.over.Load() && r.grant.State == Active &&
+		l.clock.now().Before(r.grant.Until) && l.clock.elapsed() < r.deadline {
+		return nil
+	}
+	return l.dead()
+}
+
+// dead ends the lease, and says why as a refusal.
+func (l *Lease) dead() error {
+	g := l.entry.row.Load().grant
+	if !g.State.Over() { // the timer comes later
+		g.end(Ended, g.Until, EndExpired, system, "its "+policy.Short(g.Duration)+" are over")
+	}
+	l.end(g.EndReason, sentence(g))
+	_, why := l.Why()
+	if why == "" {
+		return errReturned
+	}
+	return refusal.New(refusal.NoGrant, "%s", why).
+		WithHint("ask again with: %s", command(g.Target, g.Account, g.Duration, 1))
+}
+
+// Ended is closed when the lease has ended, by time or by a transition.
+func (l *Lease) Ended() <-chan struct{} { return l.ended }
+
+// Why says how it ended: the end reason, and a sentence for the user ("grant g-7k3mq2 was revoked by Bob: done"). Both
+// are empty before.
+func (l *Lease) Why() (reason, sentence string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reason, l.sentence
+}
+
+// Until is when the lease ends at the latest.
+func (l *Lease) Until() time.Time { return l.Grant.Until }
+
+// Return gives the lease up; the grant goes on. Ended is not closed by it.
+func (l *Lease) Return() {
+	l.entry.mu.Lock()
+	delete(l.entry.leases, l)
+	l.entry.mu.Unlock()
+	l.mu.Lock()
+	l.returned = true
+	l.mu.Unlock()
+	l.over.Store(true)
+}

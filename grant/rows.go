@@ -1,0 +1,231 @@
+package grant
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+func migrations() fs.FS {
+	f, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		panic(err) // the directory is embedded above
+	}
+	return f
+}
+
+var (
+	errNoRow = errors.New("no such grant")
+	errStale = errors.New("the grant has changed meanwhile")
+)
+
+// queryer is a transaction or the pool for reading.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+const (
+	columns = `id, version, state, identity, target, account, reason, policy, duration, needed, may_approve,
+		requested, decide_by, activate_by, started, until, ended_at, end_reason, ended_by, end_comment`
+	isOpen = `state IN ('pending', 'approved', 'active')`
+)
+
+// load reads one grant.
+func load(ctx context.Context, q queryer, id string) (Grant, error) {
+	grants, err := query(ctx, q, 1, `WHERE id = ?`, id)
+	if err != nil {
+		return Grant{}, err
+	}
+	if len(grants) == 0 {
+		return Grant{}, errNoRow
+	}
+	return grants[0], nil
+}
+
+// query reads up to limit grants with their votes; where is what follows FROM.
+func query(ctx context.Context, q queryer, limit int, where string, args ...any) ([]Grant, error) {
+	rows, err := q.QueryContext(ctx, `SELECT `+columns+` FROM grants `+where+` LIMIT ?`, append(args, limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("read grants: %w", err)
+	}
+	defer rows.Close()
+	var grants []Grant
+	for rows.Next() {
+		var g Grant
+		var identity, mayApprove []byte
+		var requested, decideBy, activateBy, from, until, endedAt int64
+		if err := rows.Scan(&g.ID, &g.Version, &g.State, &identity, &g.Target, &g.Account, &g.Reason, &g.Policy, &g.Duration,
+			&g.Needed, &mayApprove, &requested, &decideBy, &activateBy, &from, &until, &endedAt, &g.EndReason, &g.EndedBy,
+			&g.EndComment); err != nil {
+			return nil, fmt.Errorf("read grants: %w", err)
+		}
+		if err := errors.Join(json.Unmarshal(identity, &g.Identity), json.Unmarshal(mayApprove, &g.MayApprove)); err != nil {
+			return nil, fmt.Errorf("read grant %s: %w", g.ID, err)
+		}
+		g.Requested, g.DecideBy, g.ActivateBy = fromNano(requested), fromNano(decideBy), fromNano(activateBy)
+		g.From, g.Until, g.EndedAt = fromNano(from), fromNano(until), fromNano(endedAt)
+		grants = append(grants, g)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, fmt.Errorf("read grants: %w", err)
+	}
+	if err := loadVotes(ctx, q, grants, `SELECT id FROM grants `+where+` LIMIT ?`, append(args, limit)...); err != nil {
+		return nil, err
+	}
+	return grants, nil
+}
+
+// loadVotes fills in the votes; ids is the query that found the grants.
+func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args ...any) error {
+	place := make(map[string]int, len(grants))
+	for i, g := range grants {
+		if g.Needed > 0 {
+			place[g.ID] = i
+		}
+	}
+	if len(place) == 0 {
+		return nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT grant_id, issuer, subject, name, memberships, approve, comment, time
+		FROM grant_votes WHERE grant_id IN (`+ids+`) ORDER BY time, issuer, subject`, args...)
+	if err != nil {
+		return fmt.Errorf("read votes: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var v Vote
+		var id string
+		var groups []byte
+		var at int64
+		if err := rows.Scan(&id, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
+			return fmt.Errorf("read votes: %w", err)
+		}
+		who := authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name}
+		if err := json.Unmarshal(groups, &who.Groups); err != nil {
+			return fmt.Errorf("read the votes on %s: %w", id, err)
+		}
+		if i, ok := place[id]; ok {
+			grants[i].cast(who, v.Approve, v.Comment, fromNano(at))
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read votes: %w", err)
+	}
+	return nil
+}
+
+// insert writes a new grant.
+func insert(ctx context.Context, tx *store.Tx, g Grant) error {
+	identity, err := json.Marshal(g.Identity)
+	if err != nil {
+		return err
+	}
+	mayApprove, err := json.Marshal(g.MayApprove)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO grants (issuer, subject, `+columns+`)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		g.Identity.Issuer, g.Identity.Subject, g.ID, g.Version, g.State, string(identity), g.Target, g.Account, g.Reason,
+		g.Policy, g.Duration, g.Needed, string(mayApprove), toNano(g.Requested), toNano(g.DecideBy), toNano(g.ActivateBy),
+		toNano(g.From), toNano(g.Until), toNano(g.EndedAt), g.EndReason, g.EndedBy, g.EndComment)
+	if err != nil {
+		return fmt.Errorf("write grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// save makes one transition: g takes the place of old if the row is still as old was, else errStale. It returns g with
+// its new version.
+func save(ctx context.Context, tx *store.Tx, old, g Grant) (Grant, error) {
+	if !slices.Contains(ways[old.State], g.State) {
+		return Grant{}, fmt.Errorf("grant %s cannot go from %s to %s", g.ID, old.State, g.State)
+	}
+	if old.State == Active && (!g.From.Equal(old.From) || !g.Until.Equal(old.Until)) {
+		return Grant{}, fmt.Errorf("grant %s: its time is set once", g.ID)
+	}
+	result, err := tx.ExecContext(ctx, `UPDATE grants SET version = version + 1, state = ?, activate_by = ?, started = ?,
+		until = ?, ended_at = ?, end_reason = ?, ended_by = ?, end_comment = ? WHERE id = ? AND version = ? AND `+isOpen,
+		g.State, toNano(g.ActivateBy), toNano(g.From), toNano(g.Until), toNano(g.EndedAt), g.EndReason, g.EndedBy, g.EndComment,
+		old.ID, old.Version)
+	if err != nil {
+		return Grant{}, fmt.Errorf("write grant %s: %w", g.ID, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return Grant{}, errors.Join(errStale, err)
+	}
+	g.Version = old.Version + 1
+	return g, saveVotes(ctx, tx, g)
+}
+
+// saveVotes writes the votes that count; those that no longer do stand in the audit log only.
+func saveVotes(ctx context.Context, tx *store.Tx, g Grant) error {
+	if g.Needed == 0 {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM grant_votes WHERE grant_id = ?`, g.ID); err != nil {
+		return fmt.Errorf("write the votes on %s: %w", g.ID, err)
+	}
+	for _, v := range g.Votes {
+		groups, err := json.Marshal(g.voters[v.key()])
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, issuer, subject, name, memberships, approve, comment, time)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, g.ID, v.Issuer, v.Subject, v.Name, string(groups), v.Approve, v.Comment, toNano(v.Time)); err != nil {
+			return fmt.Errorf("write a vote on %s: %w", g.ID, err)
+		}
+	}
+	return nil
+}
+
+// pendingOf counts the requests of an identity that wait for approval.
+func pendingOf(ctx context.Context, tx *store.Tx, who authn.Identity) (n int, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM grants WHERE issuer = ? AND subject = ? AND state = 'pending'`,
+		who.Issuer, who.Subject).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count requests: %w", err)
+	}
+	return n, nil
+}
+
+// loadHigh and saveHigh keep the clock's high-water mark, which only rises.
+func loadHigh(ctx context.Context, db *sql.DB) (high int64, err error) {
+	if err := db.QueryRowContext(ctx, `SELECT high FROM grant_clock WHERE id = 1`).Scan(&high); err != nil {
+		return 0, fmt.Errorf("read the latest time seen: %w", err)
+	}
+	return high, nil
+}
+
+func saveHigh(ctx context.Context, tx *store.Tx, high int64) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE grant_clock SET high = max(high, ?) WHERE id = 1`, high); err != nil {
+		return fmt.Errorf("write the latest time seen: %w", err)
+	}
+	return nil
+}
+
+func toNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}

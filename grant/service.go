@@ -1,0 +1,305 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// Service decides and keeps grants. Safe for concurrent use.
+type Service struct {
+	store *store.Store
+	log   *slog.Logger
+	clock clock
+	rules atomic.Pointer[rules]
+
+	// transitions is held over every transaction that writes grants and over what follows its commit, so that rows
+	// arrive in memory in the order in which they were committed. It is taken before mu, and never by Lease.Live.
+	transitions sync.Mutex
+
+	mu    sync.RWMutex // guards the maps; held for moments only
+	open  map[string]*entry
+	owned map[owner]*entry
+
+	keeper *keeper
+}
+
+// owner is what at most one open grant has.
+type owner struct{ identity, target, account string }
+
+// entry is one open grant in memory. It stays with the leases that point to it after it has left the maps.
+type entry struct {
+	row atomic.Pointer[row]
+
+	mu     sync.Mutex
+	leases map[*Lease]struct{}
+}
+
+// row is a grant as last committed; it is never changed, only replaced.
+type row struct {
+	grant Grant
+	// deadline is Until on the clock that does not jump; set when the grant becomes active or is loaded as such.
+	deadline time.Duration
+}
+
+// Options configure OpenWith.
+type Options struct {
+	Config *configs.Config
+	Store  *store.Store
+	Log    *slog.Logger
+	// Now is the wall clock, Elapsed the time since some instant in this process's life by a clock that is never set.
+	// They are there for tests; default: the system's.
+	Now     func() time.Time
+	Elapsed func() time.Duration
+}
+
+// Open loads the grants, ends what has run out, and starts the timers.
+func Open(ctx context.Context, config *configs.Config, s *store.Store, log *slog.Logger) (*Service, error) {
+	return OpenWith(ctx, Options{Config: config, Store: s, Log: log})
+}
+
+// OpenWith is Open with other clocks.
+func OpenWith(ctx context.Context, o Options) (*Service, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Elapsed == nil {
+		start := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(start) }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{
+		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
+		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(),
+	}
+	s.rules.Store(index(o.Config))
+	if err := s.load(ctx); err != nil {
+		return nil, fmt.Errorf("open the grants: %w", err)
+	}
+	go s.keep()
+	return s, nil
+}
+
+// load reads the open grants and ends those that are over by now, before anybody can ask.
+func (s *Service) load(ctx context.Context) error {
+	if err := s.store.Migrate(ctx, "grant", migrations()); err != nil {
+		return err
+	}
+	high, err := loadHigh(ctx, s.store.Read())
+	if err != nil {
+		return err
+	}
+	s.clock.high.Store(high)
+	grants, err := query(ctx, s.store.Read(), math.MaxInt32, `WHERE `+isOpen)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		s.install(g)
+	}
+	back := s.clock.sound() != nil
+	return s.review(ctx, func(r *row) (Grant, bool) {
+		if back && r.grant.State == Active {
+			_, stamp := s.clock.read()
+			g := r.grant.clone()
+			g.end(Ended, stamp, EndClockWentBack, system, "how much of its time was left is not known")
+			return g, true
+		}
+		return s.judgeAll(r)
+	})
+}
+
+// Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end.
+func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
+	s.rules.Store(index(config))
+	if err := s.review(ctx, s.judgeAll); err != nil {
+		s.keeper.unfinished.Store(true) // the keeper goes on trying; the leases are cut already
+		return fmt.Errorf("end grants that the new configuration does not allow: %w", err)
+	}
+	return nil
+}
+
+// Close stops the timers.
+func (s *Service) Close() error {
+	s.keeper.stopOnce.Do(func() { close(s.keeper.stop) })
+	<-s.keeper.stopped
+	return nil
+}
+
+// change makes one transition: decide gets the grant as it stands in the transaction, changes it and names the event.
+// It may be called although nothing comes of it; an event without a kind changes nothing.
+func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (store.AuditEvent, error)) (Grant, error) {
+	s.transitions.Lock()
+	defer s.transitions.Unlock()
+	var after Grant
+	err := s.store.Do(ctx, func(tx *store.Tx) error {
+		old, err := load(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		g := old.clone()
+		event, err := decide(&g)
+		if err != nil {
+			return err
+		}
+		if event.Kind == "" {
+			after = old
+			return nil
+		}
+		after, err = s.commit(ctx, tx, old, g, event)
+		return err
+	})
+	switch {
+	case err == nil:
+		return after.clone(), nil
+	case errors.Is(err, errNoRow):
+		return Grant{}, noSuch(id)
+	case errors.Is(err, errStale):
+		return Grant{}, refusal.New(refusal.Conflict, "grant %s has just been changed by somebody else", id).
+			WithHint("look at it with sallyport grants, and try again").Because(err)
+	case refusal.Of(err) != nil:
+		return Grant{}, err
+	}
+	s.refresh(id)
+	return Grant{}, fmt.Errorf("change grant %s: %w", id, err)
+}
+
+// commit writes a transition, its event and the time, and lets memory follow once they are durable.
+func (s *Service) commit(ctx context.Context, tx *store.Tx, old, g Grant, event store.AuditEvent) (Grant, error) {
+	g, err := save(ctx, tx, old, g)
+	if err != nil {
+		return Grant{}, err
+	}
+	if err := errors.Join(saveHigh(ctx, tx, s.clock.high.Load()), tx.Audit(event)); err != nil {
+		return Grant{}, err
+	}
+	tx.AfterCommit(func() { s.install(g) })
+	return g, nil
+}
+
+// refresh reads a grant again after a transaction that failed, which may have been committed all the same. Called with
+// transitions held.
+func (s *Service) refresh(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	g, err := load(ctx, s.store.Read(), id)
+	if err != nil {
+		s.log.Error("read a grant again after a failed change", "grant", id, "error", err)
+		return
+	}
+	s.install(g)
+}
+
+// install takes a committed row into memory; from here on Lease.Live sees it. Called with transitions held.
+func (s *Service) install(g Grant) {
+	key := owner{g.Identity.Key(), g.Target, g.Account}
+	s.mu.Lock()
+	e := s.open[g.ID]
+	if e == nil {
+		if g.State.Over() {
+			s.mu.Unlock()
+			return
+		}
+		e = &entry{leases: map[*Lease]struct{}{}}
+		s.open[g.ID], s.owned[key] = e, e
+	}
+	r := &row{grant: g}
+	if g.State == Active {
+		if before := e.row.Load(); before != nil && before.grant.State == Active {
+			r.deadline = before.deadline
+		} else {
+			_, stamp := s.clock.read()
+			r.deadline = s.clock.elapsed() + g.Until.Sub(stamp)
+		}
+	}
+	e.row.Store(r)
+	if g.State.Over() {
+		delete(s.open, g.ID)
+		delete(s.owned, key)
+	}
+	s.mu.Unlock()
+	if g.State.Over() {
+		e.cut(g.EndReason, sentence(g))
+	}
+	s.keeper.lastSaved.Store(int64(s.clock.elapsed()))
+	s.keeper.nudge()
+}
+
+// openOf returns the open grant of an identity for an account, or nil.
+func (s *Service) openOf(who authn.Identity, target, account string) *entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.owned[owner{who.Key(), target, account}]
+}
+
+// entries returns all open grants.
+func (s *Service) entries() []*entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]*entry, 0, len(s.open))
+	for _, e := range s.open {
+		all = append(all, e)
+	}
+	return all
+}
+
+// system is who acts when nobody does.
+const system = "system"
+
+// event begins an audit event about a grant; a nil actor is the gateway itself.
+func (s *Service) event(kind string, actor *authn.Identity, g Grant) store.AuditEvent {
+	_, stamp := s.clock.read()
+	e := store.AuditEvent{
+		Time: stamp, Kind: kind, Actor: system, Target: g.Target, Account: g.Account, Grant: g.ID,
+		Fields: map[string]string{"policy": g.Policy, "requester": g.Identity.Key(), "duration": g.Duration.String()},
+	}
+	if digest := s.rules.Load().digests[g.Policy]; digest != "" {
+		e.Fields["policy_digest"] = digest
+	}
+	if actor != nil {
+		e.Actor, e.ActorName = actor.Key(), actor.Label()
+		e.Fields["groups"] = strings.Join(actor.Groups, ",")
+		if actor.Credential != "" {
+			e.Fields["credential"] = actor.Credential
+		}
+	}
+	return e
+}
+
+// refused audits err if it is a refusal, and returns it.
+func (s *Service) refused(ctx context.Context, kind string, who authn.Identity, g Grant, err error) error {
+	r := refusal.Of(err)
+	if r == nil {
+		return err
+	}
+	event := s.event(kind, &who, g)
+	event.Outcome, event.Reason = string(r.Code), r.Message
+	if r.Detail != "" {
+		event.Reason += ": " + r.Detail
+	}
+	if err := s.store.Audit(context.WithoutCancel(ctx), event); err != nil {
+		s.log.Error("audit a refusal", "kind", kind, "actor", who.Key(), "code", r.Code, "error", err)
+	}
+	return err
+}
+
+// proven refuses an identity that is none.
+func proven(who authn.Identity) error {
+	if who.Issuer == "" || who.Subject == "" {
+		return refusal.New(refusal.NotAuthenticated, "nobody is signed in").WithHint("sign in with: sallyport login")
+	}
+	return nil
+}

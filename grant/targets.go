@@ -1,0 +1,223 @@
+package grant
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/policy"
+	"sallyport/internal/refusal"
+)
+
+// rules are a configuration, indexed; they never change once made.
+type rules struct {
+	targets     []configs.Target // by name
+	policies    []configs.Policy // in the order in which they are tried
+	permissions []configs.Permission
+
+	names     map[string]configs.Target
+	servers   map[string]configs.Target // Postgres targets by TLS server name
+	hosts     map[string]configs.Target // SSH targets by alias without a port
+	addresses map[string]configs.Target // SSH targets by alias with a port, and by address
+	digests   map[string]string         // of policies by name, for the audit log
+}
+
+// index prepares a configuration. Where two targets claim one name, the first in the file has it.
+func index(c *configs.Config) *rules {
+	r := &rules{
+		targets: slices.Clone(c.Targets), policies: slices.Clone(c.Policies), permissions: slices.Clone(c.Permissions),
+		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
+		addresses: map[string]configs.Target{}, digests: map[string]string{},
+	}
+	claim := func(m map[string]configs.Target, key string, t configs.Target) {
+		if _, taken := m[key]; key != "" && !taken {
+			m[key] = t
+		}
+	}
+	for _, t := range r.targets {
+		claim(r.names, strings.ToLower(t.Name), t)
+		switch t.Kind {
+		case configs.KindPostgres:
+			claim(r.servers, hostName(t.ServerName), t)
+		case configs.KindSSH:
+			for _, alias := range t.Aliases {
+				if host, port, ok := splitAddress(alias); ok {
+					claim(r.addresses, address(host, port), t)
+				} else {
+					claim(r.hosts, hostName(alias), t)
+				}
+			}
+		}
+	}
+	for _, t := range r.targets { // after the aliases, which were chosen for this
+		if host, port, ok := splitAddress(t.Address); ok && t.Kind == configs.KindSSH {
+			claim(r.addresses, address(host, port), t)
+		}
+	}
+	slices.SortFunc(r.targets, func(a, b configs.Target) int { return strings.Compare(a.Name, b.Name) })
+	for _, p := range r.policies {
+		r.digests[p.Name] = digest(p)
+	}
+	return r
+}
+
+// digest tells versions of a policy apart in the audit log.
+func digest(p configs.Policy) string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // a plain struct
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// policy finds a policy by name.
+func (r *rules) policy(name string) (configs.Policy, bool) {
+	for _, p := range r.policies {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return configs.Policy{}, false
+}
+
+// find returns target and account as configured, or refuses.
+func (r *rules) find(target, account string) (configs.Target, configs.Account, error) {
+	t, ok := r.names[strings.ToLower(target)]
+	if !ok {
+		return t, configs.Account{}, refusal.New(refusal.UnknownTarget, "there is no target %s", quote(target)).
+			WithHint("see what you may ask for with: sallyport targets")
+	}
+	a, ok := Account(t, account)
+	if !ok {
+		return t, a, refusal.New(refusal.UnknownAccount, "target %s has no account %s", t.Name, quote(account)).
+			WithHint("see what you may ask for with: sallyport targets")
+	}
+	return t, a, nil
+}
+
+// Target finds a target by name, in any case of letters.
+func (s *Service) Target(name string) (configs.Target, bool) {
+	t, ok := s.rules.Load().names[strings.ToLower(name)]
+	return t, ok
+}
+
+// TargetByServerName finds a Postgres target by the TLS server name that the client asked for.
+func (s *Service) TargetByServerName(name string) (configs.Target, bool) {
+	t, ok := s.rules.Load().servers[hostName(name)]
+	return t, ok
+}
+
+// TargetByAddress finds an SSH target by a name or address that a jump asks for: its name, an alias, or its address. A
+// name or alias without a port stands for SSH's own port and the port of the target's address; on any other port
+// something else is asked for, which is no target.
+func (s *Service) TargetByAddress(host string, port int) (configs.Target, bool) {
+	r := s.rules.Load()
+	if t, ok := r.addresses[address(host, port)]; ok {
+		return t, true
+	}
+	t, ok := r.names[hostName(host)]
+	if !ok || t.Kind != configs.KindSSH {
+		t, ok = r.hosts[hostName(host)]
+	}
+	if !ok {
+		return configs.Target{}, false
+	}
+	if _, own, _ := splitAddress(t.Address); port != 22 && port != own {
+		return configs.Target{}, false
+	}
+	return t, true
+}
+
+// Account finds an account of a target.
+func Account(t configs.Target, name string) (configs.Account, bool) {
+	for _, a := range t.Accounts {
+		if a.Name == name {
+			return a, true
+		}
+	}
+	return configs.Account{}, false
+}
+
+// splitAddress splits host:port.
+func splitAddress(s string) (host string, port int, ok bool) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, false
+	}
+	port, err = strconv.Atoi(p)
+	return host, port, err == nil
+}
+
+func address(host string, port int) string {
+	return net.JoinHostPort(hostName(host), strconv.Itoa(port))
+}
+
+// hostName brings a host into the one form in which names are compared.
+func hostName(s string) string {
+	s = strings.TrimSuffix(strings.ToLower(s), ".")
+	if ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return ip.Unmap().String()
+	}
+	return s
+}
+
+// Offer is an account that somebody may ask for, and how.
+type Offer struct {
+	Target      string            `json:"target"`
+	Kind        string            `json:"kind"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Account     string            `json:"account"`
+	Policy      string            `json:"policy"`
+	MaxDuration time.Duration     `json:"max_duration_ns"`
+	Auto        bool              `json:"auto"`
+	MayApprove  []string          `json:"may_approve,omitempty"`
+	Live        string            `json:"live,omitempty"` // the id of a grant of theirs that is approved or active
+}
+
+// Offers lists what the identity may ask for, by target and account. An account is listed again for a later policy
+// where that allows longer than those before it.
+func (s *Service) Offers(_ context.Context, who authn.Identity) ([]Offer, error) {
+	r := s.rules.Load()
+	var offers []Offer
+	for _, t := range r.targets {
+		accounts := slices.Clone(t.Accounts)
+		slices.SortFunc(accounts, func(a, b configs.Account) int { return strings.Compare(a.Name, b.Name) })
+		for _, a := range accounts {
+			offers = append(offers, s.offersOf(r, who, t, a.Name)...)
+		}
+	}
+	return offers, nil
+}
+
+func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, account string) []Offer {
+	var offers []Offer
+	var longest time.Duration
+	for _, p := range r.policies {
+		if !policy.Covers(p, t, account) || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
+			!policy.Auto(p) && len(p.Approve.Groups) == 0 {
+			continue
+		}
+		longest = p.MaxDuration.D()
+		o := Offer{
+			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: longest,
+			Auto: policy.Auto(p), MayApprove: slices.Clone(p.Approve.Groups),
+		}
+		if e := s.openOf(who, t.Name, account); e != nil {
+			if g := e.row.Load().grant; g.State != Pending {
+				o.Live = g.ID
+			}
+		}
+		offers = append(offers, o)
+	}
+	return offers
+}

@@ -1,0 +1,63 @@
+package grant
+
+import (
+	"fmt"
+
+	"sallyport/authn"
+	"sallyport/grant/policy"
+)
+
+// sentence says how a grant that is over came to its end.
+func sentence(g Grant) string {
+	said := func(s string) string {
+		if g.EndComment != "" {
+			return s + ": " + g.EndComment
+		}
+		return s
+	}
+	switch {
+	case g.State == Denied && g.EndReason == "":
+		return said(fmt.Sprintf("grant %s was denied by %s", g.ID, g.EndedBy))
+	case g.State == Withdrawn:
+		return fmt.Sprintf("grant %s was taken back by %s", g.ID, g.EndedBy)
+	case g.State == Lapsed:
+		return said(fmt.Sprintf("grant %s lapsed", g.ID))
+	case g.EndReason == EndExpired:
+		return fmt.Sprintf("grant %s ended at %s: expired", g.ID, when(g.EndedAt))
+	case g.EndReason == EndRevoked:
+		return said(fmt.Sprintf("grant %s was revoked by %s", g.ID, g.EndedBy))
+	case g.EndReason == EndReleased:
+		return fmt.Sprintf("grant %s was given back by %s", g.ID, g.EndedBy)
+	case g.EndReason == EndClockWentBack:
+		return said(fmt.Sprintf("grant %s ended because the gateway's clock went back", g.ID))
+	}
+	return said(fmt.Sprintf("grant %s ended at %s", g.ID, when(g.EndedAt)))
+}
+
+// describe says where a grant is in its life.
+func (s *Service) describe(g Grant) string {
+	if ended, over := s.judgeTime(&row{grant: g, deadline: 1<<63 - 1}); over {
+		g = ended
+	}
+	switch g.State {
+	case Pending:
+		text := fmt.Sprintf("grant %s waits for approval by %s", g.ID, policy.Or(g.MayApprove))
+		if n := g.approvals(g.MayApprove); g.Needed > 1 {
+			text += fmt.Sprintf(" (%d of %d have)", n, g.Needed)
+		}
+		return text
+	case Approved:
+		return fmt.Sprintf("grant %s is approved and can be used until %s for %s", g.ID, when(g.ActivateBy), policy.Short(g.Duration))
+	case Active:
+		return fmt.Sprintf("grant %s is active until %s", g.ID, when(g.Until))
+	}
+	return sentence(g)
+}
+
+// next says what somebody can do about an open grant of theirs.
+func next(g Grant, who authn.Identity) string {
+	if g.State == Pending {
+		return fmt.Sprintf("ask a member of %s other than yourself to run: sallyport approve %s", policy.Or(g.MayApprove), g.ID)
+	}
+	return fmt.Sprintf("connect with it, or give it back first with: sallyport release %s", g.ID)
+}
