@@ -1,0 +1,155 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sallyport/internal/refusal"
+)
+
+// Home is the directory that holds what the client keeps: where the gateway is, who is signed in, keys and
+// certificates, and the files that stock clients read. Secrets in it are readable by their owner only.
+type Home struct {
+	// Dir is an absolute path.
+	Dir string
+	// Shared says that login may also write to the user's own ~/.pg_service.conf and ~/.ssh/config. It is false where
+	// SALLYPORT_HOME names the directory: then nothing outside it is touched.
+	Shared bool
+}
+
+// The files of a home.
+const (
+	fileConfig         = "config.json"
+	fileToken          = "token.json"
+	fileAuthority      = "ca.pem"
+	fileTLSKey         = "tls.key"
+	fileTLSCertificate = "tls.crt"
+	fileSSHKey         = "ssh_key"
+	fileSSHPublic      = "ssh_key.pub"
+	fileSSHCertificate = "ssh_key-cert.pub"
+	fileKnownHosts     = "known_hosts"
+	fileSSHConfig      = "ssh_config"
+	fileServices       = "pg_service.conf"
+)
+
+// DefaultHome is $SALLYPORT_HOME, else the directory "sallyport" in the place where this system keeps settings.
+func DefaultHome() (Home, error) {
+	dir, given := os.LookupEnv("SALLYPORT_HOME")
+	if !given || dir == "" {
+		base, err := os.UserConfigDir()
+		if err != nil {
+			return Home{}, fmt.Errorf("find a place for settings: %w; set SALLYPORT_HOME to a directory", err)
+		}
+		return Home{Dir: filepath.Join(base, "sallyport"), Shared: true}, nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Home{}, fmt.Errorf("SALLYPORT_HOME: %w", err)
+	}
+	return Home{Dir: dir}, nil
+}
+
+// Path is the path of a file in the home.
+func (h Home) Path(name string) string { return filepath.Join(h.Dir, name) }
+
+// settings are what is known of the gateway.
+type settings struct {
+	Gateway string `json:"gateway"`
+	// CA is the file with the authority that signed the gateway's certificate, relative to the home; empty: the system's.
+	CA string `json:"ca,omitempty"`
+}
+
+// settings reads config.json; a refusal says that nobody has signed in yet.
+func (h Home) settings() (settings, error) {
+	var s settings
+	err := h.readJSON(fileConfig, &s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, refusal.New(refusal.NotAuthenticated, "you are not signed in").
+			WithDetail("%s names no gateway", h.Dir).WithHint("sallyport login --gateway https://GATEWAY")
+	}
+	return s, err
+}
+
+func (h Home) readJSON(name string, v any) error {
+	data, err := os.ReadFile(h.Path(name))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w; remove it and sign in again", h.Path(name), err)
+	}
+	return nil
+}
+
+func (h Home) writeJSON(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return h.write(name, append(data, '\n'), 0o600)
+}
+
+// write replaces a file of the home whole.
+func (h Home) write(name string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory for settings: %w", err)
+	}
+	return writeFile(h.Path(name), data, mode)
+}
+
+// remove removes files of the home; what is not there is fine.
+func (h Home) remove(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		if err := os.Remove(h.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writeFile replaces a file whole: a reader sees the old one or the new one, also after a crash. Where path is a link,
+// what it leads to is replaced.
+func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".sallyport-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			temporary.Close()
+			os.Remove(temporary.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if err := temporary.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err := temporary.Write(data); err != nil {
+		return err
+	}
+	if err := temporary.Sync(); err != nil {
+		return err
+	}
+	if err := temporary.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), path)
+}
+
+// plainPath refuses a home whose path can't stand in the files of libpq and OpenSSH as it is.
+func (h Home) plainPath() error {
+	if strings.ContainsAny(h.Dir, "\r\n\x00\"") || strings.Contains(h.Dir, "${") ||
+		(filepath.Separator != '\\' && strings.Contains(h.Dir, `\`)) {
+		return fmt.Errorf("the path %q can't be written into ssh_config: it holds a quote, a backslash, a line break or ${; set SALLYPORT_HOME to another directory", h.Dir)
+	}
+	return nil
+}

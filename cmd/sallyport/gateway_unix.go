@@ -1,0 +1,10 @@
+//go:build unix
+
+package main
+
+import "github.com/spf13/cobra"
+
+// gatewayCommands are those of the gateway's machine; a gateway runs on unix only.
+func gatewayCommands() []*cobra.Command {
+	return []*cobra.Command{}
+}

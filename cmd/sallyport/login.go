@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/client"
+)
+
+func newLoginCommand() *cobra.Command {
+	var o client.LoginOptions
+	var noBrowser bool
+	command := &cobra.Command{
+		Use:   "login",
+		Short: "Sign in, once a day",
+		Long: `Sign in with your company's identity, in the browser, or with --device on any other device. Then your keys are certified and
+written with the files that psql and ssh read:
+
+  psql service=TARGET      ssh TARGET
+
+The keys are made here and never leave this machine. Unless SALLYPORT_HOME is set, a marked block in ~/.pg_service.conf and an
+Include in ~/.ssh/config let the stock programs find them; "sallyport logout" takes them out again.`,
+		Example: "  sallyport login --gateway https://gateway.example:8443 --ca gateway-ca.pem",
+		Args:    noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			home, err := client.DefaultHome()
+			if err != nil {
+				return err
+			}
+			o.Out = command.ErrOrStderr()
+			if !noBrowser && !o.Device {
+				o.Open = client.OpenBrowser
+			}
+			who, err := client.Login(command.Context(), home, o)
+			if err != nil {
+				return err
+			}
+			if asJSON(command) {
+				return printJSON(command.OutOrStdout(), who)
+			}
+			_, err = fmt.Fprintf(command.OutOrStdout(), "Signed in as %s until %s.\n  sallyport targets    shows what you may ask for\n", visible(who.Label()), local(who.Expires))
+			return err
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.Gateway, "gateway", "", "the gateway's `ADDRESS`, https://HOST[:PORT]; needed the first time")
+	flags.StringVar(&o.CA, "ca", "", "PEM `FILE` with the authority of the gateway's certificate, where machines don't trust it anyway")
+	flags.BoolVar(&o.Device, "device", false, "sign in on another device, by a code")
+	flags.BoolVar(&noBrowser, "no-browser", false, "print the address and open nothing")
+	return command
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/client"
+)
+
+// open makes the API's client of the person signed in here.
+func open() (*client.Client, error) {
+	home, err := client.DefaultHome()
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(home)
+}
+
+// asJSON reports whether --json was given.
+func asJSON(command *cobra.Command) bool {
+	on, err := command.Flags().GetBool("json")
+	return err == nil && on
+}
+
+// show prints v as JSON with --json, else as the table.
+func show(command *cobra.Command, v any, table func(t *table)) error {
+	out := command.OutOrStdout()
+	if asJSON(command) {
+		return printJSON(out, v)
+	}
+	t := newTable(out)
+	table(t)
+	return t.flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// table prints aligned columns. What people wrote (a reason, a name) can't move the cursor in it.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) *table {
+	return &table{w: tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)}
+}
+
+// row prints one line of cells.
+func (t *table) row(cells ...string) {
+	for i, c := range cells {
+		if cells[i] = visible(c); c == "" {
+			cells[i] = "-"
+		}
+	}
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (t *table) flush() error { return t.w.Flush() }
+
+// visible writes control characters and what reorders text as escapes, on one line.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar:
+			fmt.Fprintf(&b, "\\u%04x", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// local writes a time in the user's zone.
+func local(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// left writes how long it is until t.
+func left(t time.Time) string {
+	if d := time.Until(t); !t.IsZero() && d > 0 {
+		return span(d)
+	}
+	return ""
+}
+
+// span writes a duration as people do, to the second.
+func span(d time.Duration) string {
+	text := d.Round(time.Second).String()
+	if whole, found := strings.CutSuffix(text, "m0s"); found {
+		text = whole + "m"
+	}
+	if whole, found := strings.CutSuffix(text, "h0m"); found {
+		text = whole + "h"
+	}
+	return text
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/client"
+	"sallyport/internal/refusal"
+	"sallyport/web/api"
+)
+
+func newRequestCommand() *cobra.Command {
+	var ask api.GrantRequest
+	var wait bool
+	command := &cobra.Command{
+		Use:     "request ACCOUNT@TARGET",
+		Short:   "Ask for an account on a target, for a time",
+		Example: `  sallyport request app@orders --duration 30m --reason "INC-42: slow checkout"`,
+		Args:    exactly("ACCOUNT@TARGET"),
+		RunE: func(command *cobra.Command, args []string) error {
+			var found bool
+			if ask.Account, ask.Target, found = cutAccount(args[0]); !found {
+				return usage(command, "%q is not ACCOUNT@TARGET", args[0])
+			}
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var g api.Grant
+			if err := c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g); err != nil {
+				return err
+			}
+			if wait && g.State == "pending" {
+				fmt.Fprintf(command.ErrOrStderr(), "Request %s waits for %s.\n", g.ID, visible(strings.Join(g.MayApprove, ", ")))
+				if g, err = waitForDecision(command.Context(), c, g.ID); err != nil {
+					return err
+				}
+			}
+			return showRequested(command, g)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&ask.Duration, "duration", "", "for how `LONG`: 30m, 8h, 1d; default: the policy's")
+	flags.StringVar(&ask.Reason, "reason", "", "`WHY`, for those who approve and for the record")
+	flags.BoolVar(&wait, "wait", false, "wait until it is decided")
+	return command
+}
+
+// cutAccount splits ACCOUNT@TARGET at the last @.
+func cutAccount(text string) (account, target string, found bool) {
+	i := strings.LastIndexByte(text, '@')
+	if i <= 0 || i == len(text)-1 {
+		return "", "", false
+	}
+	return text[:i], text[i+1:], true
+}
+
+// waitForDecision asks until somebody has decided. A gateway that can't be reached for a while is waited for too.
+func waitForDecision(ctx context.Context, c *client.Client, id string) (api.Grant, error) {
+	every := time.NewTicker(time.Second)
+	defer every.Stop()
+	var g api.Grant
+	var failing time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return g, ctx.Err()
+		case <-every.C:
+		}
+		err := c.Do(ctx, http.MethodGet, "/v1/grants/"+url.PathEscape(id), nil, &g)
+		switch {
+		case err == nil && g.State != "pending":
+			return g, nil
+		case err == nil:
+			failing = time.Time{}
+		case refusal.Of(err) != nil || ctx.Err() != nil:
+			return g, err
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) > time.Minute:
+			return g, err
+		}
+	}
+}
+
+// showRequested tells what became of a request and what to do next; one that was turned down is a refusal.
+func showRequested(command *cobra.Command, g api.Grant) error {
+	if asJSON(command) {
+		if err := printJSON(command.OutOrStdout(), g); err != nil {
+			return err
+		}
+	}
+	var no *refusal.Refusal
+	switch g.State {
+	case "denied", "withdrawn", "lapsed", "ended":
+		no = refusal.New(refusal.NotPermitted, "request %s was not granted: it is %s", g.ID, g.State)
+		for _, v := range g.Votes {
+			if !v.Approve {
+				no = no.WithDetail("%s said no: %s", v.Name, v.Comment)
+			}
+		}
+		return no
+	}
+	if asJSON(command) {
+		return nil
+	}
+	out := command.OutOrStdout()
+	if g.State == "pending" {
+		_, err := fmt.Fprintf(out, "Request %s for %s@%s waits for approval by %s.\n  One of them runs: sallyport approve %[1]s\n",
+			g.ID, g.Account, g.Target, visible(strings.Join(g.MayApprove, ", ")))
+		return err
+	}
+	_, err := fmt.Fprintf(out, "Grant %s: %s@%s for %s, approved by %s. The time starts when you first connect.\n  psql service=%[3]s   or   ssh %[3]s\n",
+		g.ID, g.Account, g.Target, span(g.Duration), visible(strings.Join(g.Approvers, ", ")))
+	return err
+}

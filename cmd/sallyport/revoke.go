@@ -1,0 +1,21 @@
+package main
+
+import (
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+func newRevokeCommand() *cobra.Command {
+	var reason string
+	command := &cobra.Command{
+		Use:   "revoke ID",
+		Short: "End a grant and its sessions at once",
+		Args:  exactly("ID"),
+		RunE: func(command *cobra.Command, args []string) error {
+			return transition(command, "/v1/grants/"+url.PathEscape(args[0])+"/revoke", reason)
+		},
+	}
+	command.Flags().StringVar(&reason, "reason", "", "`WHY`, for the one who holds it and for the record")
+	return command
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/client"
+	"sallyport/configs"
+	"sallyport/web/api"
+)
+
+func newSearchCommand() *cobra.Command {
+	var target, person, grant, since, until string
+	var limit int
+	command := &cobra.Command{
+		Use:   "search TEXT",
+		Short: "Find statements, commands and terminal lines",
+		Long: `Find TEXT in the statements, commands, file names and terminal lines of the recordings you may read; upper and lower case are
+the same. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d).`,
+		Example: `  sallyport search "drop table" --target orders --since 7d`,
+		Args:    exactly("TEXT"),
+		RunE: func(command *cobra.Command, args []string) error {
+			q := url.Values{"text": {args[0]}, "limit": {strconv.Itoa(limit)}}
+			for name, value := range map[string]string{"target": target, "person": person, "grant": grant} {
+				if value != "" {
+					q.Set(name, value)
+				}
+			}
+			for name, value := range map[string]string{"since": since, "until": until} {
+				if value == "" {
+					continue
+				}
+				t, err := moment(value, time.Now())
+				if err != nil {
+					return usage(command, "--%s: %v", name, err)
+				}
+				q.Set(name, t.UTC().Format(time.RFC3339))
+			}
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			return search(command, c, "/v1/search?"+q.Encode(), limit)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&target, "target", "", "only this `TARGET`")
+	flags.StringVar(&person, "person", "", "only sessions of this `PERSON`: part of a name, an e-mail address or a subject")
+	flags.StringVar(&grant, "grant", "", "only sessions under this grant (`ID`)")
+	flags.StringVar(&since, "since", "", "only after this `TIME`")
+	flags.StringVar(&until, "until", "", "only before this `TIME`")
+	flags.IntVar(&limit, "limit", 1000, "at most this `NUMBER` of places")
+	return command
+}
+
+// search prints matches as they come: JSON Lines with --json, else one line each.
+func search(command *cobra.Command, c *client.Client, path string, limit int) error {
+	out := command.OutOrStdout()
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	found := 0
+	for m, err := range client.Lines[api.Match](command.Context(), c, path) {
+		if err != nil {
+			return err
+		}
+		found++
+		if asJSON(command) {
+			err = encoder.Encode(m)
+		} else {
+			_, err = fmt.Fprintf(out, "%s  %s  %s@%s  %s  %s\n", m.Session, local(m.Item.Time), m.Header.Account, m.Header.Target,
+				visible(partyName(m.Header.Identity.Name, m.Header.Identity.Email, m.Header.Identity.Subject)), visible(m.Line))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if found == limit && !asJSON(command) {
+		fmt.Fprintf(command.ErrOrStderr(), "There may be more: --limit was reached.\n")
+	}
+	return nil
+}
+
+func partyName(names ...string) string {
+	for _, n := range names {
+		if n != "" {
+			return n
+		}
+	}
+	return ""
+}
+
+// moment reads a date, a time in the user's zone, or how long before now.
+func moment(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	ago, err := configs.ParseDuration(text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is no date, time or duration", text)
+	}
+	return now.Add(-ago.D()), nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/web/api"
+)
+
+func newTargetsCommand() *cobra.Command {
+	list := func(command *cobra.Command, _ []string) error { return listTargets(command) }
+	command := &cobra.Command{
+		Use:   "targets",
+		Short: "What you may ask for, and what targets need",
+		Args:  noArguments,
+		RunE:  list,
+	}
+	command.AddCommand(
+		&cobra.Command{Use: "list", Short: "What you may ask for", Args: noArguments, RunE: list},
+		&cobra.Command{
+			Use: "setup NAME", Short: "Print what a target needs: SQL, files, the same for Ansible", Args: exactly("NAME"),
+			RunE: func(command *cobra.Command, args []string) error { return setUpTarget(command, args[0]) },
+		},
+		&cobra.Command{
+			Use: "check NAME", Short: "Log in to a target with every account and look whether it has what it needs", Args: exactly("NAME"),
+			RunE: func(command *cobra.Command, args []string) error { return checkTarget(command, args[0]) },
+		},
+		&cobra.Command{
+			Use: "trust NAME", Short: "Show the keys a target proves itself with now, to be compared and pinned", Args: exactly("NAME"),
+			RunE: func(command *cobra.Command, args []string) error { return trustTarget(command, args[0]) },
+		},
+	)
+	return command
+}
+
+func listTargets(command *cobra.Command) error {
+	c, err := open()
+	if err != nil {
+		return err
+	}
+	offers := []api.Offer{}
+	if err := c.Do(command.Context(), http.MethodGet, "/v1/targets", nil, &offers); err != nil {
+		return err
+	}
+	return show(command, offers, func(t *table) {
+		t.row("ACCOUNT@TARGET", "KIND", "AT MOST", "APPROVED BY", "LIVE GRANT")
+		for _, o := range offers {
+			by := "policy " + o.Policy
+			if !o.Auto {
+				by = strings.Join(o.MayApprove, ", ")
+			}
+			t.row(o.Account+"@"+o.Target, o.Kind, span(o.MaxDuration), by, o.Live)
+		}
+	})
+}
+
+func targetPath(name, what string) string { return "/v1/targets/" + url.PathEscape(name) + "/" + what }
+
+func setUpTarget(command *cobra.Command, name string) error {
+	c, err := open()
+	if err != nil {
+		return err
+	}
+	var setup api.Setup
+	if err := c.Do(command.Context(), http.MethodGet, targetPath(name, "setup"), nil, &setup); err != nil {
+		return err
+	}
+	out := command.OutOrStdout()
+	if asJSON(command) {
+		return printJSON(out, setup)
+	}
+	for i, part := range setup.Parts {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "# %s\n%s\n", visible(part.Title), strings.TrimRight(part.Text, "\n"))
+	}
+	return nil
+}
+
+func checkTarget(command *cobra.Command, name string) error {
+	c, err := open()
+	if err != nil {
+		return err
+	}
+	var check api.Check
+	if err := c.Do(command.Context(), http.MethodPost, targetPath(name, "check"), nil, &check); err != nil {
+		return err
+	}
+	err = show(command, check, func(t *table) {
+		for _, s := range check.Steps {
+			word := "ok"
+			if !s.OK {
+				word = "FAILED"
+			}
+			t.row(word, s.Name, s.Detail)
+			if s.Hint != "" {
+				t.row("", "", "next: "+s.Hint)
+			}
+		}
+	})
+	if err == nil && !check.OK {
+		err = quiet{errors.New("the target lacks something")}
+	}
+	return err
+}
+
+func trustTarget(command *cobra.Command, name string) error {
+	c, err := open()
+	if err != nil {
+		return err
+	}
+	var trust api.Trust
+	if err := c.Do(command.Context(), http.MethodGet, targetPath(name, "trust"), nil, &trust); err != nil {
+		return err
+	}
+	out := command.OutOrStdout()
+	if asJSON(command) {
+		return printJSON(out, trust)
+	}
+	t := newTable(out)
+	t.row("TYPE", "FINGERPRINT", "PINNED")
+	pinned := len(trust.Keys) > 0
+	for _, k := range trust.Keys {
+		word := "yes"
+		if !k.Pinned {
+			word, pinned = "no", false
+		}
+		t.row(k.Type, k.Fingerprint, word)
+	}
+	if err := t.flush(); err != nil || pinned {
+		return err
+	}
+	fmt.Fprintf(out, "\nCompare the fingerprints with what the target itself shows (ssh-keygen -lf, on its console); then pin what is right in the\nconfiguration of target %s:\n", visible(trust.Target))
+	for _, k := range trust.Keys {
+		if !k.Pinned {
+			fmt.Fprintf(out, "  - %s\n", strings.ReplaceAll(strings.TrimSpace(k.Key), "\n", "\n    "))
+		}
+	}
+	return nil
+}

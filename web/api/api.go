@@ -1,0 +1,241 @@
+// Package api is the gateway's JSON API as types: what the web room sends and the client room reads.
+//
+// They are plain structs without behaviour, and a contract: a field is added, never renamed and never given another
+// meaning. Times are RFC 3339 in UTC; a duration is a whole number of nanoseconds in a field that ends in "_ns", or
+// text such as "30m" where a person types it.
+package api
+
+import "time"
+
+// Gateway is what a client needs to know before anybody has signed in.
+type Gateway struct {
+	URL     string `json:"url" doc:"The gateway's public HTTPS address; also the issuer of its tokens."`
+	Version string `json:"version"`
+	Issuer  string `json:"issuer" doc:"OpenID issuer at which CLI, psql, ssh and console sign in."`
+	CA      string `json:"ca,omitempty" doc:"PEM of the authority that signed the gateway's certificate; empty when every machine trusts it."`
+	// HostAuthority certifies the gateway's SSH host keys; in authorized_keys form.
+	HostAuthority string   `json:"host_authority" doc:"SSH host authority's public key in authorized_keys form."`
+	SSH           Endpoint `json:"ssh"`
+	Postgres      Endpoint `json:"postgres" doc:"The shared listener, where the database name chooses the target; without a port when there is none."`
+}
+
+// Endpoint is a host and a port. Port 0: not offered.
+type Endpoint struct {
+	Host string `json:"host"`
+	Port int    `json:"port"`
+}
+
+// Identity is a person or a workload.
+type Identity struct {
+	Issuer   string    `json:"issuer"`
+	Subject  string    `json:"subject"`
+	Kind     string    `json:"kind" enum:"human,workload"`
+	Name     string    `json:"name"`
+	Email    string    `json:"email,omitempty"`
+	Groups   []string  `json:"groups"`
+	SignedIn time.Time `json:"signed_in,omitzero"`
+	Expires  time.Time `json:"expires,omitzero"`
+	Method   string    `json:"method,omitempty" doc:"How the identity was proven."`
+}
+
+// Label is the best name for people: name, else e-mail, else subject.
+func (i Identity) Label() string {
+	for _, s := range []string{i.Name, i.Email} {
+		if s != "" {
+			return s
+		}
+	}
+	return i.Subject
+}
+
+// CertificateRequest asks for certificates for keys that never leave the client; either may be missing.
+type CertificateRequest struct {
+	TLSKey string `json:"tls_key,omitempty" maxLength:"4096" doc:"Public key (PKIX) for the TLS client certificate, as PEM or as DER in base64: ECDSA P-256 or Ed25519."`
+	SSHKey string `json:"ssh_key,omitempty" maxLength:"8192" doc:"Public key for the SSH user certificate, in authorized_keys form."`
+}
+
+// Certificates are issued certificates and everything the client's files are made of.
+type Certificates struct {
+	ID             string    `json:"id" doc:"Of the credential, as in the audit log."`
+	TLSCertificate string    `json:"tls_certificate,omitempty" doc:"PEM."`
+	SSHCertificate string    `json:"ssh_certificate,omitempty" doc:"In authorized_keys form."`
+	Expires        time.Time `json:"expires"`
+	Gateway        Gateway   `json:"gateway"`
+	// KnownHosts are the lines of a known_hosts file for the gateway and the SSH targets.
+	KnownHosts []string `json:"known_hosts"`
+	// Targets are those the identity may use.
+	Targets []Connection `json:"targets"`
+}
+
+// Connection is how a client reaches a target.
+type Connection struct {
+	Name     string   `json:"name"`
+	Kind     string   `json:"kind" enum:"postgres,ssh"`
+	Accounts []string `json:"accounts" doc:"Those the identity may use, in the configuration's order."`
+	Host     string   `json:"host"`
+	Port     int      `json:"port"`
+	// Database is what a Postgres client gives as the database name at this host and port.
+	Database string `json:"database,omitempty"`
+	// ServerName chooses the target on any Postgres listener, where name service leads there.
+	ServerName string   `json:"server_name,omitempty"`
+	Aliases    []string `json:"aliases,omitempty" doc:"Other names of an SSH target."`
+}
+
+// Offer is an account that the identity may ask for, and how.
+type Offer struct {
+	Target      string            `json:"target"`
+	Kind        string            `json:"kind"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Account     string            `json:"account"`
+	Policy      string            `json:"policy"`
+	MaxDuration time.Duration     `json:"max_duration_ns"`
+	Auto        bool              `json:"auto" doc:"Approved by the policy, without a person."`
+	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve."`
+	Live        string            `json:"live,omitempty" doc:"The identity's own grant that is approved or active."`
+}
+
+// Setup is what a target needs, as text to paste.
+type Setup struct {
+	Target string      `json:"target"`
+	Kind   string      `json:"kind"`
+	Parts  []SetupPart `json:"parts"`
+}
+
+// SetupPart is one file or program's share of a Setup.
+type SetupPart struct {
+	Name  string `json:"name" doc:"Stable word: sql, pg_hba, sshd_config, trusted_ca, principals, ansible."`
+	Title string `json:"title" doc:"What it is and where it goes, for people."`
+	Text  string `json:"text"`
+}
+
+// Check is how a target was found.
+type Check struct {
+	Target string      `json:"target"`
+	OK     bool        `json:"ok"`
+	Steps  []CheckStep `json:"steps"`
+}
+
+// CheckStep is one thing that was looked at.
+type CheckStep struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Trust are the keys by which a target proves itself now.
+type Trust struct {
+	Target string    `json:"target"`
+	Keys   []HostKey `json:"keys"`
+}
+
+// HostKey is one key or certificate of a target.
+type HostKey struct {
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint" doc:"SHA256:… as ssh prints it."`
+	Key         string `json:"key" doc:"In authorized_keys form, or PEM: what goes into the configuration."`
+	Pinned      bool   `json:"pinned" doc:"The configuration trusts it already."`
+}
+
+// GrantRequest asks for a grant.
+type GrantRequest struct {
+	Target   string `json:"target" minLength:"1" maxLength:"253"`
+	Account  string `json:"account" minLength:"1" maxLength:"128"`
+	Duration string `json:"duration,omitempty" maxLength:"32" doc:"Such as 30m, 8h or 1d; empty: the policy's default."`
+	Reason   string `json:"reason,omitempty" maxLength:"2000"`
+}
+
+// Decision is an approver's or a revoker's word.
+type Decision struct {
+	Comment string `json:"comment,omitempty" maxLength:"2000"`
+}
+
+// Vote is one approver's word as kept.
+type Vote struct {
+	Issuer  string    `json:"issuer"`
+	Subject string    `json:"subject"`
+	Name    string    `json:"name"`
+	Approve bool      `json:"approve"`
+	Comment string    `json:"comment,omitempty"`
+	Time    time.Time `json:"time"`
+}
+
+// Grant is one request and what became of it.
+type Grant struct {
+	ID         string        `json:"id"`
+	State      string        `json:"state" enum:"pending,approved,active,ended,denied,withdrawn,lapsed"`
+	Identity   Identity      `json:"identity"`
+	Target     string        `json:"target"`
+	Account    string        `json:"account"`
+	Reason     string        `json:"reason"`
+	Policy     string        `json:"policy"`
+	Duration   time.Duration `json:"duration_ns"`
+	Votes      []Vote        `json:"votes"`
+	Approvers  []string      `json:"approvers"`
+	Needed     int           `json:"approvals_needed"`
+	MayApprove []string      `json:"may_approve" doc:"Groups whose members may approve."`
+	Requested  time.Time     `json:"requested"`
+	DecideBy   time.Time     `json:"decide_by,omitzero"`
+	ActivateBy time.Time     `json:"activate_by,omitzero"`
+	From       time.Time     `json:"from,omitzero"`
+	Until      time.Time     `json:"until,omitzero"`
+	EndedAt    time.Time     `json:"ended_at,omitzero"`
+	EndReason  string        `json:"end_reason,omitempty"`
+	EndedBy    string        `json:"ended_by,omitempty"`
+}
+
+// Session is one connection under a grant. Every field is always there; Ended is null while the session lives.
+type Session struct {
+	ID        string     `json:"id"`
+	Protocol  string     `json:"protocol"`
+	Identity  Identity   `json:"identity"`
+	Target    string     `json:"target"`
+	Account   string     `json:"account"`
+	Grant     string     `json:"grant"`
+	Reason    string     `json:"reason"`
+	Approvers []string   `json:"approvers"`
+	Client    string     `json:"client"`
+	Started   time.Time  `json:"started"`
+	Ended     *time.Time `json:"ended"`
+	EndReason string     `json:"end_reason"`
+	EndDetail string     `json:"end_detail"`
+	Live      bool       `json:"live"`
+}
+
+// Problem is a refusal or failure as RFC 9457 problem details. Code is a stable word; the list of them is in
+// docs/api.md.
+type Problem struct {
+	Type    string   `json:"type" doc:"urn:sallyport:problem: and the code."`
+	Title   string   `json:"title"`
+	Status  int      `json:"status"`
+	Code    string   `json:"code"`
+	Message string   `json:"message" doc:"One short sentence."`
+	Detail  string   `json:"detail,omitempty" doc:"Why."`
+	Hint    string   `json:"hint,omitempty" doc:"What to do next."`
+	Errors  []string `json:"errors,omitempty" doc:"What was wrong with the request, one place each."`
+}
+
+// Error is all of it on one line.
+func (p *Problem) Error() string {
+	text := p.Message
+	for _, s := range []string{p.Detail, p.Hint} {
+		if s != "" {
+			text += ": " + s
+		}
+	}
+	return text
+}
+
+// GetStatus is the HTTP status.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is RFC 9457's where the answer is JSON.
+func (p *Problem) ContentType(negotiated string) string {
+	if negotiated == "application/json" {
+		return "application/problem+json"
+	}
+	return negotiated
+}
+
+// Internal is the code of a failure of the gateway's own, which its log explains.
+const Internal = "internal"

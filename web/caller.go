@@ -1,0 +1,115 @@
+package web
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"sallyport/authn"
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// bearerScheme is the security scheme's name in the API's description.
+const bearerScheme = "bearer"
+
+// public marks, in an operation's metadata, what answers without a token. Everything else needs one.
+const public = "public"
+
+// operationTimeout bounds everything but streams.
+const operationTimeout = 30 * time.Second
+
+// caller is who asks, and from where.
+type caller struct {
+	authn.Identity
+	client string
+}
+
+type callerKey struct{}
+
+// authenticate lets a request through when its operation is public or its access token is good.
+func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
+	if open, _ := ctx.Operation().Metadata[public].(bool); open {
+		next(ctx)
+		return
+	}
+	r, w := humago.Unwrap(ctx)
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "bearer") || token == "" {
+		s.Authn.Unauthenticated("http: no access token", remote(r.RemoteAddr))
+		write(w, problem(refusal.New(refusal.NotAuthenticated, "you are not signed in").
+			WithDetail("the request carries no access token").WithHint("sallyport login")))
+		return
+	}
+	who, err := s.Authn.Bearer(r.Context(), token)
+	if err != nil {
+		s.Authn.Unauthenticated("http: bad access token", remote(r.RemoteAddr))
+		write(w, s.fail(ctx.Operation().OperationID, err))
+		return
+	}
+	proven(r.Context())
+	next(huma.WithValue(ctx, callerKey{}, caller{Identity: who, client: r.RemoteAddr}))
+}
+
+// handle registers an operation for authenticated callers. Whatever its handler returns as an error leaves as a problem.
+func handle[I, O any](s *server, op huma.Operation, do func(ctx context.Context, who caller, in *I) (*O, error)) {
+	op.Security = []map[string][]string{{bearerScheme: {}}}
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+		defer cancel()
+		who, ok := ctx.Value(callerKey{}).(caller)
+		if !ok { // can't happen while authenticate is in the chain; shut if it does
+			return nil, problem(refusal.New(refusal.NotAuthenticated, "you are not signed in"))
+		}
+		out, err := do(ctx, who, in)
+		if err != nil {
+			return nil, s.fail(op.OperationID, err)
+		}
+		return out, nil
+	})
+}
+
+// operation describes one; method and path are also its identity in logs.
+func operation(id, method, path, summary string) huma.Operation {
+	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, MaxBodyBytes: maxBody, Errors: []int{
+		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}}
+}
+
+// permit returns nil if the caller has the permission for the target; else it audits the refusal and returns it.
+func (s *server) permit(ctx context.Context, who caller, permission grant.Permission, target string) error {
+	err := s.Grants.May(who.Identity, permission, target)
+	if err == nil {
+		return nil
+	}
+	event := s.event(who, "api.refused")
+	event.Target = target
+	event.Outcome = string(refusal.NotPermitted)
+	if r := refusal.Of(err); r != nil {
+		event.Outcome = string(r.Code)
+	}
+	event.Fields = map[string]string{"permission": string(permission)}
+	if failed := s.Store.Audit(ctx, event); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// event begins an audit event of the caller's.
+func (s *server) event(who caller, kind string) store.AuditEvent {
+	return store.AuditEvent{Kind: kind, Actor: who.Key(), ActorName: who.Label(), Client: who.client}
+}
+
+// remote is a request's address as authn counts it.
+func remote(address string) net.Addr {
+	if a, err := netip.ParseAddrPort(address); err == nil {
+		return net.TCPAddrFromAddrPort(a)
+	}
+	return &net.TCPAddr{}
+}

@@ -1,0 +1,177 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"golang.org/x/crypto/ssh"
+
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/web/api"
+)
+
+type body[T any] struct{ Body T }
+
+func (s *server) registerGateway() {
+	op := operation("get-gateway", http.MethodGet, "/v1/gateway", "What a client needs before anybody has signed in")
+	op.Metadata = map[string]any{public: true}
+	op.Errors = []int{http.StatusInternalServerError}
+	huma.Register(s.api, op, func(ctx context.Context, _ *struct{}) (*body[api.Gateway], error) {
+		gateway, err := s.gateway()
+		if err != nil {
+			return nil, s.fail(op.OperationID, err)
+		}
+		return &body[api.Gateway]{gateway}, nil
+	})
+}
+
+// gateway is the public description.
+func (s *server) gateway() (api.Gateway, error) {
+	config := s.Config()
+	g := api.Gateway{
+		URL:           s.URL,
+		Version:       s.Version,
+		Issuer:        s.URL,
+		HostAuthority: authorizedKey(s.Authn.HostAuthority()),
+	}
+	if config.TLS.CA != "" {
+		pem, err := os.ReadFile(config.TLS.CA)
+		if err != nil {
+			return g, fmt.Errorf("read the gateway's authority: %w", err)
+		}
+		g.CA = string(pem)
+	}
+	host, err := s.host()
+	if err != nil {
+		return g, err
+	}
+	g.Postgres = api.Endpoint{Host: host, Port: s.port("postgres", config.Listen.Postgres)}
+	g.SSH = api.Endpoint{Host: host, Port: s.port("ssh", config.Listen.SSH)}
+	if config.SSH.Host != "" {
+		g.SSH.Host, g.SSH.Port = config.SSH.Host, 22
+		if name, port, err := net.SplitHostPort(config.SSH.Host); err == nil {
+			g.SSH.Host = name
+			if g.SSH.Port, err = strconv.Atoi(port); err != nil {
+				return g, fmt.Errorf("ssh.host %q: %w", config.SSH.Host, err)
+			}
+		}
+	}
+	return g, nil
+}
+
+// host is the name under which clients reach the gateway.
+func (s *server) host() (string, error) {
+	u, err := url.Parse(s.URL)
+	if err != nil || u.Hostname() == "" {
+		return "", fmt.Errorf("the gateway's URL %q has no host: %w", s.URL, err)
+	}
+	return u.Hostname(), nil
+}
+
+// port is the port that clients use for a listener: the one it really has, else the configured one, else 0.
+func (s *server) port(listener, configured string) int {
+	address := configured
+	if s.Bound != nil {
+		if bound := s.Bound(listener); bound != "" {
+			address = bound
+		}
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return 0
+	}
+	return number
+}
+
+// connections are the ways to the targets of which the caller may use an account.
+func (s *server) connections(ctx context.Context, who caller, g api.Gateway) ([]api.Connection, error) {
+	offers, err := s.Grants.Offers(ctx, who.Identity)
+	if err != nil {
+		return nil, err
+	}
+	offered := map[string][]string{}
+	for _, o := range offers {
+		offered[o.Target] = append(offered[o.Target], o.Account)
+	}
+	connections := []api.Connection{}
+	for _, target := range s.Config().Targets {
+		accounts := []string{}
+		for _, a := range target.Accounts {
+			if slices.Contains(offered[target.Name], a.Name) {
+				accounts = append(accounts, a.Name)
+			}
+		}
+		if len(accounts) == 0 {
+			continue
+		}
+		connections = append(connections, s.connection(target, accounts, g))
+	}
+	return connections, nil
+}
+
+// connection is the way to one target. A Postgres target's own listener comes first, because there the database's name
+// means what it means straight; a server name needs name service that leads here, so the shared listener is the one
+// that always works.
+func (s *server) connection(target configs.Target, accounts []string, g api.Gateway) api.Connection {
+	c := api.Connection{Name: target.Name, Kind: target.Kind, Accounts: accounts}
+	switch {
+	case target.Kind == configs.KindSSH:
+		c.Host, c.Port, c.Aliases = g.SSH.Host, g.SSH.Port, target.Aliases
+	case target.Listen != "":
+		c.Host, c.Port, c.ServerName = g.Postgres.Host, s.port("postgres/"+target.Name, target.Listen), target.ServerName
+		if c.Database = target.Database; c.Database == "" {
+			c.Database = target.Name
+		}
+	default:
+		c.Host, c.Port, c.ServerName = g.Postgres.Host, g.Postgres.Port, target.ServerName
+		c.Database = target.Name
+	}
+	return c
+}
+
+// knownHosts are the lines by which an OpenSSH client trusts the gateway and, through it, the SSH targets: the gateway
+// ends a jump itself, with a host certificate for the target's name.
+func (s *server) knownHosts(g api.Gateway, connections []api.Connection) []string {
+	key := g.HostAuthority
+	gateway := g.SSH.Host
+	if g.SSH.Port != 22 {
+		gateway = "[" + g.SSH.Host + "]:" + strconv.Itoa(g.SSH.Port)
+	}
+	lines := []string{"@cert-authority " + gateway + " " + key}
+	for _, c := range connections {
+		if c.Kind == configs.KindSSH {
+			lines = append(lines, "@cert-authority "+c.Name+" "+key)
+		}
+	}
+	return lines
+}
+
+// authorizedKey is the key on one line, without a comment.
+func authorizedKey(key ssh.PublicKey) string {
+	if key == nil {
+		return ""
+	}
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
+
+// offersOf lists what the caller may ask for.
+func offersOf(offers []grant.Offer) []api.Offer {
+	out := make([]api.Offer, 0, len(offers))
+	for _, o := range offers {
+		out = append(out, api.Offer(o))
+	}
+	return out
+}

@@ -1,0 +1,90 @@
+// Package web is the gateway's HTTP face: the JSON API that the CLI and every other program use, the sign-in pages of
+// the gateway's own issuer, and the health checks.
+//
+// It promises that nothing but a short public list (what a client needs before it has signed in, health, the API's
+// description) answers without a good access token of the gateway's issuer; that every "no" is a problem document with
+// a stable code; and that no recording is read, searched or exported without the permission for its target and an
+// audit event written before the first byte goes out. It knows no protocol: what needs one is handed in as a function.
+package web
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/store"
+	"sallyport/recorder"
+	"sallyport/session"
+	"sallyport/web/api"
+)
+
+// Options configure New. All but Bound, Setup, Check and Trust are required.
+type Options struct {
+	// URL is the gateway's public HTTPS address, without a path.
+	URL string
+	// Version is the gateway's.
+	Version string
+
+	Authn    *authn.Service
+	Grants   *grant.Service
+	Sessions *session.Manager
+	Recorder *recorder.Recorder
+	Store    *store.Store
+
+	// Config returns the configuration in force; it may change between calls.
+	Config func() *configs.Config
+	// Bound returns the address (host:port) that a listener really has: "ssh", "postgres", or "postgres/TARGET" for a
+	// target's own. Empty, or a nil Bound, means the configured one.
+	Bound func(listener string) string
+
+	// Setup, Check and Trust are what protocols know about targets: what one needs, whether it has it, and which keys it
+	// proves itself with now. Without them the gateway answers that it can't.
+	Setup func(ctx context.Context, target configs.Target) (api.Setup, error)
+	Check func(ctx context.Context, who authn.Identity, target configs.Target) (api.Check, error)
+	Trust func(ctx context.Context, who authn.Identity, target configs.Target) (api.Trust, error)
+
+	Log *slog.Logger
+}
+
+// server is the API's handlers.
+type server struct {
+	Options
+	api huma.API
+}
+
+// New makes the handler of the HTTPS listener.
+func New(o Options) http.Handler {
+	s := &server{Options: o}
+	mux := http.NewServeMux()
+
+	config := huma.DefaultConfig("Sallyport", o.Version)
+	config.Info.Description = "The gateway's API. Sign in at the issuer that GET /v1/gateway names and send the access token as a bearer token."
+	config.Servers = []*huma.Server{{URL: o.URL}}
+	config.DocsPath, config.SchemasPath = "", ""
+	config.CreateHooks = nil // no $schema member in answers
+	config.RejectUnknownQueryParameters = true
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{bearerScheme: {Type: "http", Scheme: "bearer"}}
+	s.api = humago.New(mux, config)
+	s.api.UseMiddleware(s.authenticate)
+
+	s.registerGateway()
+	s.registerMe()
+	s.registerTargets()
+	s.registerGrants()
+	s.registerSessions()
+	s.registerRecordings()
+
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	issuer := o.Authn.Handler()
+	mux.Handle("/.well-known/", issuer)
+	mux.Handle("/oauth/", issuer)
+	mux.HandleFunc("/", s.nothingHere)
+	return s.guard(mux)
+}
