@@ -1,0 +1,80 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/session"
+)
+
+// CheckResult is what `targets check` found at a target with one of its accounts.
+type CheckResult struct {
+	Account string `json:"account"`
+	User    string `json:"user"`    // as the target knows it
+	Version string `json:"version"` // the server's
+	TLS     string `json:"tls"`     // "TLS 1.3", or "off"
+	// Warnings are what makes the account more than an account for people should be, each a sentence.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// dangers are attributes and memberships that let an account undo what the gateway promises, or reach beyond the database.
+// The first column of the answer is what it is, the second why it matters.
+const dangers = `
+select 'the role is a superuser', 'it can do anything on the server, also change what the server logs' from pg_roles where rolname = current_user and rolsuper
+union all select 'the role may create roles (CREATEROLE)', 'it can make logins that do not come through the gateway' from pg_roles where rolname = current_user and rolcreaterole and not rolsuper
+union all select 'the role may replicate (REPLICATION)', 'it can copy the whole server' from pg_roles where rolname = current_user and rolreplication and not rolsuper
+union all select 'the role bypasses row security (BYPASSRLS)', 'row policies do not hold for it' from pg_roles where rolname = current_user and rolbypassrls and not rolsuper
+union all select 'the role is a member of ' || r.rolname, 'it can run programs or read and write files on the server'
+from pg_roles r where r.rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+and pg_has_role(current_user, r.oid, 'member') and not (select rolsuper from pg_roles where rolname = current_user)`
+
+// Check logs in to a target with one of its accounts, as a session would, and looks what it finds. who asked for it; the act
+// is audited.
+func (h *Handler) Check(ctx context.Context, who authn.Identity, t configs.Target, account configs.Account) (CheckResult, error) {
+	result := CheckResult{Account: account.Name}
+	c, err := accountCredentials(ctx, t, account)
+	if err != nil {
+		return result, err
+	}
+	c.params = ownParams(ownDatabase(t))
+	err = h.sessions.ActOn(ctx, t, who, session.Act{Kind: session.ActCheck, Reason: "targets check", Do: func(_ context.Context, conn net.Conn) (string, error) {
+		b, err := login(conn, c)
+		if err != nil {
+			return "", err
+		}
+		defer b.bye()
+		h.versions.Store(t.Address, b.version())
+		result.Version, result.TLS = b.params["server_version"], "off"
+		if secured, ok := b.conn.(*tls.Conn); ok {
+			result.TLS = tls.VersionName(secured.ConnectionState().Version)
+		}
+		rows, err := b.query("select current_user")
+		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
+			return "", fmt.Errorf("ask the target who the gateway is there: %w", err)
+		}
+		result.User = rows[0][0]
+		if rows, err = b.query(dangers); err != nil {
+			return "", fmt.Errorf("ask the target what the role may do: %w", err)
+		}
+		for _, row := range rows {
+			if len(row) == 2 {
+				result.Warnings = append(result.Warnings, row[0]+": "+row[1])
+			}
+		}
+		return "PostgreSQL " + result.Version, nil
+	}})
+	return result, err
+}
+
+// ownDatabase is the database for the gateway's own logins to a target: the one that its configuration names, or
+// the one that every server has.
+func ownDatabase(t configs.Target) string {
+	if t.Database != "" {
+		return t.Database
+	}
+	return "postgres"
+}

@@ -1,0 +1,172 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/protocols/postgres/wire"
+	"sallyport/session"
+)
+
+// How a session's work on the target is ended: it is asked to cancel, and if it has not gone within graceTime it is
+// terminated. looks is the time between two looks.
+const (
+	graceTime     = 1500 * time.Millisecond
+	terminateTime = 3 * time.Second
+	looks         = 50 * time.Millisecond
+)
+
+// tellTime bounds writing the last message to a client that does not read.
+const tellTime = 2 * time.Second
+
+// farewell is what is done when the session has ended: tell the client, and leave nothing running on the target. Nothing
+// reaches the target over the session's connection any more.
+func (r *relay) farewell(ctx context.Context, why session.Ending) {
+	cut := time.Now()
+	past := time.Unix(1, 0)
+	_ = r.client.raw.SetReadDeadline(past) // frees the reader; a closed connection needs no freeing
+	var both sync.WaitGroup
+	both.Go(func() {
+		defer r.handler.recovered("farewell to a client", func() {})
+		r.tell(r.lastWords(why))
+	})
+	r.stopTarget(ctx, why, cut)
+	both.Wait()
+}
+
+// lastWords is the message that ends the session for the client; nothing where it knows already.
+func (r *relay) lastWords(why session.Ending) []byte {
+	switch why.Reason {
+	case session.EndClientClosed:
+		return nil
+	case session.EndTargetClosed, session.EndTargetFailed, session.EndRefused, session.EndProtocolViolation:
+		if inside := r.last.Load(); inside != nil {
+			return inside.last
+		}
+		return nil
+	}
+	opening := r.session.Opening()
+	at := opening.Account.Name + "@" + opening.Target.Name
+	detail := fmt.Sprintf("This session was %s, under grant %s for %s.", r.session.ID(), opening.Lease.Grant.ID, at)
+	var hint string
+	if strings.HasPrefix(why.Reason, "grant_") {
+		hint = fmt.Sprintf(`ask for another with: sallyport request %s --duration 30m --reason "…"`, at)
+	}
+	return appendFatal(nil, stateAdminShutdown, "terminating connection due to administrator command: "+why.Sentence, detail, hint)
+}
+
+// tell writes the last message, unless it would stand in the middle of another. A client that does not read holds nothing up:
+// the deadline frees a write that hangs, and then nothing more is written.
+func (r *relay) tell(message []byte) {
+	if r.client.raw.SetWriteDeadline(time.Now().Add(tellTime)) != nil {
+		return
+	}
+	r.out.mu.Lock()
+	defer r.out.mu.Unlock()
+	if len(message) == 0 || r.out.broken || r.out.inside || r.told.Load() {
+		return
+	}
+	if _, err := r.client.conn.Write(message); err != nil {
+		r.out.broken = true
+		return
+	}
+	r.told.Store(true)
+}
+
+// stopTarget ends what the session left running on the target and makes sure that it ended.
+func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Time) {
+	b := r.target.Load()
+	if b == nil {
+		return // it was never logged in
+	}
+	switch why.Reason {
+	case session.EndTargetClosed:
+		return
+	case session.EndClientClosed, session.EndProtocolViolation, session.EndTargetFailed:
+		if r.terminated.Load() || r.due.Load() <= 0 && !r.unsynced.Load() {
+			return // it was idle, and ends with its connection
+		}
+	}
+	reason := "the session has ended: " + why.Sentence
+	if err := r.cancelTarget(ctx, reason); err != nil {
+		r.handler.log.Warn("what ran on the target could not be cancelled", "session", r.session.ID(), "error", err)
+	}
+	gone := false
+	look := func(kind session.ActKind, first string, patience time.Duration, done, notDone string) {
+		err := r.session.Act(ctx, session.Act{Kind: kind, Reason: reason, Do: func(ctx context.Context, conn net.Conn) (string, error) {
+			own, err := r.ownLogin(conn)
+			if err != nil {
+				return "could not confirm", err
+			}
+			defer own.bye()
+			if first != "" {
+				if _, err := own.query(first + r.itsBackend(b, cut)); err != nil {
+					return "could not confirm", err
+				}
+			}
+			if gone, err = r.isGone(ctx, own, b, cut, patience); err != nil {
+				return "could not confirm", err
+			}
+			if gone {
+				return done, nil
+			}
+			return notDone, nil
+		}})
+		if err != nil {
+			r.handler.log.Warn("it is not known whether the backend is gone", "session", r.session.ID(), "error", err)
+		}
+	}
+	look(session.ActConfirm, "", graceTime, "gone", "still there")
+	if !gone {
+		look(session.ActTerminate, "select pg_catalog.pg_terminate_backend(pid)", terminateTime, "terminated", "still there")
+	}
+}
+
+// ownLogin is a connection of the gateway's own, as the same role: which may see its own backends and end them. The client's
+// settings are not made on it, and names are only looked for in the catalogue.
+func (r *relay) ownLogin(conn net.Conn) (*backend, error) {
+	c := r.credentials
+	c.params = ownParams(r.database)
+	return login(conn, c)
+}
+
+func ownParams(database string) []wire.Param {
+	return []wire.Param{
+		{Name: "database", Value: database}, {Name: "application_name", Value: "sallyport"},
+		{Name: "search_path", Value: "pg_catalog"}, {Name: "client_encoding", Value: "UTF8"},
+	}
+}
+
+// itsBackend finds the session's backend. Process ids are reused, so it must have started before the cut; both times are the
+// target's, so its clock need not agree with ours.
+func (r *relay) itsBackend(b *backend, cut time.Time) string {
+	return fmt.Sprintf(" from pg_catalog.pg_stat_activity where pid = %d and backend_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %f)",
+		int32(b.key.PID), time.Since(cut).Seconds())
+}
+
+// isGone waits for the session's backend to be gone.
+func (r *relay) isGone(ctx context.Context, own, b *backend, cut time.Time, patience time.Duration) (bool, error) {
+	tick := time.NewTicker(looks)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; {
+		rows, err := own.query("select 1" + r.itsBackend(b, cut))
+		if err != nil {
+			return false, err
+		}
+		if len(rows) == 0 {
+			return true, nil
+		}
+		if time.Now().After(deadline) {
+			return false, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"context"
+
+	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/wire"
+	"sallyport/recorder"
+	"sallyport/session"
+)
+
+// down passes on what the target answers: one read, one record, one write. It decides the session's ending unless somebody
+// else ended it.
+func (r *relay) down(context.Context) *ending {
+	b := r.target.Load()
+	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: chunkLeast}}
+	buf, n := make([]byte, chunkLeast), 0
+	var event [1]recorder.Event
+	for {
+		read, err := b.ahead.ReadArrived(b.conn, buf[n:])
+		if read == 0 && err != nil {
+			return r.targetEnded(chunk.fatal || chunk.walker.Inside())
+		}
+		n += read
+		end, err := chunk.take(buf[:n])
+		if err != nil {
+			return r.targetBroke(err)
+		}
+		if end > 0 {
+			r.due.Add(-chunk.ready)
+			if data := chunk.log.Take(); len(data) > 0 {
+				event[0] = recorder.Event{Type: interpret.TypeServer, Data: data}
+				if r.session.Observe(event[:]...) != nil {
+					return undecided // the session is cut, and knows why
+				}
+			}
+			if r.out.write(buf[:end], chunk.walker.Inside()) != nil {
+				return clientClosed
+			}
+		}
+		full := n == len(buf)
+		n = copy(buf, buf[end:n])
+		if full && len(buf) < chunkMost {
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+	}
+}
+
+// targetEnded is the ending where the target closed the connection. A client that does not know yet why is told.
+func (r *relay) targetEnded(knows bool) *ending {
+	if r.terminated.Load() {
+		return clientClosed
+	}
+	var last []byte
+	if !knows {
+		last = appendFatal(nil, stateConnectionFailure, "the target closed the connection unexpectedly", "", "")
+	}
+	return &ending{session.Ending{Reason: session.EndTargetClosed, Sentence: "the target closed the connection"}, last}
+}
+
+// targetBroke is the ending where the target broke the framing.
+func (r *relay) targetBroke(err error) *ending {
+	last := appendFatal(nil, stateProtocolViolation, "the target broke the protocol", err.Error(), "")
+	return &ending{session.Ending{Reason: session.EndTargetFailed, Sentence: "the target broke the protocol: " + err.Error()}, last}
+}
+
+// targetChunk walks what the target sent. After it has grown it allocates nothing, whatever comes.
+type targetChunk struct {
+	walker wire.Walker
+	log    interpret.ServerLog
+	ready  int64 // ReadyForQuery messages in the last take
+	fatal  bool  // the last message was an error that ends the session
+}
+
+// take finds the whole frames, and parts of large ones, at the start of buf. They end at end; what is behind it must come
+// again, with more.
+func (c *targetChunk) take(buf []byte) (end int, err error) {
+	c.ready = 0
+	for end < len(buf) {
+		p, err := c.walker.Next(buf[end:])
+		if err != nil {
+			return 0, err
+		}
+		if len(p.Data) == 0 {
+			break
+		}
+		c.log.Add(p.Type, p.First, p.Length, p.Data)
+		switch p.Type {
+		case 'Z':
+			c.ready++
+		case 'E':
+			c.fatal = p.First && isFatal(p.Data[wire.HeaderSize:])
+		}
+		end += len(p.Data)
+	}
+	return end, nil
+}
+
+// isFatal looks at the severity of an ErrorResponse, in the field that is not translated (PostgreSQL 9.6 and later).
+func isFatal(body []byte) bool {
+	for len(body) > 1 {
+		field := body[0]
+		value, rest, ok := wire.String(body[1:])
+		if !ok || field == 0 {
+			return false
+		}
+		if field == 'V' {
+			return string(value) == "FATAL" || string(value) == "PANIC"
+		}
+		body = rest
+	}
+	return false
+}

@@ -1,0 +1,205 @@
+// Package postgres is the way of a PostgreSQL connection through the gateway.
+//
+// It promises that stock clients (psql and everything on libpq, JDBC, pgx and others) work as if they were connected
+// straight, that nothing a client says reaches a target but through session.Admit, and that a session that is cut tells its
+// client why in PostgreSQL's own words and leaves nothing running on the target.
+//
+// A connection goes this way (the numbers are DESIGN.md's, section 2): accept.go, params.go and address.go learn who wants
+// what (1, 2), Handler.open finds the lease and begins the session (3, 4), target.go logs in to the target (4), relay.go
+// passes bytes on, recorded first (5), cut.go ends it (6). cancel.go is for CancelRequests, check.go and sweep.go for
+// the gateway's own acts. wire has the formats, interpret says what a recording meant.
+//
+// Forwarding and understanding are kept apart: the relay finds where frames begin and end, in place and without allocating,
+// and passes whole chunks on; what they meant is worked out from the recording and never decides whether a byte passes.
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/wire"
+	"sallyport/recorder"
+	"sallyport/recorder/format"
+	"sallyport/session"
+)
+
+// Options configure New; all are required.
+type Options struct {
+	Authn    *authn.Service
+	Grants   *grant.Service
+	Sessions *session.Manager
+	// TLS is the server's side; its GetCertificate (or Certificates) is set. It is cloned.
+	TLS *tls.Config
+	// URL is the gateway's address for people, for hints.
+	URL string
+	// HandshakeTimeout is the one deadline for everything up to a proven identity and a lease.
+	HandshakeTimeout time.Duration
+	Log              *slog.Logger
+}
+
+// Handler serves PostgreSQL clients. Safe for concurrent use.
+type Handler struct {
+	authn    *authn.Service
+	grants   *grant.Service
+	sessions *session.Manager
+	tls      *tls.Config
+	url      string
+	timeout  time.Duration
+	log      *slog.Logger
+
+	cancels  cancels
+	versions sync.Map // of targets, by address: their major version as an int, once the gateway has seen it
+}
+
+// New makes a Handler. A client's certificate is asked for and not required by TLS, and verified by authn: so a person
+// without one can be told so in words.
+func New(o Options) *Handler {
+	config := o.TLS.Clone()
+	config.ClientAuth = tls.RequestClientCert
+	config.NextProtos = []string{alpn}
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	config.DynamicRecordSizingDisabled = true // whole results are passed on, not web pages
+	return &Handler{
+		authn: o.Authn, grants: o.Grants, sessions: o.Sessions, tls: config, url: o.URL,
+		timeout: o.HandshakeTimeout, log: o.Log, cancels: newCancels(),
+	}
+}
+
+// Interpreter is the constructor for recorder.Options.Interpreters.
+func Interpreter(header format.Header) recorder.Interpreter { return interpret.New(header) }
+
+// Serve serves one connection of the shared listener, where TLS server name or database choose the target. It returns when the
+// connection is over; the end of ctx ends it. It closes conn.
+func (h *Handler) Serve(ctx context.Context, conn net.Conn) { h.serve(ctx, conn, "") }
+
+// ForTarget serves connections of a target's own listener.
+func (h *Handler) ForTarget(name string) interface {
+	Serve(context.Context, net.Conn)
+} {
+	return forTarget{h, name}
+}
+
+type forTarget struct {
+	handler *Handler
+	target  string
+}
+
+func (f forTarget) Serve(ctx context.Context, conn net.Conn) { f.handler.serve(ctx, conn, f.target) }
+
+func (h *Handler) serve(ctx context.Context, raw net.Conn, own string) {
+	defer raw.Close()
+	defer h.recovered("connection", func() {})
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	if err := raw.SetDeadline(time.Now().Add(h.timeout)); err != nil {
+		return
+	}
+	c := newClient(raw)
+	packet, err := c.opening(ctx, h.tls)
+	if err != nil {
+		h.turnAway(c, err)
+		return
+	}
+	if packet.Code == wire.CancelCode {
+		h.cancel(ctx, c, packet)
+		return
+	}
+	r, err := h.open(ctx, c, own, packet)
+	if err != nil {
+		h.turnAway(c, err)
+		return
+	}
+	r.session.OnCut(r.farewell)
+	defer r.close()
+	defer r.session.End(session.Ending{Reason: session.EndTargetFailed, Sentence: "the gateway failed"}) // after a panic
+	r.run(ctx)
+}
+
+// turnAway tells a client why it is not let in, and counts strangers. A refusal of somebody who is known was audited by the
+// room that refused.
+func (h *Handler) turnAway(c *client, err error) {
+	from := c.raw.RemoteAddr()
+	if s, ok := errors.AsType[*stranger](err); ok {
+		h.authn.Unauthenticated(s.kind, from)
+		h.log.Debug("turned away", "from", from, "kind", s.kind, "error", err, "cause", s.Cause)
+	} else {
+		h.log.Info("refused", "from", from, "error", err)
+	}
+	r := refusal.Of(err)
+	if r == nil {
+		h.log.Error("a connection failed", "from", from, "error", err)
+		r = refusal.New(refusal.RecorderFailed, "the gateway failed").WithDetail("The reason is in the gateway's own log.").
+			WithHint("tell whoever runs the gateway")
+	}
+	c.tell(appendRefusal(nil, r))
+	c.linger()
+}
+
+// recovered, deferred, keeps a panic to the connection it happened in.
+func (h *Handler) recovered(what string, then func()) {
+	if p := recover(); p != nil {
+		h.log.Error("panic", "in", what, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		then()
+	}
+}
+
+// identify is who it is, by the client certificate of the TLS handshake.
+func (h *Handler) identify(ctx context.Context, c *client) (authn.Identity, error) {
+	if len(c.tls.PeerCertificates) == 0 {
+		return authn.Identity{}, strange(strangerCertificate, refusal.New(refusal.NotAuthenticated, "no client certificate was presented").
+			WithDetail("This gateway knows people by the short-lived certificate that signing in gives them.").
+			WithHint("sign in with: sallyport login --gateway %s, and connect with: psql service=TARGET", h.url))
+	}
+	who, err := h.authn.ClientCertificate(ctx, c.tls.PeerCertificates)
+	if r := refusal.Of(err); r != nil {
+		return who, strange(strangerCertificate, r)
+	}
+	return who, err
+}
+
+// open finds out who wants what, takes a lease on the grant for it, and begins the session.
+func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.Packet) (*relay, error) {
+	who, err := h.identify(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := readStartup(packet)
+	if err != nil {
+		return nil, err
+	}
+	where := h.addressOf(own, c.tls.ServerName, s)
+	if err := h.checkKind(where); err != nil {
+		return nil, err
+	}
+	lease, err := h.grants.Lease(ctx, who, where.target, s.user)
+	if err != nil {
+		return nil, err
+	}
+	target, account, err := h.resolve(where, s)
+	if err == nil {
+		err = c.raw.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		lease.Return()
+		return nil, err
+	}
+	opened, err := h.sessions.Begin(ctx, session.Opening{
+		Protocol: configs.KindPostgres, Identity: who, Target: target, Account: account, Lease: lease,
+		Client: c.raw.RemoteAddr(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newRelay(h, opened, c, s, where), nil
+}

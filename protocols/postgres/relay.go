@@ -1,0 +1,249 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/internal/refusal"
+	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/wire"
+	"sallyport/recorder/format"
+	"sallyport/session"
+)
+
+// Sizes of the relay's buffers, one for each direction of each session: they begin small, so that thousands of idle
+// sessions are cheap, and grow while reads fill them. A frame of up to chunkLeast bytes passes whole.
+const (
+	chunkLeast = 8 << 10
+	chunkMost  = 64 << 10
+)
+
+// relay is one session between a client and a target. up.go passes on what the client says, down.go what the target
+// answers; one goroutine each.
+type relay struct {
+	handler     *Handler
+	session     *session.Session
+	client      *client
+	startup     startup
+	database    string      // the real one
+	credentials credentials // written before the target is dialled
+
+	target atomic.Pointer[backend] // once it is logged in
+	out    clientWriter
+	last   atomic.Pointer[ending] // why it ended, if from inside
+
+	terminated atomic.Bool  // the client said goodbye (Terminate) and the target was told
+	due        atomic.Int64 // ReadyForQuery messages that are to come
+	unsynced   atomic.Bool  // the client sent extended messages and no Sync yet
+	told       atomic.Bool  // the client was told something that it should be given time to read
+}
+
+func newRelay(h *Handler, s *session.Session, c *client, start startup, where address) *relay {
+	return &relay{
+		handler: h, session: s, client: c, startup: start, database: where.realDatabase(s.Opening().Target),
+		out: clientWriter{client: c},
+	}
+}
+
+// clientWriter is the way to the client. The relay and the farewell write, one at a time, and the farewell not into the
+// middle of a frame.
+type clientWriter struct {
+	client *client
+	mu     sync.Mutex
+	inside bool // the last chunk ended in the middle of a frame
+	broken bool // a write failed, and how much of it arrived is not known
+}
+
+func (w *clientWriter) write(chunk []byte, inside bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inside = inside
+	if _, err := w.client.conn.Write(chunk); err != nil {
+		w.broken = true
+		return err
+	}
+	return nil
+}
+
+// run is the session from the dial to its end.
+func (r *relay) run(ctx context.Context) {
+	if err := r.connect(ctx); err != nil {
+		r.end(r.notConnected(err))
+		return
+	}
+	entry, greeting, err := r.greeting()
+	if err != nil {
+		r.end(r.failed(err))
+		return
+	}
+	defer r.handler.cancels.remove(entry)
+	if err := r.out.write(greeting, false); err != nil {
+		r.end(clientClosed)
+		return
+	}
+	endings := make(chan *ending, 2)
+	var directions sync.WaitGroup
+	directions.Go(func() { r.direction(ctx, "client to target", r.up, endings) })
+	directions.Go(func() { r.direction(ctx, "target to client", r.down, endings) })
+	why := ended
+	select {
+	case why = <-endings:
+	case <-r.session.Done():
+	}
+	r.end(why) // has the farewell free both directions, wherever they wait
+	directions.Wait()
+}
+
+// ending is why a session ended from inside, and the last message for a client that does not know yet.
+type ending struct {
+	session.Ending
+	last []byte
+}
+
+var (
+	// undecided is what a direction returns that leaves the ending to the other one.
+	undecided *ending
+	// ended is the ending of a session that somebody else has ended.
+	ended        = &ending{}
+	clientClosed = &ending{Ending: session.Ending{Reason: session.EndClientClosed, Sentence: "the client closed the connection"}}
+)
+
+// end ends the session from inside, unless it has ended already, and waits for the farewell.
+func (r *relay) end(why *ending) {
+	r.last.CompareAndSwap(nil, why)
+	r.session.End(why.Ending)
+}
+
+// direction runs one direction and keeps a panic in it to this session.
+func (r *relay) direction(ctx context.Context, name string, f func(context.Context) *ending, endings chan<- *ending) {
+	defer r.handler.recovered(name, func() { endings <- r.failed(errors.New("panic")) })
+	if why := f(ctx); why != undecided {
+		endings <- why
+	}
+}
+
+// connect logs in to the target.
+func (r *relay) connect(ctx context.Context) error {
+	opening := r.session.Opening()
+	var err error
+	if r.credentials, err = accountCredentials(ctx, opening.Target, opening.Account); err != nil {
+		return err
+	}
+	// The parameters a later confirmation of the end logs in with are the gateway's own; see cut.go.
+	login := r.credentials
+	login.params = r.parameters(opening.Target.Address)
+	return r.session.Dial(ctx, r.dialled(login))
+}
+
+// accountCredentials are what the gateway logs in to a target with; params are left to the caller.
+func accountCredentials(ctx context.Context, t configs.Target, account configs.Account) (credentials, error) {
+	c := credentials{target: t, user: account.UserName()}
+	if account.Password == "" {
+		return c, nil
+	}
+	var err error
+	if c.password, err = authn.Secret(ctx, account.Password); err != nil {
+		return c, refusal.New(refusal.TargetFailed, "the gateway has no password for %s@%s", account.Name, t.Name).
+			WithDetail("The secret that the account's configuration refers to could not be read.").
+			WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
+	}
+	return c, nil
+}
+
+// parameters are what the target's StartupMessage has beside the user.
+func (r *relay) parameters(targetAddress string) []wire.Param {
+	params := []wire.Param{{Name: "database", Value: r.database}}
+	if r.startup.replication != "" {
+		params = append(params, wire.Param{Name: "replication", Value: r.startup.replication})
+	}
+	params = append(params, r.startup.settings...)
+	// A server of 14 and later then finds out by itself, while a statement runs, that the gateway is gone. An older one
+	// would refuse the whole login, so it is asked for only where the version was seen before.
+	if version, ok := r.handler.versions.Load(targetAddress); ok && version.(int) >= 14 {
+		params = append(params, wire.Param{Name: "client_connection_check_interval", Value: "1000"})
+	}
+	return params
+}
+
+// notConnected is the ending of a session that never reached its target.
+func (r *relay) notConnected(err error) *ending {
+	select {
+	case <-r.session.Done():
+		return ended
+	default:
+	}
+	t := r.session.Opening().Target
+	if refused, ok := errors.AsType[*targetError](err); ok && !strings.HasPrefix(refused.response.Code, "28") {
+		// A database that does not exist, too many connections, a server that is starting: the client knows these.
+		return &ending{session.Ending{Reason: session.EndRefused, Sentence: refused.Error()}, refused.frame}
+	}
+	r.handler.log.Warn("target failed", "target", t.Name, "session", r.session.ID(), "error", err)
+	answer := refusal.Of(err)
+	if answer == nil {
+		answer = refusal.New(refusal.TargetFailed, "target %s could not be used", t.Name)
+	}
+	return &ending{session.Ending{Reason: session.EndTargetFailed, Sentence: answer.Error()}, appendRefusal(nil, answer)}
+}
+
+// failed is the ending where the gateway itself could not go on.
+func (r *relay) failed(err error) *ending {
+	r.handler.log.Error("a session failed", "session", r.session.ID(), "error", err)
+	last := appendFatal(nil, stateInternal, "the gateway failed", "The reason is in the gateway's own log.", "")
+	return &ending{session.Ending{Reason: session.EndTargetFailed, Sentence: "the gateway failed"}, last}
+}
+
+// greeting records what connection stands and makes the client's answer: what the target said, but with a key of the
+// gateway's own in place of the secret that cancels. The process id is the real one, as clients compare it.
+func (r *relay) greeting() (*cancelEntry, []byte, error) {
+	b := r.target.Load()
+	err := r.session.Connected(format.Connected{
+		Local: b.raw.LocalAddr().String(), Remote: b.raw.RemoteAddr().String(), BackendPID: b.key.PID,
+		Server: b.params["server_version"],
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	fields := map[string]string{"database": r.database, "user": r.credentials.user}
+	for _, p := range r.startup.settings {
+		fields["setting "+p.Name] = p.Value
+	}
+	if r.startup.replication != "" {
+		fields["replication"] = r.startup.replication
+	}
+	note := format.JSON(format.TypeNote, 0, format.Note{Kind: noteStartup, Text: "connected to database " + r.database, Fields: fields})
+	said := format.Event{Type: interpret.TypeServer, Data: append(append([]byte{}, b.greeted...), b.ready...)}
+	if err := r.session.Observe(note, said); err != nil {
+		return nil, nil, err
+	}
+	entry, err := r.handler.cancels.add(r, b.key, r.startup.version)
+	if err != nil {
+		return nil, nil, err
+	}
+	var message []byte
+	if r.startup.tell {
+		message = wire.AppendNegotiate(message, r.startup.version, r.startup.unknown)
+	}
+	message = append(message, 'R', 0, 0, 0, 8, 0, 0, 0, 0) // AuthenticationOk
+	message = append(message, b.greeted...)
+	message = wire.AppendKeyData(message, entry.given)
+	return entry, append(message, b.ready...), nil
+}
+
+// noteStartup is the kind of the note that says what was asked of the target at the start.
+const noteStartup = "postgres.startup"
+
+// close ends what is left of the client's connection.
+func (r *relay) close() {
+	r.tell(r.lastWords(r.session.Ending())) // in case it was cut before it had a farewell
+	if r.told.Load() {
+		r.client.linger()
+	}
+	_ = r.client.raw.SetWriteDeadline(time.Now().Add(lingerTime))
+	_ = r.client.conn.Close()
+}

@@ -1,0 +1,128 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/recorder"
+	"sallyport/recorder/format"
+	"sallyport/session"
+)
+
+// sweepTolerance is how far a backend's age may be from that of the recorded connection where its port is not the recorded
+// one: an address translator may stand between.
+const sweepTolerance = 5 * time.Second
+
+// crashed is a session that a gateway left when it died.
+type crashed struct {
+	header    format.Header
+	connected format.Connected
+	at        time.Time // of the connection
+	database  string
+}
+
+// Sweep ends what the sessions of a gateway that died left running on their targets; headers are those that recorder.Open
+// found open (Recorder.Crashed). Call it once after a start. It goes on after a failure and returns all of them.
+func (h *Handler) Sweep(ctx context.Context, r *recorder.Recorder, headers []format.Header) error {
+	var failures []error
+	for _, header := range headers {
+		if header.Protocol != configs.KindPostgres {
+			continue
+		}
+		s, err := readCrashed(ctx, r, header)
+		if err == nil && s.connected.BackendPID != 0 {
+			err = h.sweep(ctx, s)
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("sweep after session %s: %w", header.Session, err))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// readCrashed finds what ties a recording to its backend. Both stand near its beginning.
+func readCrashed(ctx context.Context, r *recorder.Recorder, header format.Header) (crashed, error) {
+	s := crashed{header: header}
+	_, events, err := r.Read(ctx, header.Session)
+	if err != nil {
+		return s, err
+	}
+	for event, err := range events {
+		if err != nil {
+			return s, err
+		}
+		switch event.Type {
+		case format.TypeConnected:
+			if err := json.Unmarshal(event.Data, &s.connected); err != nil {
+				return s, err
+			}
+			s.at = header.Started.Add(event.At)
+		case format.TypeNote:
+			var note format.Note
+			if json.Unmarshal(event.Data, &note) == nil && note.Kind == noteStartup {
+				s.database = note.Fields["database"]
+				return s, nil
+			}
+		}
+	}
+	return s, nil
+}
+
+// sweep terminates the backend of one session, if it is still there.
+func (h *Handler) sweep(ctx context.Context, s crashed) error {
+	t, ok := h.grants.Target(s.header.Target)
+	if !ok {
+		return fmt.Errorf("target %s is not configured any more", s.header.Target)
+	}
+	account, ok := grant.Account(t, s.header.Account)
+	if !ok {
+		return fmt.Errorf("account %s@%s is not configured any more", s.header.Account, t.Name)
+	}
+	c, err := accountCredentials(ctx, t, account)
+	if err != nil {
+		return err
+	}
+	database := s.database
+	if database == "" {
+		database = ownDatabase(t)
+	}
+	c.params = ownParams(database)
+	reason := "session " + s.header.Session + " was left when the gateway died"
+	return h.sessions.ActOn(ctx, t, authn.Identity{}, session.Act{Kind: session.ActSweep, Reason: reason, Do: func(_ context.Context, conn net.Conn) (string, error) {
+		b, err := login(conn, c)
+		if err != nil {
+			return "", err
+		}
+		defer b.bye()
+		h.versions.Store(t.Address, b.version())
+		rows, err := b.query(s.terminate(time.Now()))
+		if err != nil {
+			return "", err
+		}
+		if len(rows) == 0 {
+			return "it was gone", nil
+		}
+		return "terminated", nil
+	}})
+}
+
+// terminate is the statement that ends the backend: of that process id and role, from the recorded port, or else as old as the
+// recorded connection, as process ids are used again.
+func (s crashed) terminate(now time.Time) string {
+	var port uint16
+	if local, err := netip.ParseAddrPort(s.connected.Local); err == nil {
+		port = local.Port()
+	}
+	return fmt.Sprintf(`select pg_terminate_backend(pid) from pg_stat_activity
+where pid = %d and pid <> pg_backend_pid() and usename = current_user and (client_port = %d
+or abs(extract(epoch from clock_timestamp() - backend_start) - %f) < %f)`,
+		int32(s.connected.BackendPID), port, now.Sub(s.at).Seconds(), sweepTolerance.Seconds())
+}

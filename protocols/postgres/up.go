@@ -1,0 +1,159 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"hash"
+
+	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/wire"
+	"sallyport/recorder"
+	"sallyport/session"
+)
+
+// keepCopy is how many bytes of the client's data are kept of one COPY; of the rest, length and hash.
+const keepCopy = 64 << 10
+
+// up passes on what the client says: one read, one record, one write. It decides the session's ending unless the client
+// said goodbye, or somebody else ended it.
+func (r *relay) up(ctx context.Context) *ending {
+	b := r.target.Load()
+	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: chunkLeast}, sum: sha256.New()}
+	buf, n := make([]byte, chunkLeast), 0
+	for {
+		read, err := r.client.ahead.ReadArrived(r.client.conn, buf[n:])
+		if read == 0 && err != nil {
+			return clientClosed
+		}
+		n += read
+		end, err := chunk.take(buf[:n])
+		if err != nil {
+			return r.violated(err)
+		}
+		if end > 0 {
+			r.due.Add(chunk.ready)
+			r.unsynced.Store(chunk.unsynced)
+			pass, err := r.session.Admit(ctx, chunk.events...)
+			if err != nil {
+				return undecided // the session is cut, and knows why
+			}
+			if err := passOn(&pass, b, buf[:end]); err != nil {
+				return undecided // the other direction learns what became of the target
+			}
+			if chunk.goodbye {
+				r.terminated.Store(true)
+				return undecided
+			}
+		}
+		full := n == len(buf)
+		n = copy(buf, buf[end:n])
+		if full && len(buf) < chunkMost {
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+	}
+}
+
+// violated is the ending where the client broke the framing.
+func (r *relay) violated(err error) *ending {
+	last := appendFatal(nil, stateProtocolViolation, err.Error(), "What follows can't be understood, so nothing of it was passed on.", "")
+	return &ending{session.Ending{Reason: session.EndProtocolViolation, Sentence: "the client broke the protocol: " + err.Error()}, last}
+}
+
+// clientChunk walks what the client sent and makes the events that must be safe before it may pass. After it has grown it
+// allocates nothing, whatever comes.
+type clientChunk struct {
+	walker wire.Walker
+	events []recorder.Event // of the last take; they point into its buffer
+	bulk   []byte           // data of the events about what is left out
+
+	ready    int64 // how many messages of the last take have a ReadyForQuery as answer
+	unsynced bool  // extended messages were sent, and no Sync after them
+	goodbye  bool  // a Terminate is in it; nothing after it is taken
+
+	kept    int       // of the COPY under way
+	leaving bool      // the frame that is passing is left out
+	sum     hash.Hash // of all that was left out
+	digest  [sha256.Size]byte
+}
+
+// take finds the whole frames, and parts of large ones, at the start of buf. They end at end; what is behind it must come
+// again, with more.
+func (c *clientChunk) take(buf []byte) (end int, err error) {
+	c.events, c.bulk, c.ready = c.events[:0], c.bulk[:0], 0
+	rawStart, leaving := 0, false // of the run of frames that are kept or left out
+	var frames, bytes uint64
+	for end < len(buf) && !c.goodbye {
+		p, err := c.walker.Next(buf[end:])
+		if err != nil {
+			return 0, err
+		}
+		if len(p.Data) == 0 {
+			break
+		}
+		if p.First {
+			c.begin(p)
+		}
+		if c.leaving != leaving {
+			if c.leaving {
+				c.keep(buf[rawStart:end])
+			} else {
+				c.leave(frames, bytes)
+				rawStart, frames, bytes = end, 0, 0
+			}
+			leaving = c.leaving
+		}
+		if leaving {
+			payload := p.Data
+			if p.First {
+				payload = payload[wire.HeaderSize:]
+				frames++
+			}
+			bytes += uint64(len(payload))
+			c.sum.Write(payload)
+		}
+		end += len(p.Data)
+	}
+	if leaving {
+		c.leave(frames, bytes)
+	} else {
+		c.keep(buf[rawStart:end])
+	}
+	return end, nil
+}
+
+// begin looks at a frame that begins.
+func (c *clientChunk) begin(p wire.Piece) {
+	c.leaving = false
+	switch p.Type {
+	case 'd':
+		if c.leaving = c.kept+p.Length > keepCopy; !c.leaving {
+			c.kept += p.Length
+		}
+		return
+	case 'S':
+		c.ready++
+		c.unsynced = false
+	case 'Q', 'F':
+		c.ready++
+		c.unsynced = false
+	case 'P', 'B', 'D', 'E', 'C':
+		c.unsynced = true
+	case 'X':
+		c.goodbye = true
+	}
+	if p.Type != 'S' && p.Type != 'H' { // both may stand between CopyData
+		c.kept = 0
+	}
+}
+
+func (c *clientChunk) keep(data []byte) {
+	if len(data) > 0 {
+		c.events = append(c.events, recorder.Event{Type: interpret.TypeClient, Data: data})
+	}
+}
+
+func (c *clientChunk) leave(frames, bytes uint64) {
+	start := len(c.bulk)
+	c.bulk = interpret.AppendClientBulk(c.bulk, frames, bytes, c.sum.Sum(c.digest[:0]))
+	c.events = append(c.events, recorder.Event{Type: interpret.TypeClientBulk, Data: c.bulk[start:]})
+}
