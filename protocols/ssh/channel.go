@@ -1,0 +1,385 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/protocols/ssh/interpret"
+	"sallyport/recorder/format"
+)
+
+const (
+	kindSession = "session"
+	kindTunnel  = "direct-tcpip"
+)
+
+const (
+	// lingerTime is how long data and requests of a client that has closed its channel may take to reach the target.
+	lingerTime = 5 * time.Second
+	// lostTime is how long a target's channel that ended without an exit status is looked at: was it the connection?
+	lostTime = 200 * time.Millisecond
+)
+
+// channel is one channel, copied both ways. The rule that keeps it whole, for each direction: two goroutines copy the
+// streams and one passes requests on in order; when both streams have ended, EOF goes on; when the requests have ended
+// too, so does the close. An exit status waits for the output before it (streams.go), and nothing waits for a stuck
+// neighbour.
+type channel struct {
+	link   *link
+	number uint32
+	kind   string
+	client *clientChannel
+	target xssh.Channel
+
+	asked    asked
+	terminal atomic.Bool // as asked.terminal, for other goroutines
+
+	gate     chan struct{} // closed when data may flow: the command runs, or one side is gone
+	openGate func()
+
+	mu         sync.Mutex
+	starting   bool // the target has not answered yet whether it runs the command
+	targetGone bool // it has closed its end
+	// How data are recorded; set before the target can know of a command, nil before one was asked for.
+	in  *keeper
+	out [2]*keeper
+
+	whole   atomic.Int64 // what may still be recorded whole of the output
+	quiet   [2]*quiet
+	banners [2]*banner // of a tunnel: from the client, from the target; else nil
+}
+
+// serve admits a channel, opens it on the target, accepts it and copies until both sides have closed it.
+func (l *link) serve(n xssh.NewChannel, kind string) {
+	c := &channel{
+		link: l, number: l.numbers.Add(1), kind: kind,
+		gate: make(chan struct{}), quiet: [2]*quiet{{}, {}},
+	}
+	c.openGate = sync.OnceFunc(func() { close(c.gate) })
+	c.whole.Store(keepOutput)
+	target, targetRequests, err := c.open(n)
+	if err != nil {
+		c.refuse(n, err)
+		return
+	}
+	accepted, clientRequests, err := n.Accept()
+	if err != nil {
+		go xssh.DiscardRequests(targetRequests)
+		closeChannel(target)
+		return
+	}
+	c.client, c.target = &clientChannel{Channel: accepted}, target
+	if kind == kindTunnel {
+		c.in = keepCounts(c.number, true, "stdin", interpret.WhyForwarded)
+		c.out[stdout] = keepCounts(c.number, false, "stdout", interpret.WhyForwarded)
+		c.out[stderr] = keepCounts(c.number, false, "stderr", interpret.WhyForwarded)
+		c.banners = [2]*banner{{}, {}}
+		c.openGate()
+	}
+	if l.add(c) {
+		defer l.remove(c)
+	} else {
+		c.farewell(l.session.Ending().Sentence)
+	}
+	c.copy(clientRequests, targetRequests)
+}
+
+// open records the client's wish and passes it on; the target's answer is the client's.
+func (c *channel) open(n xssh.NewChannel) (xssh.Channel, <-chan *xssh.Request, error) {
+	s := c.link.session
+	pass, err := s.Admit(c.link.admit, interpret.Open(c.number, n.ChannelType(), n.ExtraData()))
+	if err != nil {
+		return nil, nil, err
+	}
+	target, requests, err := openChannel(&pass, c.link.target, n.ChannelType(), n.ExtraData())
+	if err != nil {
+		if refused, ok := errors.AsType[*xssh.OpenChannelError](err); ok {
+			err = errors.Join(err, s.Observe(interpret.OpenRefused(c.number, uint32(refused.Reason), refused.Message)))
+		}
+		return nil, nil, err
+	}
+	return target, requests, s.Observe(format.Event{Type: interpret.TypeOpened, Channel: c.number})
+}
+
+// refuse passes a target's refusal on as it is, and says otherwise why the session takes no more channels.
+func (c *channel) refuse(n xssh.NewChannel, err error) {
+	if refused, ok := errors.AsType[*xssh.OpenChannelError](err); ok {
+		reject(n, refused.Reason, refused.Message)
+		return
+	}
+	select {
+	case <-c.link.session.Done():
+		reject(n, xssh.Prohibited, c.link.session.Ending().Sentence)
+	default:
+		reject(n, xssh.ConnectionFailed, "the target did not open the channel")
+	}
+}
+
+// begun says how the command is recorded that the target is about to hear of.
+func (c *channel) begun(in *keeper, out [2]*keeper) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.in, c.out, c.starting = in, out, true
+}
+
+// answered is called when the client has been told whether the command runs. Only then data flow: the answer comes first,
+// also where the target was done and gone before it was passed on.
+func (c *channel) answered(runs bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.starting = false
+	if runs || c.targetGone {
+		c.openGate()
+	}
+}
+
+// targetClosed is called when the target has closed its end.
+func (c *channel) targetClosed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.targetGone = true
+	if !c.starting {
+		c.openGate()
+	}
+}
+
+// keepers waits for data to flow and returns how they are recorded.
+func (c *channel) keepers() (in *keeper, out [2]*keeper) {
+	<-c.gate
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.in, c.out
+}
+
+// copy runs the channel until both sides have closed it.
+func (c *channel) copy(clientRequests, targetRequests <-chan *xssh.Request) {
+	var (
+		all, up, down, output sync.WaitGroup
+		fromClient            = newQueue()
+		fromTarget            = newQueue()
+		clientClosed          = make(chan struct{})
+	)
+	run := func(f func(), groups ...*sync.WaitGroup) {
+		for _, g := range groups {
+			g.Add(1)
+		}
+		all.Go(func() {
+			defer c.link.connection.handler.recovered(c.link.connection.close)
+			defer func() {
+				for _, g := range groups {
+					g.Done()
+				}
+			}()
+			f()
+		})
+	}
+	// From the client to the target.
+	run(func() {
+		defer close(clientClosed)
+		fromClient.feed(clientRequests, func() { c.abandon("too many requests wait for the target") })
+	})
+	run(func() {
+		defer c.openGate()
+		each(fromClient, c.ask)
+	}, &up)
+	run(c.copyUp, &up)
+	run(func() { _, _ = io.Copy(io.Discard, c.client.Stderr()) }) // nothing is sent that way, but it counts
+	run(func() {
+		<-clientClosed
+		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
+		defer cancel()
+		within(ctx, up.Wait)
+		closeChannel(c.target)
+	})
+	// From the target to the client.
+	run(func() {
+		defer c.targetClosed()
+		fromTarget.feed(targetRequests, func() { c.abandon("the target sends too many requests") })
+	}, &down)
+	run(func() { each(fromTarget, c.tell) }, &down)
+	run(func() { c.copyDown(stdout, c.target.Read) }, &down, &output)
+	run(func() { c.copyDown(stderr, c.target.Stderr().Read) }, &down, &output)
+	run(func() { output.Wait(); c.client.eof() }, &down)
+	run(func() { down.Wait(); c.closeClient() })
+	all.Wait()
+}
+
+func each(q *queue, f func(*xssh.Request)) {
+	for {
+		r, ok := q.next()
+		if !ok {
+			return
+		}
+		f(r)
+	}
+}
+
+// Buffers begin small, as most channels are quiet, and grow when they are filled.
+const (
+	firstBuffer   = 4 << 10
+	largestBuffer = 128 << 10
+)
+
+// grown is a buffer for the next read.
+func grown(buf []byte, n int) []byte {
+	if n == len(buf) && n < largestBuffer {
+		return make([]byte, 2*n)
+	}
+	return buf
+}
+
+// copyUp passes the client's data on, each read admitted before it goes. When the session or the target takes no more,
+// it goes on reading, so that the client can finish.
+func (c *channel) copyUp() {
+	in, _ := c.keepers()
+	dead := in == nil // no command was started
+	buf := make([]byte, firstBuffer)
+	for {
+		n, err := c.client.Read(buf)
+		if n > 0 && !dead {
+			dead = c.up(in, buf[:n]) != nil
+		}
+		if err != nil {
+			break
+		}
+		buf = grown(buf, n)
+	}
+	if dead {
+		return
+	}
+	if b := c.banners[0]; b != nil && len(b.rest()) > 0 && c.sendUp(in, b.rest()) != nil {
+		return
+	}
+	pass, err := c.link.session.Admit(c.link.admit, append(in.last(), format.Event{Type: interpret.TypeEOF, Channel: c.number})...)
+	if err == nil {
+		_ = sendEOF(&pass, c.target) // fails where the target has closed the channel
+	}
+}
+
+var errTunnel = errors.New("a tunnel to an SSH server would go around the recording")
+
+func (c *channel) up(in *keeper, data []byte) error {
+	if b := c.banners[0]; b != nil {
+		pass, found := b.take(data)
+		if found {
+			c.abandon(errTunnel.Error())
+			return errTunnel
+		}
+		data = pass
+	}
+	return c.sendUp(in, data)
+}
+
+func (c *channel) sendUp(in *keeper, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	pass, err := c.link.session.Admit(c.link.admit, in.events(data)...)
+	if err != nil {
+		return err
+	}
+	return sendData(&pass, c.target, data)
+}
+
+// copyDown passes one stream of the target's on, each read recorded before the client sees it. When the client takes no
+// more, it goes on reading, so that the target can finish.
+func (c *channel) copyDown(stream int, read func([]byte) (int, error)) {
+	defer c.quiet[stream].end()
+	_, outs := c.keepers()
+	out := outs[stream]
+	dead := out == nil
+	buf := make([]byte, firstBuffer)
+	for {
+		n, err := c.quiet[stream].read(read, buf)
+		if n > 0 && !dead {
+			dead = c.down(stream, out, buf[:n]) != nil
+		}
+		if err != nil {
+			break
+		}
+		buf = grown(buf, n)
+	}
+	if dead {
+		return
+	}
+	if b := c.banners[1]; b != nil && stream == stdout && len(b.rest()) > 0 && c.sendDown(stream, out, b.rest()) != nil {
+		return
+	}
+	if last := out.last(); len(last) > 0 {
+		_ = c.link.session.Observe(last...) // a failure cuts the session
+	}
+}
+
+func (c *channel) down(stream int, out *keeper, data []byte) error {
+	if b := c.banners[1]; b != nil && stream == stdout {
+		pass, found := b.take(data)
+		if found {
+			c.abandon(errTunnel.Error())
+			return errTunnel
+		}
+		data = pass
+	}
+	return c.sendDown(stream, out, data)
+}
+
+func (c *channel) sendDown(stream int, out *keeper, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if err := c.link.session.Observe(out.events(data)...); err != nil {
+		return err
+	}
+	return c.client.write(stream, data)
+}
+
+// closeClient closes the client's end after the target has closed its own. When that was because the whole session has
+// ended, the user is told first, by the session's farewell.
+func (c *channel) closeClient() {
+	l := c.link
+	if c.kind == kindSession && !c.client.exited.Load() {
+		select {
+		case <-l.lost:
+		case <-l.session.Done():
+		case <-time.After(lostTime):
+		}
+	}
+	select {
+	case <-l.lost:
+		<-l.told
+	case <-l.session.Done():
+		<-l.told
+	default:
+		_ = l.session.Observe(format.Event{Type: interpret.TypeClosed, Channel: c.number}) // a failure cuts the session
+	}
+	c.client.Close()
+}
+
+// abandon gives a channel up: it is noted, and both ends are closed, without waiting for either.
+func (c *channel) abandon(why string) {
+	_ = c.link.session.Observe(format.JSON(format.TypeNote, c.number, format.Note{Kind: "abandoned", Text: why})) // a failure cuts the session
+	go func() {
+		closeChannel(c.target)
+		c.client.Close()
+	}()
+}
+
+// farewell tells the user why the session ends and closes the client's end.
+func (c *channel) farewell(sentence string) {
+	if c.kind == kindSession {
+		terminal := c.terminal.Load()
+		text := "sallyport: " + shown(sentence) + "\n"
+		if terminal {
+			text = "\n" + text
+		}
+		_ = c.client.notice(text, terminal) // fails where the client is gone
+		c.client.exit(exitFailed)
+	}
+	c.client.eof()
+	c.client.Close()
+}

@@ -1,0 +1,25 @@
+package ssh
+
+import "strings"
+
+// maxEnvironment bounds the environment of one channel, names and values together, in bytes.
+const maxEnvironment = 64 << 10
+
+// environmentAllowed says whether a client may set the variable on a target. Only what describes the client's terminal
+// and language passes: variables such as LD_PRELOAD, BASH_ENV or GIT_SSH_COMMAND run programs.
+func environmentAllowed(name string) bool {
+	switch name {
+	case "LANG", "TERM", "COLORTERM":
+		return true
+	}
+	category, ok := strings.CutPrefix(name, "LC_")
+	if !ok || category == "" || len(category) > 64 {
+		return false
+	}
+	for _, r := range category {
+		if (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,165 @@
+package ssh
+
+import (
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/protocols/ssh/interpret"
+	"sallyport/recorder/format"
+)
+
+// maxRefusalNotes is how many refused requests of one channel are recorded; a client can send any number.
+const maxRefusalNotes = 64
+
+// asked is what a channel's client has asked for so far. It belongs to the goroutine that handles its requests.
+type asked struct {
+	environment int  // bytes of it
+	terminal    bool // the target gave one
+	started     bool // shell, exec or subsystem
+	refusals    int
+}
+
+// may decides about a client's request: it is passed on, or refused with a reason, or (ignore) neither.
+func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
+	switch r.Type {
+	case "pty-req":
+		if a.started {
+			return "the command has been started already", false
+		}
+	case "env":
+		var e struct{ Name, Value string }
+		if xssh.Unmarshal(r.Payload, &e) != nil {
+			return "malformed", false
+		}
+		if !environmentAllowed(e.Name) {
+			return "not on the list of variables that pass", false
+		}
+		if a.environment += len(r.Payload); a.environment > maxEnvironment {
+			return "too large an environment", false
+		}
+	case "shell", "exec", "subsystem":
+		if a.started {
+			return "one channel runs one command", false
+		}
+	case "window-change":
+		return "", !a.terminal
+	case "signal", "break", "eow@openssh.com":
+	case "x11-req":
+		return "X11 forwarding is not passed on", false
+	case "auth-agent-req@openssh.com":
+		return "agent forwarding is not passed on", false
+	default:
+		return "unknown", false
+	}
+	return "", false
+}
+
+// ask handles one request of the client.
+func (c *channel) ask(r *xssh.Request) {
+	done, err := false, error(nil)
+	reason, ignore := "not on a tunnel", false
+	if c.kind == kindSession {
+		reason, ignore = c.asked.may(r)
+	}
+	switch {
+	case ignore:
+	case reason != "":
+		c.noteRefusal(r, reason)
+	default:
+		done, err = c.pass(r)
+	}
+	_ = r.Reply(done && err == nil, nil) // a failed write shows in the connection's end
+	if starts(r) && reason == "" {
+		c.answered(done && err == nil)
+	}
+}
+
+// starts says that the request starts what the channel is for.
+func starts(r *xssh.Request) bool {
+	return r.Type == "shell" || r.Type == "exec" || r.Type == "subsystem"
+}
+
+// pass admits a request and passes it on; done says that the target did it, or was not asked to say.
+func (c *channel) pass(r *xssh.Request) (done bool, err error) {
+	pass, err := c.link.session.Admit(c.link.admit, interpret.Request(c.number, r.Type, r.WantReply, r.Payload))
+	if err != nil {
+		return false, err
+	}
+	if starts(r) {
+		c.prepare(r)
+	}
+	done, err = sendRequest(&pass, c.target, r)
+	if err != nil {
+		return false, err
+	}
+	if !r.WantReply {
+		done = true
+	} else if err := c.link.session.Observe(interpret.Reply(c.number, r.Type, done)); err != nil {
+		return false, err
+	}
+	switch {
+	case starts(r):
+		c.asked.started = done
+	case r.Type == "pty-req":
+		c.asked.terminal = c.asked.terminal || done
+		c.terminal.Store(c.asked.terminal)
+	}
+	return done, nil
+}
+
+// prepare decides how the command's data are recorded, before any can come.
+func (c *channel) prepare(r *xssh.Request) {
+	if c.asked.terminal {
+		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
+			keepAll(c.number, format.TypeAnswered), keepAll(c.number, format.TypeAnsweredError),
+		})
+		return
+	}
+	in := keepCounts(c.number, true, "stdin", interpret.WhyInput)
+	out := [2]*keeper{
+		keepWhole(c.number, format.TypeAnswered, "stdout", &c.whole), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+	}
+	var name struct{ Value string }
+	if r.Type == "subsystem" && xssh.Unmarshal(r.Payload, &name) == nil && name.Value == "sftp" {
+		in, out[stdout] = keepSFTP(c.number, true), keepSFTP(c.number, false)
+	}
+	c.begun(in, out)
+}
+
+// noteRefusal records what was not passed on.
+func (c *channel) noteRefusal(r *xssh.Request, reason string) {
+	if c.asked.refusals++; c.asked.refusals > maxRefusalNotes {
+		return
+	}
+	_ = c.link.session.Observe(format.JSON(format.TypeNote, c.number, format.Note{ // a failure cuts the session
+		Kind: "refused", Text: reason, Fields: map[string]string{"request": shown(r.Type)},
+	}))
+}
+
+// tell handles one request of the target.
+func (c *channel) tell(r *xssh.Request) {
+	switch r.Type {
+	case "exit-status", "exit-signal":
+		<-c.gate // the answer to the command comes first
+		settle(c.quiet[:], c.link.session.Done())
+		c.forward(r)
+	case "eow@openssh.com", "xon-xoff":
+		<-c.gate
+		c.forward(r)
+	default: // keepalive@openssh.com wants any answer at all
+		answerTarget(r, false)
+	}
+}
+
+// forward records a request of the target and passes it on to the client.
+func (c *channel) forward(r *xssh.Request) {
+	if c.link.session.Observe(interpret.TargetRequest(c.number, r.Type, r.WantReply, r.Payload)) != nil {
+		return
+	}
+	if r.Type == "exit-status" || r.Type == "exit-signal" {
+		if !c.client.exited.CompareAndSwap(false, true) {
+			return
+		}
+	}
+	_, _ = c.client.SendRequest(r.Type, false, r.Payload) // a failed write shows in the connection's end
+	answerTarget(r, true)
+}

@@ -1,0 +1,226 @@
+package ssh
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/protocols/ssh/interpret"
+	"sallyport/recorder/format"
+)
+
+const (
+	// keepOutput is how much of a command's output without a terminal is recorded whole, both streams together. The rest
+	// is recorded by length and hash. What a terminal shows is always recorded whole.
+	keepOutput = 8 << 20
+	// hashEvery is how many bytes at least are between two hashes of a stream that comes in small pieces. A hash of a
+	// few bytes would give them away.
+	hashEvery = 4 << 10
+)
+
+// bulk counts and hashes what is recorded by length and hash.
+type bulk struct {
+	format.Bulk
+	channel uint32
+	hash    hash.Hash // nil: the length alone
+	hashed  int64     // Bytes at the last hash that was recorded
+}
+
+func newBulk(channel uint32, fromClient bool, stream, why string) *bulk {
+	b := &bulk{Bulk: format.Bulk{FromClient: fromClient, Stream: stream, Why: why}, channel: channel}
+	if why != interpret.WhyTyped {
+		b.hash = sha256.New()
+	}
+	return b
+}
+
+func (b *bulk) add(data []byte) {
+	b.Bytes += int64(len(data))
+	if b.hash != nil {
+		b.hash.Write(data)
+	}
+}
+
+// event is the stream's state so far; last says that it is the final one.
+func (b *bulk) event(last bool) format.Event {
+	b.SHA256 = ""
+	if b.hash != nil && (last || b.Bytes-b.hashed >= hashEvery) {
+		b.SHA256, b.hashed = hex.EncodeToString(b.hash.Sum(nil)), b.Bytes
+	}
+	return format.JSON(format.TypeBulk, b.channel, b.Bulk)
+}
+
+// keeper turns one direction of a channel's data into the events that record it.
+type keeper struct {
+	channel uint32
+	kind    format.Type // of what is kept whole
+	filter  *interpret.Filter
+	bulk    *bulk
+	whole   *atomic.Int64 // what may still be kept whole; nil: nothing
+	said    bytes.Buffer
+}
+
+// The ways to keep a direction.
+
+// keepCounts keeps length and hash, or for typed input the length alone.
+func keepCounts(channel uint32, fromClient bool, stream, why string) *keeper {
+	return &keeper{channel: channel, bulk: newBulk(channel, fromClient, stream, why)}
+}
+
+// keepSFTP keeps everything but the contents of files, which are kept by length and hash.
+func keepSFTP(channel uint32, fromClient bool) *keeper {
+	k := &keeper{channel: channel, kind: format.TypeAnswered, filter: interpret.NewFilter(fromClient)}
+	stream := "stdout"
+	if fromClient {
+		k.kind, stream = format.TypeSaid, "stdin"
+	}
+	k.bulk = newBulk(channel, fromClient, stream, interpret.WhyFile)
+	return k
+}
+
+// keepWhole keeps the first bytes whole, as many as are left in whole.
+func keepWhole(channel uint32, kind format.Type, stream string, whole *atomic.Int64) *keeper {
+	return &keeper{channel: channel, kind: kind, bulk: newBulk(channel, false, stream, interpret.WhyLong), whole: whole}
+}
+
+// keepAll keeps everything.
+func keepAll(channel uint32, kind format.Type) *keeper { return &keeper{channel: channel, kind: kind} }
+
+// events are what records data. They are good until the next call.
+func (k *keeper) events(data []byte) []format.Event {
+	switch {
+	case k.bulk == nil:
+		return []format.Event{{Type: k.kind, Channel: k.channel, Data: data}}
+	case k.filter != nil:
+		return k.split(data)
+	case k.whole != nil:
+		k.bulk.add(data)
+		if k.whole.Add(-int64(len(data))) >= 0 {
+			return []format.Event{{Type: k.kind, Channel: k.channel, Data: data}}
+		}
+		return []format.Event{k.bulk.event(false)}
+	default:
+		k.bulk.add(data)
+		return []format.Event{k.bulk.event(false)}
+	}
+}
+
+func (k *keeper) split(data []byte) (events []format.Event) {
+	k.said.Reset()
+	before := k.bulk.Bytes
+	k.filter.Split(data, func(b []byte) { k.said.Write(b) }, k.bulk.add)
+	if k.said.Len() > 0 {
+		events = append(events, format.Event{Type: k.kind, Channel: k.channel, Data: k.said.Bytes()})
+	}
+	if k.bulk.Bytes != before {
+		events = append(events, k.bulk.event(false))
+	}
+	return events
+}
+
+// last are the events at the stream's end: the hash of all of it.
+func (k *keeper) last() []format.Event {
+	if k.bulk == nil || k.bulk.Bytes == 0 || k.bulk.Bytes == k.bulk.hashed || k.bulk.hash == nil ||
+		k.whole != nil && k.whole.Load() >= 0 {
+		return nil
+	}
+	return []format.Event{k.bulk.event(true)}
+}
+
+// quiet watches the copying of a target's output, to know when what came before an exit status has gone out: the
+// library hands over data and requests apart from each other. When the copier of a stream has been waiting for data for
+// a while although the exit status is here, there was none before it. Waiting for the end of the output instead would
+// hang on a background process that keeps it open.
+type quiet struct {
+	mu      sync.Mutex
+	reads   uint64 // reads that have returned
+	waiting bool   // in a read
+	ended   bool
+}
+
+// quietTime is how long all streams must have been waiting.
+const quietTime = 5 * time.Millisecond
+
+// read runs one read.
+func (q *quiet) read(f func([]byte) (int, error), buf []byte) (int, error) {
+	q.set(func() { q.waiting = true })
+	n, err := f(buf)
+	q.set(func() { q.waiting, q.reads = false, q.reads+1 })
+	return n, err
+}
+
+func (q *quiet) end() { q.set(func() { q.ended = true }) }
+
+func (q *quiet) set(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f()
+}
+
+// state is how many reads have returned, and whether nothing is on its way to the client.
+func (q *quiet) state() (reads uint64, idle bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.reads, q.waiting || q.ended
+}
+
+// settle returns when all streams have been idle for a while, or stop is closed.
+func settle(streams []*quiet, stop <-chan struct{}) {
+	tick := time.NewTicker(quietTime)
+	defer tick.Stop()
+	for last, was := sum(streams); ; {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		}
+		reads, idle := sum(streams)
+		if idle && was && reads == last {
+			return
+		}
+		last, was = reads, idle
+	}
+}
+
+func sum(streams []*quiet) (reads uint64, idle bool) {
+	idle = true
+	for _, q := range streams {
+		n, i := q.state()
+		reads += n
+		idle = idle && i
+	}
+	return reads, idle
+}
+
+// banner finds an SSH server or client at the beginning of a tunnel's stream. Until it is sure it holds the bytes back.
+type banner struct {
+	held []byte
+	sure bool
+}
+
+var sshBanner = []byte("SSH-")
+
+// take returns the bytes that may go on, or found.
+func (b *banner) take(data []byte) (pass []byte, found bool) {
+	if b.sure {
+		return data, false
+	}
+	b.held = append(b.held, data...)
+	if n := min(len(b.held), len(sshBanner)); !bytes.Equal(b.held[:n], sshBanner[:n]) {
+		b.sure = true
+		return b.held, false
+	}
+	return nil, len(b.held) >= len(sshBanner)
+}
+
+// rest are the bytes held back, at the stream's end.
+func (b *banner) rest() []byte {
+	if b.sure {
+		return nil
+	}
+	return b.held
+}

@@ -1,0 +1,52 @@
+package ssh
+
+import (
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/session"
+)
+
+// This file has every write to a target's connection once it stands. What a client said goes through the first four, each
+// of which spends a Pass of session.Admit: no pass, no write. The rest answers the target, or only takes away.
+
+// openChannel asks the target for a channel.
+func openChannel(pass *session.Pass, target xssh.Conn, kind string, extra []byte) (xssh.Channel, <-chan *xssh.Request, error) {
+	if err := pass.Use(); err != nil {
+		return nil, nil, err
+	}
+	return target.OpenChannel(kind, extra)
+}
+
+// sendRequest passes a client's request on and waits for the answer where one is wanted.
+func sendRequest(pass *session.Pass, target xssh.Channel, r *xssh.Request) (done bool, err error) {
+	if err := pass.Use(); err != nil {
+		return false, err
+	}
+	return target.SendRequest(r.Type, r.WantReply, r.Payload)
+}
+
+// sendData passes a client's data on.
+func sendData(pass *session.Pass, target xssh.Channel, data []byte) error {
+	if err := pass.Use(); err != nil {
+		return err
+	}
+	_, err := target.Write(data)
+	return err
+}
+
+// sendEOF tells the target that the client has no more data.
+func sendEOF(pass *session.Pass, target xssh.Channel) error {
+	if err := pass.Use(); err != nil {
+		return err
+	}
+	return target.CloseWrite()
+}
+
+// closeChannel takes a channel away from the target. It fails where the target was first, which is as well.
+func closeChannel(target xssh.Channel) { _ = target.Close() }
+
+// answerTarget answers a target's request; a failed write shows in the connection's end.
+func answerTarget(r *xssh.Request, done bool) { _ = r.Reply(done, nil) }
+
+// refuseTarget refuses a channel that a target wants to open towards the client.
+func refuseTarget(c xssh.NewChannel, message string) { _ = c.Reject(xssh.Prohibited, message) }

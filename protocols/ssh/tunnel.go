@@ -1,0 +1,53 @@
+package ssh
+
+import (
+	"net"
+	"strconv"
+	"strings"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/interpret"
+)
+
+// tunnel is a direct-tcpip channel inside a session, which connects from the target onwards. It is refused unless the
+// account allows it, and always where an SSH server would be at its end: what passes there could not be recorded.
+func (c *connection) tunnel(n xssh.NewChannel) {
+	l, err := c.begin()
+	if err != nil {
+		reject(n, xssh.Prohibited, c.handler.asRefusal(err).Error())
+		return
+	}
+	var d interpret.DirectTCPIP
+	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || d.Port > 65535 {
+		reject(n, xssh.ConnectionFailed, "malformed destination")
+		return
+	}
+	if r := c.mayTunnel(l, d.Host, int(d.Port)); r != nil {
+		c.audit(l.to.Name, l.account.Name, r)
+		reject(n, xssh.Prohibited, r.Message)
+		return
+	}
+	l.serve(n, kindTunnel)
+}
+
+func (c *connection) mayTunnel(l *link, host string, port int) *refusal.Refusal {
+	if !l.account.Forwarding {
+		return refusal.New(refusal.NotPermitted, "%s allows no forwarding", c.address)
+	}
+	if _, ok := c.handler.Grants.TargetByAddress(host, port); ok || ownSSH(l.to.Address, host, port) {
+		return refusal.New(refusal.NotPermitted, "no tunnel to an SSH server: connect to it through the gateway")
+	}
+	return nil
+}
+
+// ownSSH reports whether host:port, as seen from a target, is the target's own SSH server.
+func ownSSH(address, host string, port int) bool {
+	_, own, err := net.SplitHostPort(address)
+	if err != nil || port != 22 && strconv.Itoa(port) != own {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+}
