@@ -1,7 +1,7 @@
 package grant
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"sallyport/internal/refusal"
@@ -14,33 +14,46 @@ const backTolerance = 2 * time.Second
 type clock struct {
 	now     func() time.Time     // wall clock
 	elapsed func() time.Duration // since some instant in this process's life, by a clock that is never set
-	high    atomic.Int64         // the latest time that now has said, in nanoseconds since 1970
+
+	mu     sync.Mutex
+	high   time.Time     // the latest time that the wall clock has shown, before this process too
+	highAt time.Duration // elapsed when it did
 }
 
-// read returns the wall clock's time, and the time to write down: the same, but never before one already seen.
+// begin takes up the latest time that an earlier process has seen.
+func (c *clock) begin(high time.Time) { c.high, c.highAt = high, c.elapsed() }
+
+// read returns the time by the wall clock, and the time to judge by and to write down: the same while the wall clock
+// runs as it should. Where it was set back, the second is the latest time seen plus what has passed since.
 func (c *clock) read() (wall, stamp time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	wall = c.now().UTC().Round(0)
-	n := wall.UnixNano()
-	for {
-		high := c.high.Load()
-		if n <= high {
-			return wall, time.Unix(0, high).UTC()
-		}
-		if c.high.CompareAndSwap(high, n) {
-			return wall, wall
-		}
+	if !wall.Before(c.high) {
+		c.high, c.highAt = wall, c.elapsed()
+		return wall, wall
 	}
+	return wall, c.high.Add(c.elapsed() - c.highAt)
 }
 
-// sound refuses while the wall clock is behind what it has said before: how much of a grant's time is left, or whether
+// stamp is the second time that read returns.
+func (c *clock) stamp() time.Time {
+	_, stamp := c.read()
+	return stamp
+}
+
+// sound refuses while the wall clock is behind what it has shown before: how much of a grant's time is left, or whether
 // a request is still in time, can't be known then.
 func (c *clock) sound() error {
-	wall, stamp := c.read()
-	if stamp.Sub(wall) <= backTolerance {
+	wall := c.now()
+	c.mu.Lock()
+	high := c.high
+	c.mu.Unlock()
+	if high.Sub(wall) <= backTolerance {
 		return nil
 	}
 	return refusal.New(refusal.NotPermitted, "nothing can be granted while the gateway's clock is behind").
-		WithDetail("it shows %s, but %s has been seen before", when(wall), when(stamp)).
+		WithDetail("it shows %s, but has shown %s before", when(wall), when(high)).
 		WithHint("ask the gateway's operator to set its clock right")
 }
 

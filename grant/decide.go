@@ -67,7 +67,7 @@ func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string
 		return store.AuditEvent{}, refusal.New(refusal.Conflict, "you have approved grant %s already, at %s", g.ID, when(g.Votes[mine].Time)).
 			WithDetail("%s", s.describe(*g)).WithHint("somebody else has to approve it too")
 	}
-	_, now := s.clock.read()
+	now := s.clock.stamp()
 	g.cast(who, true, comment, now)
 	event := s.event("grant.voted", &who, *g)
 	if needed := max(g.Needed, policy.Needed(p)); g.approvals(groups) >= needed {
@@ -96,7 +96,7 @@ func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment stri
 		if g.State != Pending {
 			return store.AuditEvent{}, s.decided(*g)
 		}
-		_, now := s.clock.read()
+		now := s.clock.stamp()
 		g.cast(who, false, comment, now)
 		g.end(Denied, now, "", who.Label(), comment)
 		event := s.event("grant.denied", &who, *g)
@@ -181,7 +181,7 @@ func (s *Service) takeAway(g *Grant, who authn.Identity, reason, comment string)
 	if g.State.Over() {
 		return store.AuditEvent{}, s.decided(*g)
 	}
-	_, now := s.clock.read()
+	now := s.clock.stamp()
 	to := Ended
 	if own := g.owned(who); own && g.State != Active {
 		to = Withdrawn

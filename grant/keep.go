@@ -31,10 +31,10 @@ type keeper struct {
 	wake          chan struct{} // has room for one
 	// unfinished is set when a configuration was read anew but not all grants that it ends could be written.
 	unfinished atomic.Bool
-	// lastSaved is when, by clock.elapsed, the store last took something, or nothing was open; lastTried, which only keep
-	// uses, when the time was to be written down.
+	// lastSaved is when, by clock.elapsed, the store last took something, or nothing was open; lastTried when the time was
+	// last to be written down.
 	lastSaved atomic.Int64
-	lastTried time.Duration
+	lastTried atomic.Int64
 }
 
 func newKeeper() *keeper {
@@ -97,14 +97,14 @@ func (s *Service) saveTime(ctx context.Context) error {
 	entries := s.entries()
 	if len(entries) == 0 {
 		k.lastSaved.Store(int64(now))
-		k.lastTried = now
+		k.lastTried.Store(int64(now))
 		return nil
 	}
-	if now-k.lastTried < saveEvery {
+	if now-time.Duration(k.lastTried.Load()) < saveEvery {
 		return nil
 	}
-	k.lastTried = now
-	err := s.store.Do(ctx, func(tx *store.Tx) error { return saveHigh(ctx, tx, s.clock.high.Load()) })
+	k.lastTried.Store(int64(now))
+	err := s.store.Do(ctx, func(tx *store.Tx) error { return saveHigh(ctx, tx, s.clock.stamp()) })
 	if err == nil {
 		k.lastSaved.Store(int64(now))
 		return nil
@@ -170,7 +170,7 @@ func (s *Service) review(ctx context.Context, judge func(*row) (Grant, bool)) er
 					return err
 				}
 			}
-			return nil
+			return saveHigh(ctx, tx, s.clock.stamp())
 		})
 		s.transitions.Unlock()
 		if err != nil {
@@ -182,8 +182,7 @@ func (s *Service) review(ctx context.Context, judge func(*row) (Grant, bool)) er
 
 // judgeTime says whether the time has ended a grant, and how it then stands.
 func (s *Service) judgeTime(r *row) (Grant, bool) {
-	_, stamp := s.clock.read()
-	g := r.grant
+	stamp, g := s.clock.stamp(), r.grant
 	past := func(t time.Time) bool { return !stamp.Before(t) }
 	switch {
 	case g.State == Pending && past(g.DecideBy):
@@ -214,10 +213,9 @@ func (s *Service) judgeAll(r *row) (Grant, bool) {
 
 // object ends a grant that the configuration no longer allows.
 func (s *Service) object(g *Grant, reason, text string) {
-	_, stamp := s.clock.read()
 	to := Ended
 	if g.State == Pending {
 		to = Denied
 	}
-	g.end(to, stamp, reason, system, text)
+	g.end(to, s.clock.stamp(), reason, system, text)
 }

@@ -68,7 +68,7 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		}
 		requested := s.event("grant.requested", &who, g)
 		requested.Reason = g.Reason
-		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.high.Load()), tx.Audit(requested))
+		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.stamp()), tx.Audit(requested))
 		if g.State == Approved {
 			approved := s.event("grant.approved", nil, g)
 			approved.Fields["approvers"] = strings.Join(g.Approvers(), ",")
@@ -98,7 +98,7 @@ func (s *Service) admit(who authn.Identity, ask Ask, r *rules) (Grant, error) {
 			WithDetail("%s", e.Detail()).WithHint("%s", s.nearest(e, who, t.Name, a.Name))
 	}
 	p := *e.Winner
-	_, now := s.clock.read()
+	now := s.clock.stamp()
 	g := Grant{
 		State: Pending, Identity: who, Target: t.Name, Account: a.Name, Reason: ask.Reason, Policy: p.Name, Duration: e.Duration,
 		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,

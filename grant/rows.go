@@ -202,15 +202,16 @@ func pendingOf(ctx context.Context, tx *store.Tx, who authn.Identity) (n int, er
 }
 
 // loadHigh and saveHigh keep the clock's high-water mark, which only rises.
-func loadHigh(ctx context.Context, db *sql.DB) (high int64, err error) {
+func loadHigh(ctx context.Context, db *sql.DB) (time.Time, error) {
+	var high int64
 	if err := db.QueryRowContext(ctx, `SELECT high FROM grant_clock WHERE id = 1`).Scan(&high); err != nil {
-		return 0, fmt.Errorf("read the latest time seen: %w", err)
+		return time.Time{}, fmt.Errorf("read the latest time seen: %w", err)
 	}
-	return high, nil
+	return fromNano(high), nil
 }
 
-func saveHigh(ctx context.Context, tx *store.Tx, high int64) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE grant_clock SET high = max(high, ?) WHERE id = 1`, high); err != nil {
+func saveHigh(ctx context.Context, tx *store.Tx, high time.Time) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE grant_clock SET high = max(high, ?) WHERE id = 1`, toNano(high)); err != nil {
 		return fmt.Errorf("write the latest time seen: %w", err)
 	}
 	return nil

@@ -102,7 +102,7 @@ func (s *Service) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.clock.high.Store(high)
+	s.clock.begin(high)
 	grants, err := query(ctx, s.store.Read(), math.MaxInt32, `WHERE `+isOpen)
 	if err != nil {
 		return err
@@ -113,9 +113,8 @@ func (s *Service) load(ctx context.Context) error {
 	back := s.clock.sound() != nil
 	return s.review(ctx, func(r *row) (Grant, bool) {
 		if back && r.grant.State == Active {
-			_, stamp := s.clock.read()
 			g := r.grant.clone()
-			g.end(Ended, stamp, EndClockWentBack, system, "how much of its time was left is not known")
+			g.end(Ended, s.clock.stamp(), EndClockWentBack, system, "how much of its time was left is not known")
 			return g, true
 		}
 		return s.judgeAll(r)
@@ -132,10 +131,20 @@ func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
 	return nil
 }
 
-// Close stops the timers.
+// Close stops the timers and writes the time down. It does not close the store.
 func (s *Service) Close() error {
-	s.keeper.stopOnce.Do(func() { close(s.keeper.stop) })
+	var err error
+	s.keeper.stopOnce.Do(func() {
+		close(s.keeper.stop)
+		<-s.keeper.stopped
+		ctx, cancel := context.WithTimeout(context.Background(), saveEvery)
+		defer cancel()
+		err = s.store.Do(ctx, func(tx *store.Tx) error { return saveHigh(ctx, tx, s.clock.stamp()) })
+	})
 	<-s.keeper.stopped
+	if err != nil {
+		return fmt.Errorf("close the grants: %w", err)
+	}
 	return nil
 }
 
@@ -159,8 +168,10 @@ func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (st
 			after = old
 			return nil
 		}
-		after, err = s.commit(ctx, tx, old, g, event)
-		return err
+		if after, err = s.commit(ctx, tx, old, g, event); err != nil {
+			return err
+		}
+		return saveHigh(ctx, tx, s.clock.stamp())
 	})
 	switch {
 	case err == nil:
@@ -177,13 +188,13 @@ func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (st
 	return Grant{}, fmt.Errorf("change grant %s: %w", id, err)
 }
 
-// commit writes a transition, its event and the time, and lets memory follow once they are durable.
+// commit writes a transition and its event, and lets memory follow once they are durable.
 func (s *Service) commit(ctx context.Context, tx *store.Tx, old, g Grant, event store.AuditEvent) (Grant, error) {
 	g, err := save(ctx, tx, old, g)
 	if err != nil {
 		return Grant{}, err
 	}
-	if err := errors.Join(saveHigh(ctx, tx, s.clock.high.Load()), tx.Audit(event)); err != nil {
+	if err := tx.Audit(event); err != nil {
 		return Grant{}, err
 	}
 	tx.AfterCommit(func() { s.install(g) })
@@ -221,8 +232,7 @@ func (s *Service) install(g Grant) {
 		if before := e.row.Load(); before != nil && before.grant.State == Active {
 			r.deadline = before.deadline
 		} else {
-			_, stamp := s.clock.read()
-			r.deadline = s.clock.elapsed() + g.Until.Sub(stamp)
+			r.deadline = s.clock.elapsed() + g.Until.Sub(s.clock.stamp())
 		}
 	}
 	e.row.Store(r)
@@ -261,9 +271,8 @@ const system = "system"
 
 // event begins an audit event about a grant; a nil actor is the gateway itself.
 func (s *Service) event(kind string, actor *authn.Identity, g Grant) store.AuditEvent {
-	_, stamp := s.clock.read()
 	e := store.AuditEvent{
-		Time: stamp, Kind: kind, Actor: system, Target: g.Target, Account: g.Account, Grant: g.ID,
+		Time: s.clock.stamp(), Kind: kind, Actor: system, Target: g.Target, Account: g.Account, Grant: g.ID,
 		Fields: map[string]string{"policy": g.Policy, "requester": g.Identity.Key(), "duration": g.Duration.String()},
 	}
 	if digest := s.rules.Load().digests[g.Policy]; digest != "" {

@@ -1,0 +1,319 @@
+package grant
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+func TestApprovalRefusals(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	own := w.request(dave, "app", "orders") // dave is a lead too
+	other := w.request(alice, "app", "orders")
+	_, err := w.Approve(ctx, dave, own.ID, "")
+	refused(t, err, refusal.NotPermitted, "you may not approve your own request "+own.ID, "another member of leads")
+	_, err = w.Deny(ctx, dave, own.ID, "")
+	refused(t, err, refusal.NotPermitted, "your own", "sallyport release "+own.ID)
+	_, err = w.Approve(ctx, carol, other.ID, "")
+	refused(t, err, refusal.NotPermitted, "members of leads may")
+	_, err = w.Deny(ctx, carol, other.ID, "")
+	refused(t, err, refusal.NotPermitted, "members of leads may")
+	_, err = w.Approve(ctx, job, other.ID, "") // in leads, but no person
+	refused(t, err, refusal.NotPermitted, "only people")
+	_, err = w.Approve(ctx, bob, other.ID, "a\x00b")
+	refused(t, err, refusal.Invalid, "U+0000")
+	_, err = w.Approve(ctx, bob, "g-000000", "")
+	refused(t, err, refusal.NotFound, "g-000000")
+	_, err = w.Approve(ctx, authn.Identity{Groups: []string{"leads"}}, other.ID, "")
+	refused(t, err, refusal.NotAuthenticated)
+	w.clocks.set(-3 * time.Second)
+	_, err = w.Approve(ctx, bob, other.ID, "")
+	refused(t, err, refusal.NotPermitted, "clock is behind")
+	w.clocks.set(2 * time.Second)
+	if _, err := w.Approve(ctx, bob, other.ID, ""); err != nil {
+		t.Errorf("a second back: %v", err)
+	}
+	if n := len(w.events("approve.refused")); n != 7 {
+		t.Errorf("%d approve.refused, want 7", n)
+	}
+	// The same subject at another issuer is somebody else.
+	stranger := dave
+	stranger.Issuer = "https://other.example"
+	if g, err := w.Approve(ctx, stranger, own.ID, ""); err != nil || g.State != Approved {
+		t.Errorf("%+v %v", g, err)
+	}
+}
+
+func TestNobodyEndsWhatIsNotTheirs(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	_, err := w.Release(t.Context(), bob, g.ID)
+	refused(t, err, refusal.NotPermitted, "not yours")
+	_, err = w.Revoke(t.Context(), person("eve", "engineers"), g.ID, "")
+	refused(t, err, refusal.NotPermitted, "members of security have it")
+	if err := l.Live(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestQuorumOfDistinctPeople(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	g := w.request(alice, "deploy", "web-1")
+	if g.Needed != 2 {
+		t.Fatalf("%+v", g)
+	}
+	g, err := w.Approve(ctx, bob, g.ID, "")
+	if err != nil || g.State != Pending || len(g.Votes) != 1 {
+		t.Fatalf("%+v %v", g, err)
+	}
+	_, err = w.Lease(ctx, alice, "web-1", "deploy")
+	refused(t, err, refusal.NoGrant, "waits for approval by leads or security (1 of 2 have)")
+	_, err = w.Approve(ctx, bob, g.ID, "")
+	refused(t, err, refusal.Conflict, "you have approved grant "+g.ID+" already")
+	both := bob
+	both.Groups = []string{"security"}
+	_, err = w.Approve(ctx, both, g.ID, "") // by another group, but the same person
+	refused(t, err, refusal.Conflict, "already")
+	if g, err = w.Approve(ctx, carol, g.ID, ""); err != nil || g.State != Approved {
+		t.Fatalf("%+v %v", g, err)
+	}
+	if names := g.Approvers(); !slices.Equal(names, []string{"Bob", "Carol"}) {
+		t.Errorf("approvers: %v", names)
+	}
+	if e := w.events("grant.voted"); len(e) != 1 || e[0].Fields["approvals"] != "1 of 2" {
+		t.Errorf("grant.voted: %+v", e)
+	}
+}
+
+func TestVoteFallsWithTheRightToVote(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	g := w.request(alice, "deploy", "web-1")
+	if _, err := w.Approve(ctx, carol, g.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.config.Policies[2].Approve.Groups = []string{"leads"} // security may not any more
+	if err := w.Reload(ctx, w.config); err != nil {
+		t.Fatal(err)
+	}
+	g, err := w.Approve(ctx, bob, g.ID, "")
+	if err != nil || g.State != Pending || !slices.Equal(g.Approvers(), []string{"Bob"}) {
+		t.Fatalf("carol's vote still counts: %+v %v", g, err)
+	}
+	if votes := w.row(g.ID).Votes; len(votes) != 1 {
+		t.Errorf("stored: %+v", votes)
+	}
+	if g, err = w.Approve(ctx, dave, g.ID, ""); err != nil || g.State != Approved {
+		t.Fatalf("%+v %v", g, err)
+	}
+}
+
+func TestPolicyIsAskedAgain(t *testing.T) {
+	ctx := t.Context()
+	tests := []struct {
+		name     string
+		change   func(*configs.Config)
+		pending  State
+		approved State
+		active   State
+		reason   string
+		says     string
+	}{
+		{"nothing", func(*configs.Config) {}, Pending, Approved, Active, "", ""},
+		{"policy gone", func(c *configs.Config) { c.Policies = c.Policies[1:] }, Denied, Ended, Ended, EndPolicyRemoved, "policy write was removed"},
+		{"target gone", func(c *configs.Config) { c.Targets = c.Targets[1:] }, Denied, Ended, Ended, EndTargetRemoved, "target orders was removed"},
+		{"account gone", func(c *configs.Config) { c.Targets[0].Accounts = c.Targets[0].Accounts[1:] }, Denied, Ended, Ended, EndTargetRemoved, "account app@orders was removed"},
+		{"group gone", func(c *configs.Config) { c.Policies[0].Groups = []string{"admins"} }, Denied, Ended, Ended, EndPolicyRemoved, "it is for members of admins"},
+		{"other accounts", func(c *configs.Config) { c.Policies[0].Accounts = []string{"ro@orders"} }, Denied, Ended, Ended, EndPolicyRemoved, "does not speak of app@orders"},
+		{"label gone", func(c *configs.Config) { c.Policies[0].Labels = map[string]string{"env": "test"} }, Denied, Ended, Ended, EndPolicyRemoved, "does not speak of app@orders"},
+		{"shorter", func(c *configs.Config) { c.Policies[0].MaxDuration = minutes(10) }, Denied, Ended, Active, EndPolicyRemoved, "30m is longer than the 10m"},
+		{"other approvers", func(c *configs.Config) { c.Policies[0].Approve.Groups = []string{"security"} }, Denied, Ended, Active, EndPolicyRemoved, "policy write: "},
+		{"more approvers", func(c *configs.Config) { c.Policies[0].Approve.Count = 2 }, Pending, Ended, Active, EndPolicyRemoved, "asks for 2 approvals by leads"},
+		{"by itself", func(c *configs.Config) { c.Policies[0].Approve = configs.Approve{Auto: true} }, Pending, Approved, Active, "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			pending := w.request(dave, "app", "orders")
+			approved := w.approved(person("emil", "engineers"), "app", "orders")
+			w.approved(alice, "app", "orders")
+			l := w.lease(alice, "app", "orders")
+			other := w.approved(alice, "ro", "orders")
+			tt.change(w.config)
+			if err := w.Reload(ctx, w.config); err != nil {
+				t.Fatal(err)
+			}
+			for id, want := range map[string]State{pending.ID: tt.pending, approved.ID: tt.approved, l.Grant.ID: tt.active} {
+				g := w.row(id)
+				if g.State != want {
+					t.Errorf("%s grant is %s, want %s", id, g.State, want)
+				}
+				if g.State.Over() && (g.EndReason != tt.reason || !strings.Contains(g.EndComment, tt.says) || g.EndedBy != "system") {
+					t.Errorf("%+v", g)
+				}
+			}
+			if live := l.Live() == nil; live != (tt.active == Active) {
+				t.Errorf("live: %v", live)
+			}
+			if tt.reason != EndTargetRemoved || tt.name == "account gone" {
+				w.state(other.ID, Approved, "")
+			}
+			// A start with the same configuration comes to the same.
+			w.restart()
+			w.state(pending.ID, tt.pending, w.row(pending.ID).EndReason)
+			if n := len(w.events("grant.ended")) + len(w.events("grant.denied")); tt.reason == "" && n != 0 {
+				t.Errorf("%d endings", n)
+			}
+		})
+	}
+}
+
+// A configuration that was read while the gateway was down, or between a look and a vote, is heeded at the vote.
+func TestVoteAfterPolicyWentAway(t *testing.T) {
+	w := newWorld(t)
+	g := w.request(alice, "app", "orders")
+	c := example()
+	c.Policies = c.Policies[1:]
+	w.rules.Store(index(c)) // as in the moment between taking it in and ending what it ends
+	_, err := w.Approve(t.Context(), bob, g.ID, "")
+	refused(t, err, refusal.Conflict, "policy write was removed")
+	w.state(g.ID, Denied, EndPolicyRemoved)
+	if len(w.events("grant.denied")) != 1 || len(w.events("approve.refused")) != 1 {
+		t.Error("not audited")
+	}
+}
+
+func TestOneTransitionWins(t *testing.T) {
+	w := newWorld(t)
+	g := w.request(alice, "app", "orders")
+	old := w.row(g.ID)
+	if _, err := w.Deny(t.Context(), bob, g.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.State = Approved
+	err := w.db.Do(t.Context(), func(tx *store.Tx) error {
+		_, err := save(t.Context(), tx, old, next)
+		return err
+	})
+	if !errors.Is(err, errStale) {
+		t.Fatalf("a stale row was written: %v", err)
+	}
+	w.state(g.ID, Denied, "")
+	for from := range map[State]bool{Ended: true, Denied: true, Withdrawn: true, Lapsed: true} {
+		for _, to := range []State{Pending, Approved, Active, Ended} {
+			err := w.db.Do(t.Context(), func(tx *store.Tx) error {
+				_, err := save(t.Context(), tx, Grant{ID: g.ID, State: from, Version: 2}, Grant{ID: g.ID, State: to})
+				return err
+			})
+			if err == nil {
+				t.Errorf("%s became %s", from, to)
+			}
+		}
+	}
+}
+
+// race calls all at once and returns how many succeeded.
+func race(calls ...func() error) (won int) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	start := make(chan struct{})
+	for _, call := range calls {
+		wg.Go(func() {
+			<-start
+			if call() == nil {
+				mu.Lock()
+				won++
+				mu.Unlock()
+			}
+		})
+	}
+	close(start)
+	wg.Wait()
+	return won
+}
+
+func TestRaces(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t)
+	for range 20 {
+		g := w.request(alice, "deploy", "web-1")
+		// Two approvers in the same moment, each twice: one vote each, one transition.
+		approve := func(who authn.Identity) func() error {
+			return func() error { _, err := w.Approve(ctx, who, g.ID, ""); return err }
+		}
+		if won := race(approve(bob), approve(carol), approve(bob), approve(carol)); won != 2 {
+			t.Fatalf("%d approvals counted, want 2", won)
+		}
+		if now := w.row(g.ID); now.State != Approved || len(now.Votes) != 2 || now.Version != 3 {
+			t.Fatalf("%+v", now)
+		}
+		// Two connections at once start one clock.
+		var leases [2]*Lease
+		connect := func(i int) func() error {
+			return func() (err error) { leases[i], err = w.Lease(ctx, alice, "web-1", "deploy"); return err }
+		}
+		if won := race(connect(0), connect(1)); won != 2 || !leases[0].Until().Equal(leases[1].Until()) || w.row(g.ID).Version != 4 {
+			t.Fatalf("%d connected", won)
+		}
+		// Several end it: one does.
+		if won := race(
+			func() error { _, err := w.Revoke(ctx, carol, g.ID, ""); return err },
+			func() error { _, err := w.Release(ctx, alice, g.ID); return err },
+			func() error { _, err := w.Revoke(ctx, bob, g.ID, ""); return err },
+		); won != 1 || leases[0].Live() == nil || leases[1].Live() == nil {
+			t.Fatalf("%d ended it", won)
+		}
+	}
+	for range 20 {
+		g := w.request(alice, "app", "orders")
+		won := race(
+			func() error { _, err := w.Approve(ctx, bob, g.ID, ""); return err },
+			func() error { _, err := w.Deny(ctx, dave, g.ID, ""); return err },
+		)
+		if won != 1 {
+			t.Fatalf("%d of approve and deny won", won)
+		}
+		// Revoke beside a connection being opened: whatever came first, nobody is in afterwards.
+		var l *Lease
+		race(
+			func() (err error) { l, err = w.Lease(ctx, alice, "orders", "app"); return err },
+			func() error { _, err := w.Revoke(ctx, carol, g.ID, ""); return err },
+		)
+		if l != nil {
+			if l.Live() == nil {
+				t.Fatal("a lease outlived the revocation")
+			}
+			<-l.Ended()
+		}
+		if !w.row(g.ID).State.Over() {
+			t.Fatalf("%+v", w.row(g.ID))
+		}
+		// Of equal requests one is filed.
+		ask := func() error {
+			_, err := w.Request(ctx, alice, Ask{Target: "orders", Account: "ro", Reason: "because"})
+			return err
+		}
+		if won := race(ask, ask, ask); won != 1 {
+			t.Fatalf("%d equal requests were filed", won)
+		}
+		open, err := w.List(ctx, alice, false)
+		if err != nil || len(open) != 1 {
+			t.Fatalf("%v %v", open, err)
+		}
+		if _, err := w.Release(ctx, alice, open[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,362 @@
+package grant
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+func TestLiveAllocatesNothing(t *testing.T) {
+	s, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	grants, err := Open(t.Context(), example(), s, nil) // the real clocks
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer grants.Close()
+	if _, err := grants.Request(t.Context(), alice, Ask{Target: "orders", Account: "ro", Reason: "because"}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := grants.Lease(t.Context(), alice, "orders", "ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := l.Live(); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a call", n)
+	}
+}
+
+// Live sees a revocation the moment it is committed, although nobody listens to Ended, and does so while a transaction
+// holds the store.
+func TestRevocationIsSeenAtOnce(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	seen := make(chan time.Time, 1)
+	go func() {
+		for l.Live() == nil {
+		}
+		seen <- time.Now()
+	}()
+	if _, err := w.Revoke(t.Context(), carol, g.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	returned := time.Now()
+	if l.Live() == nil {
+		t.Fatal("live after Revoke returned")
+	}
+	if late := (<-seen).Sub(returned); late > 100*time.Millisecond { // microseconds, on a machine with nothing else to do
+		t.Errorf("seen %s after", late)
+	}
+	err := w.db.Do(t.Context(), func(*store.Tx) error {
+		start := time.Now()
+		l.Live()
+		if took := time.Since(start); took > time.Second {
+			return fmt.Errorf("Live waited %s for the store", took)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func waitEnded(t *testing.T, l *Lease) {
+	t.Helper()
+	select {
+	case <-l.Ended():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the lease did not end")
+	}
+}
+
+func TestTimerCutsOnTime(t *testing.T) {
+	s, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	grants, err := Open(t.Context(), example(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer grants.Close()
+	if _, err := grants.Request(t.Context(), alice, Ask{Target: "orders", Account: "ro", Duration: 1500 * time.Millisecond, Reason: "because"}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := grants.Lease(t.Context(), alice, "orders", "ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitEnded(t, l)
+	if late := time.Since(l.Until()); late < 0 || late > 5*time.Second {
+		t.Errorf("cut %s after its end", late)
+	}
+}
+
+// A wall clock set forward moves no timer; the keeper looks at it all the same.
+func TestWallClockSetForwardCuts(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	w.clocks.set(24 * time.Hour)
+	waitEnded(t, l)
+	w.clocks.set(-24 * time.Hour)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
+	deadline := time.Now().Add(20 * time.Second)
+	for w.row(g.ID).State != Ended {
+		if time.Now().After(deadline) {
+			t.Fatal("not written down")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Live itself cuts, before any timer, and does not take it back.
+func TestLiveNeedsNoTimer(t *testing.T) {
+	w := newWorld(t)
+	w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	w.Service.Close()
+	w.clocks.set(24 * time.Hour)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
+	w.clocks.set(-24 * time.Hour)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
+	waitEnded(t, l)
+	if reason, _ := l.Why(); reason != EndExpired {
+		t.Errorf("why: %q", reason)
+	}
+}
+
+func TestClockSetBack(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	unused := w.approved(alice, "ro", "orders")
+	w.pass(10 * time.Minute)
+	w.clocks.set(-2 * time.Hour)
+	if err := l.Live(); err != nil {
+		t.Fatalf("a running lease has its own clock: %v", err)
+	}
+	_, err := w.Lease(ctx, alice, "orders", "app")
+	refused(t, err, refusal.NotPermitted, "clock is behind", "2026-11-24 10:10:00 UTC", "2026-11-24 12:10:00 UTC")
+	_, err = w.Lease(ctx, alice, "orders", "ro")
+	refused(t, err, refusal.NotPermitted, "clock is behind")
+	_, err = w.Request(ctx, job, Ask{Target: "orders", Account: "ro", Reason: "because"})
+	refused(t, err, refusal.NotPermitted, "clock is behind")
+	w.request(dave, "app", "orders") // to wait is no harm
+	w.pass(19 * time.Minute)
+	if err := l.Live(); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
+	w.state(g.ID, Ended, EndExpired)
+	if ended := w.row(g.ID); ended.EndedAt.Before(ended.From) {
+		t.Errorf("ended before it began: %+v", ended)
+	}
+	w.pass(40 * time.Minute)
+	w.state(unused.ID, Lapsed, "")
+	w.restart() // what was seen before is still known
+	_, err = w.Lease(ctx, alice, "orders", "ro")
+	refused(t, err, refusal.NotPermitted, "clock is behind")
+	w.clocks.set(2 * time.Hour)
+	w.approved(alice, "ro", "orders")
+	w.lease(alice, "ro", "orders")
+}
+
+func TestRestart(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	until := w.lease(alice, "app", "orders").Until()
+	w.pass(20 * time.Minute)
+	w.restart()
+	l := w.lease(alice, "app", "orders")
+	if !l.Until().Equal(until) {
+		t.Fatalf("until %s became %s", until, l.Until())
+	}
+	w.clocks.set(-time.Hour) // the clock that can't be set goes on
+	w.pass(10 * time.Minute)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
+	w.clocks.set(time.Hour)
+	w.state(g.ID, Ended, EndExpired)
+
+	g = w.approved(alice, "app", "orders")
+	w.lease(alice, "app", "orders")
+	w.stop()
+	w.clocks.set(-time.Minute)
+	w.start()
+	w.state(g.ID, Ended, EndClockWentBack)
+	w.clocks.set(time.Minute)
+	_, err := w.Lease(t.Context(), alice, "orders", "app")
+	refused(t, err, refusal.NoGrant, "ended because the gateway's clock went back")
+
+	g = w.approved(alice, "app", "orders")
+	w.lease(alice, "app", "orders")
+	w.stop()
+	w.clocks.pass(time.Hour)
+	w.start()
+	w.state(g.ID, Ended, EndExpired)
+}
+
+func TestGroupsLost(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t)
+	who := alice
+	who.SignedIn = w.clocks.now()
+	g := w.approved(who, "app", "orders")
+	l := w.lease(who, "app", "orders")
+	old := who
+	old.Groups, old.SignedIn = nil, who.SignedIn.Add(-time.Hour)
+	_, err := w.Lease(ctx, old, "orders", "app")
+	refused(t, err, refusal.NoGrant, "it is for members of engineers", "sallyport login")
+	if err := l.Live(); err != nil {
+		t.Fatalf("an old certificate ended a grant: %v", err)
+	}
+	anew := who
+	anew.Groups, anew.SignedIn = []string{"sales"}, who.SignedIn.Add(time.Hour)
+	_, err = w.Lease(ctx, anew, "orders", "app")
+	refused(t, err, refusal.NoGrant, "it is for members of engineers")
+	w.state(g.ID, Ended, EndPolicyRemoved)
+	if l.Live() == nil {
+		t.Error("live although the groups are gone")
+	}
+	// The same before the first use.
+	g = w.approved(who, "app", "orders")
+	_, err = w.Lease(ctx, old, "orders", "app")
+	refused(t, err, refusal.NoGrant, "it is for members of engineers")
+	w.state(g.ID, Approved, "")
+	_, err = w.Lease(ctx, anew, "orders", "app")
+	refused(t, err, refusal.NoGrant)
+	w.state(g.ID, Ended, EndPolicyRemoved)
+}
+
+func TestLeaseRefusals(t *testing.T) {
+	ctx := t.Context()
+	w := newWorld(t)
+	_, err := w.Lease(ctx, alice, "nowhere", "app")
+	refused(t, err, refusal.UnknownTarget, "sallyport targets")
+	_, err = w.Lease(ctx, alice, "orders", "nobody")
+	refused(t, err, refusal.UnknownAccount, "sallyport targets")
+	_, err = w.Lease(ctx, alice, "orders", "ro")
+	refused(t, err, refusal.NoGrant, "no live grant for ro@orders", "you have not asked for one", `sallyport request ro@orders --duration 30m --reason "…"`)
+	_, err = w.Lease(ctx, alice, "web-1", "deploy")
+	refused(t, err, refusal.NoGrant, `sallyport request deploy@web-1 --duration 20m --reason "…"`)
+	_, err = w.Lease(ctx, carol, "orders", "app")
+	refused(t, err, refusal.NoGrant, "no policy lets you ask for one", "members of engineers may ask for app@orders")
+	_, err = w.Lease(ctx, alice, "orders", "owner")
+	refused(t, err, refusal.NoGrant, "nobody may have owner@orders")
+	if n := len(w.events("session.refused")); n != 6 {
+		t.Errorf("%d audited, want 6", n)
+	}
+}
+
+func TestReturnLeavesTheGrant(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l, other := w.lease(alice, "app", "orders"), w.lease(alice, "app", "orders")
+	l.Return()
+	l.Return()
+	if l.Live() == nil {
+		t.Error("live after it was returned")
+	}
+	if err := other.Live(); err != nil {
+		t.Error(err)
+	}
+	w.state(g.ID, Active, "")
+}
+
+// When the store is lost, nobody can say what was revoked, so nobody stays.
+func TestLostStoreCuts(t *testing.T) {
+	w := newWorld(t)
+	w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	w.db.Close()
+	for range 7 {
+		if err := l.Live(); err != nil {
+			t.Fatalf("cut after too short a time: %v", err)
+		}
+		w.clocks.pass(5 * time.Second)
+		w.tick(t.Context())
+	}
+	waitEnded(t, l)
+	if reason, sentence := l.Why(); reason != EndStoreLost || !strings.Contains(sentence, "lost its store") {
+		t.Errorf("%q %q", reason, sentence)
+	}
+	if _, err := w.Lease(t.Context(), dave, "orders", "app"); err == nil {
+		t.Error("let in without a store")
+	}
+}
+
+func TestManyExpiredGrantsDoNotDelayTheStart(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "ro", "orders")
+	w.lease(alice, "ro", "orders")
+	const n = 10_000
+	start := time.Now()
+	err := w.db.Do(t.Context(), func(tx *store.Tx) error {
+		row := w.row(g.ID)
+		for i := range n {
+			row.ID = fmt.Sprintf("g-%06d", i)
+			row.Identity.Subject = fmt.Sprint("sub-", i)
+			if err := insert(t.Context(), tx, row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := time.Since(start) // the measure of this machine: about 0.3 s with nothing else to do
+	w.stop()
+	w.clocks.pass(24 * time.Hour)
+	start = time.Now()
+	w.start()
+	if took := time.Since(start); took > 5*written+5*time.Second {
+		t.Errorf("the start took %s, where writing the grants took %s", took, written)
+	}
+	var open int
+	if err := w.db.Read().QueryRow(`SELECT count(*) FROM grants WHERE ` + isOpen).Scan(&open); err != nil || open != 0 {
+		t.Errorf("%d are still open, %v", open, err)
+	}
+	if e := len(w.events("grant.ended")); e != n+1 {
+		t.Errorf("%d endings audited", e)
+	}
+}
+
+// The table itself refuses what would lengthen a grant, make a second one, or count a vote twice.
+func TestTableRefuses(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	w.lease(alice, "app", "orders")
+	for _, statement := range []string{
+		`UPDATE grants SET until = until + 1`,
+		`UPDATE grants SET state = 'forever'`,
+		`UPDATE grants SET until = 0`,
+		`INSERT INTO grants SELECT 'g-1', version, state, issuer, subject, identity, target, account, reason, policy, duration, needed, may_approve,
+			requested, decide_by, activate_by, started, until, ended_at, end_reason, ended_by, end_comment FROM grants`,
+		`INSERT INTO grant_votes SELECT * FROM grant_votes`,
+	} {
+		err := w.db.Do(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(statement)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "constraint failed") {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+	w.state(g.ID, Active, "")
+}
