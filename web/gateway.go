@@ -56,14 +56,14 @@ func (s *server) gateway() (api.Gateway, error) {
 	}
 	g.Postgres = api.Endpoint{Host: host, Port: s.port("postgres", config.Listen.Postgres)}
 	g.SSH = api.Endpoint{Host: host, Port: s.port("ssh", config.Listen.SSH)}
-	if config.SSH.Host != "" {
-		g.SSH.Host, g.SSH.Port = config.SSH.Host, 22
-		if name, port, err := net.SplitHostPort(config.SSH.Host); err == nil {
-			g.SSH.Host = name
-			if g.SSH.Port, err = strconv.Atoi(port); err != nil {
-				return g, fmt.Errorf("ssh.host %q: %w", config.SSH.Host, err)
-			}
+	if name, port, err := net.SplitHostPort(config.SSH.Host); err == nil {
+		g.SSH.Host = name
+		if number, err := strconv.Atoi(port); err == nil && number != 0 { // 0: the listener's, whatever it is
+			g.SSH.Port = number
 		}
+	}
+	if config.Listen.SSH == "" {
+		g.SSH.Port = 0
 	}
 	return g, nil
 }
