@@ -12,13 +12,29 @@ import (
 // Refused tells the audit log that a protocol's own rule refused an identity before there was a session: a tunnel to
 // somewhere else, a target of another protocol. What grant and Begin refuse they audit themselves.
 func (m *Manager) Refused(who authn.Identity, client net.Addr, target, account string, r *refusal.Refusal) {
-	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
-	defer cancel()
-	err := m.store.Audit(ctx, store.AuditEvent{
+	m.audit(store.AuditEvent{
 		Kind: "session.refused", Actor: who.Key(), ActorName: who.Label(), Client: client.String(),
 		Target: target, Account: account, Outcome: string(r.Code), Reason: r.Error(),
 	})
-	if err != nil {
-		m.log.Error("a refusal could not be audited", "error", err)
+}
+
+// refused tells the audit log that an identity with a lease was not let through.
+func (m *Manager) refused(o Opening, err error) {
+	outcome := "failed"
+	if r := refusal.Of(err); r != nil {
+		outcome = string(r.Code)
+	}
+	m.audit(store.AuditEvent{
+		Kind: "session.refused", Actor: o.Identity.Key(), ActorName: o.Identity.Label(), Client: o.Client.String(),
+		Target: o.Target.Name, Account: o.Account.Name, Grant: o.Lease.Grant.ID, Outcome: outcome, Reason: err.Error(),
+	})
+}
+
+// audit writes an event that no change waits for.
+func (m *Manager) audit(event store.AuditEvent) {
+	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+	defer cancel()
+	if err := m.store.Audit(ctx, event); err != nil {
+		m.log.Error("an event could not be audited", "kind", event.Kind, "error", err)
 	}
 }

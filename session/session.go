@@ -19,7 +19,6 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
-	"sallyport/internal/store"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 )
@@ -94,7 +93,7 @@ func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
 	s, err := m.begin(ctx, o)
 	if err != nil {
 		o.Lease.Return()
-		m.auditRefusal(o, err)
+		m.refused(o, err)
 		return nil, err
 	}
 	go s.watch()
@@ -309,21 +308,4 @@ type Info struct {
 	EndReason string         `json:"end_reason,omitempty"`
 	EndDetail string         `json:"end_detail,omitempty"`
 	Live      bool           `json:"live"`
-}
-
-// auditRefusal tells the audit log that an identity with a lease was not let through.
-func (m *Manager) auditRefusal(o Opening, err error) {
-	outcome := "failed"
-	if r := refusal.Of(err); r != nil {
-		outcome = string(r.Code)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
-	defer cancel()
-	auditErr := m.store.Audit(ctx, store.AuditEvent{
-		Kind: "session.refused", Actor: o.Identity.Key(), ActorName: o.Identity.Label(), Client: o.Client.String(),
-		Target: o.Target.Name, Account: o.Account.Name, Grant: o.Lease.Grant.ID, Outcome: outcome, Reason: err.Error(),
-	})
-	if auditErr != nil {
-		m.log.Error("a refusal could not be audited", "error", auditErr)
-	}
 }
