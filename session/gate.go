@@ -62,6 +62,9 @@ func (s *Session) Dial(ctx context.Context, handshake func(net.Conn) error) erro
 		}
 		return err
 	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("lift the handshake's deadline: %w", err)
+	}
 	return s.live()
 }
 
@@ -166,7 +169,7 @@ const (
 )
 
 // Act is one act: why, and the protocol's way to do it on a fresh connection to the target. Do's outcome goes to the
-// record; it must close nothing but what it opened itself.
+// record. It may close the connection.
 type Act struct {
 	Kind   ActKind
 	Reason string
@@ -227,7 +230,7 @@ func handshakeOn(ctx context.Context, conn net.Conn, target configs.Target, f fu
 			WithHint("an administrator can look with: sallyport targets check %s", target.Name).
 			Because(err)
 	}
-	return conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // reasonOf is an error's text, shortened to what a user needs: a network error without the operation and addresses.
