@@ -1,26 +1,35 @@
 // Package authn is who is it: it turns what a connection presents (client certificate, user certificate, access token)
 // into an Identity, or refuses.
 //
-// CONTRACT (to be built here): see the doc comments.
+// It promises that an Identity it returns was proven at the company's provider, in a sign-in that has neither run out nor
+// been ended since, by a credential that this gateway issued for exactly that key and has not revoked. Certificates and
+// tokens carry no name that anything is decided by: they carry an id, and everything else is looked up at the moment of
+// use. So taking something away works at once, everywhere, and no clock or cache stands in between.
+//
+// The gateway is an OpenID provider of its own (Handler) for the command line, for devices and for stock clients, and a
+// client of the company's provider. Its keys are kept apart by who trusts them: see keyring.
 package authn
 
 import (
 	"context"
-	"crypto"
+	"crypto/ed25519"
 	"crypto/x509"
+	"embed"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/authn/keyring"
 	"sallyport/configs"
 	"sallyport/internal/store"
 )
-
-var errTODO = errors.New("authn: not built")
 
 // Kind is what sort of identity it is.
 type Kind string
@@ -63,98 +72,92 @@ func (i Identity) Label() string {
 }
 
 // Service proves identities and issues credentials. Safe for concurrent use.
-type Service struct{}
+type Service struct {
+	config *configs.Config
+	store  *store.Store
+	log    *slog.Logger
+	now    func() time.Time
+	keys   *keyring.Keyring
+
+	hostKey, hostCA, loginCA, targetCA ssh.Signer
+	clientCAs                          *x509.CertPool
+
+	hosts    hostCertificates
+	strange  counts
+	handler  http.Handler
+	stop     context.CancelFunc
+	stopped  sync.WaitGroup
+	closing  sync.Once
+	closeErr error
+}
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
 
 // Open loads or makes the keys in config.State/keys (mode 0600) and prepares sign-in at config.Provider, which need not
 // be up yet: it is asked when somebody signs in, and asked again after it failed.
 func Open(ctx context.Context, config *configs.Config, s *store.Store, log *slog.Logger) (*Service, error) {
-	return nil, errTODO
+	return open(ctx, config, s, log, time.Now)
 }
 
-// Handler serves the gateway's own issuer (discovery, authorization code + PKCE, device authorization, token, keys,
-// revocation) and the sign-in pages, below the gateway's URL: /.well-known/openid-configuration and /oauth/….
-func (s *Service) Handler() http.Handler { return nil }
-
-// Bearer is the identity that an access token of the gateway's issuer stands for.
-func (s *Service) Bearer(ctx context.Context, token string) (Identity, error) {
-	return Identity{}, errTODO
+// open is Open with a clock, so that tests can let a certificate run out.
+func open(ctx context.Context, config *configs.Config, st *store.Store, log *slog.Logger, now func() time.Time) (*Service, error) {
+	if config.Credentials.SignIn <= 0 || config.Credentials.Certificate <= 0 {
+		return nil, errors.New("credentials.sign_in and credentials.certificate must be longer than nothing, such as 12h")
+	}
+	migrations, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Migrate(ctx, "authn", migrations); err != nil {
+		return nil, err
+	}
+	keys, err := keyring.Open(filepath.Join(config.State, "keys"), log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool()}
+	s.clientCAs.AddCert(keys.ClientCACertificate)
+	for _, k := range []struct {
+		to  *ssh.Signer
+		key ed25519.PrivateKey
+	}{{&s.hostKey, keys.SSHHost}, {&s.hostCA, keys.HostCA}, {&s.loginCA, keys.LoginCA}, {&s.targetCA, keys.TargetCA}} {
+		if *k.to, err = ssh.NewSignerFromKey(k.key); err != nil {
+			return nil, fmt.Errorf("SSH key: %w", err)
+		}
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	s.every(background, time.Minute, s.flushCounts)
+	s.every(background, time.Minute, s.purge)
+	return s, nil
 }
 
-// Keys are the client's public keys to certify; either may be missing.
-type Keys struct {
-	TLS crypto.PublicKey // ECDSA P-256 or Ed25519
-	SSH ssh.PublicKey    // ed25519, ECDSA, or RSA of 3072 bits and more
+// every runs f again and again until Close; f's errors are logged and do not end it.
+func (s *Service) every(ctx context.Context, interval time.Duration, f func(context.Context) error) {
+	s.stopped.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("authn: background work failed, and is tried again", "err", err)
+			}
+		}
+	})
 }
 
-// Certificates are what Certify made.
-type Certificates struct {
-	ID      string    // of the credential, as in the audit log
-	TLS     []byte    // DER
-	SSH     string    // authorized_keys form
-	Expires time.Time // of both
+// Close stops background work and writes the last counts. Only the first call does anything; what it returned is returned
+// again.
+func (s *Service) Close(ctx context.Context) error {
+	s.closing.Do(func() {
+		s.stop()
+		s.stopped.Wait()
+		s.closeErr = s.flushCounts(ctx)
+	})
+	return s.closeErr
 }
-
-// Certify issues a TLS client certificate and an SSH user certificate, which end with the identity's sign-in or after
-// credentials.certificate, whichever is first. The certificates name only the credential's id; the identity stays in
-// the store. The audit event "credential.issued" is in the same transaction.
-func (s *Service) Certify(ctx context.Context, who Identity, keys Keys) (Certificates, error) {
-	return Certificates{}, errTODO
-}
-
-// Revoke ends all credentials of the identity ("sallyport logout").
-func (s *Service) Revoke(ctx context.Context, who Identity) error { return errTODO }
-
-// ClientCertificate is the identity that a TLS client certificate stands for. chain is what the client sent, leaf first,
-// unverified: it is verified here, in full (authority, time, usage, not itself an authority, not revoked).
-func (s *Service) ClientCertificate(ctx context.Context, chain []*x509.Certificate) (Identity, error) {
-	return Identity{}, errTODO
-}
-
-// UserCertificate is the identity that an SSH user certificate stands for, verified in full (type, authority by whole
-// key, time, exactly our principal, no critical option we don't know, not revoked).
-func (s *Service) UserCertificate(ctx context.Context, certificate *ssh.Certificate) (Identity, error) {
-	return Identity{}, errTODO
-}
-
-// Standing returns nil while the identity is good: not disabled, not signed out. A refusal says it is not.
-func (s *Service) Standing(ctx context.Context, who Identity) error { return errTODO }
-
-// HostKey is the gateway's plain SSH host key.
-func (s *Service) HostKey() ssh.Signer { return nil }
-
-// HostCertificate is HostKey certified by the host authority for those names (as typed by the user, without a port).
-// Certificates are cached and renewed.
-func (s *Service) HostCertificate(names ...string) (ssh.Signer, error) { return nil, errTODO }
-
-// HostAuthority is the host CA's public key, for @cert-authority lines.
-func (s *Service) HostAuthority() ssh.PublicKey { return nil }
-
-// TargetLogin describes one login of the gateway on a target.
-type TargetLogin struct {
-	Principal string // on the target; no comma, blank or control character
-	KeyID     string // goes to the target's own log: who, session, grant
-	Source    string // source-address option (CIDR), or empty
-	Expires   time.Time
-	// PortForwarding and AgentForwarding go into the certificate; a pty is always permitted.
-	PortForwarding  bool
-	AgentForwarding bool
-}
-
-// TargetCertificate makes a fresh key with a certificate of the target authority; it lives two minutes at the most and
-// never leaves the process. The serial is also in the target's log.
-func (s *Service) TargetCertificate(ctx context.Context, login TargetLogin) (signer ssh.Signer, serial uint64, err error) {
-	return nil, 0, errTODO
-}
-
-// TargetAuthority is the target CA's public key, for targets' TrustedUserCAKeys.
-func (s *Service) TargetAuthority() ssh.PublicKey { return nil }
-
-// Secret resolves a reference (env:, file:, command:), without the trailing newline.
-func Secret(ctx context.Context, ref configs.SecretRef) (string, error) { return "", errTODO }
-
-// Unauthenticated counts something that a stranger did wrong ("postgres: no TLS", "ssh: garbage"); the counts become one
-// audit event "unauthenticated.refused" a minute, and at Close. kind must come from a fixed list in the caller.
-func (s *Service) Unauthenticated(kind string, from net.Addr) {}
-
-// Close stops background work and writes the last counts.
-func (s *Service) Close(ctx context.Context) error { return nil }

@@ -1,0 +1,335 @@
+package authn
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// idAlphabet is lower-case base 32 without padding: ids are typed, and are principals and URI parts.
+var idAlphabet = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// newID makes an id that nobody can guess (130 bits), though none is a secret.
+func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
+
+// identityID is the same for the same issuer and subject. It is the subject of the gateway's own tokens, which must not
+// hold a colon as the provider's subject may.
+func identityID(issuer, subject string) string {
+	sum := sha256.Sum256([]byte(issuer + "\x00" + subject))
+	return "u-" + idAlphabet.EncodeToString(sum[:16])
+}
+
+// stamp and unstamp are how times stand in the tables.
+func stamp(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func unstamp(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// system is the actor of what the gateway does by itself, or its operator by hand.
+var system = store.AuditEvent{Actor: "system"}
+
+// event begins an audit event of what somebody did from that address ("" where it is not known).
+func event(kind string, who Identity, from string) store.AuditEvent {
+	return store.AuditEvent{Kind: kind, Actor: who.Key(), ActorName: who.Label(), Client: from, Fields: map[string]string{}}
+}
+
+// SignIn records that the company's provider has just proven who, and returns them with their new sign-in's times. from
+// is the address of the browser, for the audit log. It is what every way of signing in ends with; a disabled identity is
+// refused, which is audited.
+func (s *Service) SignIn(ctx context.Context, who Identity, from string) (Identity, error) {
+	var signedIn Identity
+	err := s.commitRefusals(ctx, func(tx *store.Tx) (err error) {
+		signedIn, _, err = s.signIn(tx, who, from)
+		return err
+	})
+	return signedIn, err
+}
+
+// commitRefusals is store.Do, but commits also where f returns a refusal, of which it has written the event.
+func (s *Service) commitRefusals(ctx context.Context, f func(*store.Tx) error) error {
+	var refused error
+	err := s.store.Do(ctx, func(tx *store.Tx) error {
+		err := f(tx)
+		if refusal.Of(err) != nil {
+			refused, err = err, nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+// signIn is SignIn in the caller's transaction; it also returns the sign-in's id. Where it returns a refusal it has
+// written that event, so the transaction is to be committed.
+func (s *Service) signIn(tx *store.Tx, who Identity, from string) (Identity, string, error) {
+	if who.Issuer == "" || who.Subject == "" {
+		return Identity{}, "", refusal.New(refusal.NotAuthenticated, "the provider did not say who signed in")
+	}
+	if who.Groups == nil {
+		who.Groups = []string{}
+	}
+	groups, err := json.Marshal(who.Groups)
+	if err != nil {
+		return Identity{}, "", fmt.Errorf("groups of %s: %w", who.Key(), err)
+	}
+	id := identityID(who.Issuer, who.Subject)
+	var disabled, signedOut int64
+	err = tx.QueryRow(`INSERT INTO identities (id, issuer, subject, kind, name, email, groups) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, email = excluded.email, groups = excluded.groups
+		RETURNING disabled, signed_out`, id, who.Issuer, who.Subject, who.Kind, who.Name, who.Email, groups).Scan(&disabled, &signedOut)
+	if err != nil {
+		return Identity{}, "", fmt.Errorf("record who signed in: %w", err)
+	}
+	if disabled != 0 {
+		e := event("login.refused", who, from)
+		e.Outcome = string(refusal.IdentityDisabled)
+		if err := tx.Audit(e); err != nil {
+			return Identity{}, "", err
+		}
+		return Identity{}, "", refuseDisabled(who)
+	}
+	at := max(stamp(s.now()), signedOut+1) // a clock set back must not make it older than the last sign-out
+	who.SignedIn = unstamp(at)
+	who.Expires = who.SignedIn.Add(s.config.Credentials.SignIn.D())
+	signIn := newID("s-")
+	if _, err := tx.Exec(`INSERT INTO sign_ins (id, identity, at, expires) VALUES (?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires)); err != nil {
+		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
+	}
+	e := event("login.succeeded", who, from)
+	e.Fields["sign_in"] = signIn
+	e.Fields["expires"] = who.Expires.Format(time.RFC3339)
+	return who, signIn, tx.Audit(e)
+}
+
+// query is what both the pool of readers and a transaction do.
+type query interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// standing is an identity's row and the sign-in through which it was reached.
+type standing struct {
+	Identity
+	id     string
+	signIn string
+	ended  bool // the sign-in was
+	closed bool // the identity is disabled
+}
+
+// standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.ended <> 0 OR s.at <= i.signed_out`
+
+// scan reads the columns of standingColumns, and then more.
+func (st *standing) scan(row *sql.Row, more ...any) error {
+	var groups []byte
+	var at, expires int64
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ended}, more...)...); err != nil {
+		return err
+	}
+	st.SignedIn, st.Expires = unstamp(at), unstamp(expires)
+	if err := json.Unmarshal(groups, &st.Groups); err != nil {
+		return fmt.Errorf("groups of %s: %w", st.Key(), err)
+	}
+	return nil
+}
+
+// good refuses where the sign-in no longer proves anything.
+func (st *standing) good(now time.Time) error {
+	switch {
+	case st.closed:
+		return refuseDisabled(st.Identity)
+	case st.ended:
+		return refuseSignedOut()
+	case !now.Before(st.Expires):
+		return refuseExpired("the sign-in of %s ran out at %s", st.Label(), st.Expires.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// latest is the identity's sign-in that lasts longest of those that are good now.
+func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, error) {
+	var st standing
+	err := st.scan(q.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity
+		WHERE i.id = ? AND s.ended = 0 AND s.at > i.signed_out ORDER BY s.expires DESC LIMIT 1`, identityID(who.Issuer, who.Subject)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return standing{}, refuseSignedOut()
+	}
+	if err != nil {
+		return standing{}, fmt.Errorf("look up the sign-in of %s: %w", who.Key(), err)
+	}
+	return st, st.good(s.now())
+}
+
+// Standing returns nil while the identity is good: not disabled, not signed out since it was proven. A refusal says it is
+// not. Any other error means that it is not known.
+func (s *Service) Standing(ctx context.Context, who Identity) error {
+	var disabled, signedOut int64
+	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out FROM identities WHERE id = ?`,
+		identityID(who.Issuer, who.Subject)).Scan(&disabled, &signedOut)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return refusal.New(refusal.NotAuthenticated, "%s never signed in here", who.Label()).WithHint("sign in: sallyport login")
+	case err != nil:
+		return fmt.Errorf("look up the standing of %s: %w", who.Key(), err)
+	case disabled != 0:
+		return refuseDisabled(who)
+	case stamp(who.SignedIn) <= signedOut:
+		return refuseSignedOut()
+	}
+	return nil
+}
+
+// Revoke ends all sign-ins and credentials of the identity ("sallyport logout"). Each credential that was still good gets
+// an audit event of its own, and the logout one, all in the same transaction.
+func (s *Service) Revoke(ctx context.Context, who Identity) error {
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		if err := s.end(tx, who, event("", who, ""), "logout"); err != nil {
+			return err
+		}
+		return tx.Audit(event("logout", who, ""))
+	})
+}
+
+// end ends everything that the identity was given. by holds the actor.
+func (s *Service) end(tx *store.Tx, who Identity, by store.AuditEvent, reason string) error {
+	id, now := identityID(who.Issuer, who.Subject), stamp(s.now())
+	var newest int64 // a clock set back since must not leave it good
+	if err := tx.QueryRow(`SELECT coalesce(max(at), 0) FROM sign_ins WHERE identity = ?`, id).Scan(&newest); err != nil {
+		return fmt.Errorf("sign %s out: %w", who.Key(), err)
+	}
+	if _, err := tx.Exec(`UPDATE identities SET signed_out = ? WHERE id = ? AND signed_out < ?`, max(now, newest), id, max(now, newest)); err != nil {
+		return fmt.Errorf("sign %s out: %w", who.Key(), err)
+	}
+	rows, err := tx.Query(`UPDATE credentials SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
+	if err != nil {
+		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
+	}
+	credentials, err := column[string](rows)
+	if err != nil {
+		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
+	}
+	for _, credential := range credentials {
+		if err := tx.Audit(store.AuditEvent{
+			Kind: "credential.revoked", Actor: by.Actor, ActorName: by.ActorName, Reason: reason,
+			Fields: map[string]string{"credential": credential, "identity": who.Key()},
+		}); err != nil {
+			return err
+		}
+	}
+	for _, statement := range []string{
+		`UPDATE tokens SET revoked = ? WHERE revoked = 0 AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`,
+		`UPDATE sign_ins SET ended = ? WHERE ended = 0 AND identity = ?`,
+	} {
+		if _, err := tx.Exec(statement, now, id); err != nil {
+			return fmt.Errorf("end the sign-ins of %s: %w", who.Key(), err)
+		}
+	}
+	return nil
+}
+
+// column reads rows of one column and closes them.
+func column[T any](rows *sql.Rows) (all []T, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}
+
+// Disable closes an identity (Identity.Key) on the gateway, whatever its provider says: its sign-ins and credentials end,
+// and it can't sign in until Enable. It refuses with NotFound where the identity never signed in.
+func (s *Service) Disable(ctx context.Context, key string) error {
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		who, err := s.setDisabled(tx, key, stamp(s.now()))
+		if err != nil {
+			return err
+		}
+		return s.end(tx, who, system, "identity disabled")
+	})
+}
+
+// Enable lets an identity that was disabled sign in again.
+func (s *Service) Enable(ctx context.Context, key string) error {
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		_, err := s.setDisabled(tx, key, 0)
+		return err
+	})
+}
+
+func (s *Service) setDisabled(tx *store.Tx, key string, since int64) (Identity, error) {
+	issuer, subject, _ := strings.Cut(key, " ")
+	who := Identity{Issuer: issuer, Subject: subject}
+	err := tx.QueryRow(`UPDATE identities SET disabled = ? WHERE id = ? RETURNING name`, since, identityID(issuer, subject)).Scan(&who.Name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return who, refusal.New(refusal.NotFound, "no identity %q ever signed in here", key)
+	}
+	if err != nil {
+		return who, fmt.Errorf("identity %s: %w", key, err)
+	}
+	kind := "identity.enabled"
+	if since != 0 {
+		kind = "identity.disabled"
+	}
+	return who, tx.Audit(store.AuditEvent{Kind: kind, Actor: system.Actor, Fields: map[string]string{"identity": key, "name": who.Name}})
+}
+
+// purge forgets what is long over. Credentials stay a while, so that a late use is told apart from a forgery.
+func (s *Service) purge(ctx context.Context) error {
+	now := s.now()
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		for _, statement := range []string{
+			`DELETE FROM trips WHERE expires < ?`,
+			`DELETE FROM auth_requests WHERE expires < ?`,
+			`DELETE FROM devices WHERE expires < ?`,
+		} {
+			if _, err := tx.Exec(statement, stamp(now.Add(-time.Minute))); err != nil {
+				return fmt.Errorf("forget what is over: %w", err)
+			}
+		}
+		if _, err := tx.Exec(`DELETE FROM sign_ins WHERE expires < ?`, stamp(now.Add(-30*24*time.Hour))); err != nil { // and what hangs on them
+			return fmt.Errorf("forget what is over: %w", err)
+		}
+		return nil
+	})
+}
+
+// refuseNot refuses what proves nothing here. cause is for the gateway's own log.
+func refuseNot(what string, cause error) *refusal.Refusal {
+	return refusal.New(refusal.NotAuthenticated, "the %s is not accepted here", what).WithHint("sign in: sallyport login").Because(cause)
+}
+
+func refuseExpired(detail string, args ...any) *refusal.Refusal {
+	return refusal.New(refusal.CredentialExpired, "your sign-in has expired").WithDetail(detail, args...).WithHint("sign in again: sallyport login")
+}
+
+func refuseSignedOut() *refusal.Refusal {
+	return refusal.New(refusal.NotAuthenticated, "you are signed out").WithHint("sign in: sallyport login")
+}
+
+func refuseDisabled(who Identity) *refusal.Refusal {
+	return refusal.New(refusal.IdentityDisabled, "%s is disabled", who.Label()).WithHint("ask an administrator of the gateway")
+}
