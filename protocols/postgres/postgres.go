@@ -174,13 +174,20 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	if err != nil {
 		return nil, err
 	}
+	// What the rules of this room refuse is audited here; what grant and session refuse, they audit themselves.
+	refused := func(err error, target, account string) error {
+		if r := refusal.Of(err); r != nil {
+			h.sessions.Refused(who, c.raw.RemoteAddr(), target, account, r)
+		}
+		return err
+	}
 	s, err := readStartup(packet)
 	if err != nil {
-		return nil, err
+		return nil, refused(err, own, s.user)
 	}
 	where := h.addressOf(own, c.tls.ServerName, s)
 	if err := h.checkKind(where); err != nil {
-		return nil, err
+		return nil, refused(err, where.target, s.user)
 	}
 	lease, err := h.grants.Lease(ctx, who, where.target, s.user)
 	if err != nil {
@@ -192,7 +199,7 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	}
 	if err != nil {
 		lease.Return()
-		return nil, err
+		return nil, refused(err, where.target, s.user)
 	}
 	opened, err := h.sessions.Begin(ctx, session.Opening{
 		Protocol: configs.KindPostgres, Identity: who, Target: target, Account: account, Lease: lease,

@@ -40,7 +40,7 @@ func (i *Interpreter) said(f frame) {
 	case 'F':
 		i.function(f, &r)
 	case 'S':
-		i.skipping = false
+		i.skipping, i.discardedStmts, i.discardedPortals = false, nil, nil
 		i.expect(&expect{kind: kindSync})
 	case 'd':
 		i.copied += f.size
@@ -68,6 +68,7 @@ func (i *Interpreter) expect(e *expect) {
 		if e.ref != 0 {
 			i.result(e, recorder.Item{Error: discarded})
 		}
+		i.discard(e)
 		return
 	}
 	if i.queue.full() {

@@ -49,6 +49,7 @@ func (i *Interpreter) answered(f frame) {
 	case 't':
 		i.parameterTypes(f.body)
 	case 'T':
+		i.skipMarks()
 		if e := i.queue.head(); e != nil && e.kind != kindQuery {
 			if i.want(func(e *expect) bool { return e.kind == kindDescribe }, "RowDescription") != nil {
 				i.pop()

@@ -37,7 +37,10 @@ type tables struct {
 	// The expected ones, by the number of the expectation that will confirm them; nil means that the name will be free.
 	nextStmts   map[string]next[*statement]
 	nextPortals map[string]next[*portal]
-	held        int // bytes of text and parameters, at least those still held
+	// What the server discards never comes to be, but what is said of it should name it all the same.
+	discardedStmts   map[string]*statement
+	discardedPortals map[string]*portal
+	held             int // bytes of text and parameters, at least those still held
 }
 
 type next[T any] struct {
@@ -60,6 +63,9 @@ const (
 )
 
 func (t *tables) stmt(name string) *statement {
+	if s, ok := t.discardedStmts[name]; ok {
+		return s
+	}
 	if n, ok := t.nextStmts[name]; ok {
 		return n.value
 	}
@@ -67,6 +73,9 @@ func (t *tables) stmt(name string) *statement {
 }
 
 func (t *tables) portal(name string) *portal {
+	if p, ok := t.discardedPortals[name]; ok {
+		return p
+	}
 	if n, ok := t.nextPortals[name]; ok {
 		return n.value
 	}
@@ -80,6 +89,23 @@ func (t *tables) settle(e *expect) {
 	}
 	if n, ok := t.nextPortals[e.name]; ok && n.by == e.number {
 		delete(t.nextPortals, e.name)
+	}
+}
+
+// discard remembers, up to the next Sync, what a discarded Parse or Bind would have made.
+func (t *tables) discard(e *expect) {
+	switch {
+	case len(t.discardedStmts)+len(t.discardedPortals) >= searchDepth:
+	case e.kind == kindParse:
+		if t.discardedStmts == nil {
+			t.discardedStmts = map[string]*statement{}
+		}
+		t.discardedStmts[e.name] = e.stmt
+	case e.kind == kindBind:
+		if t.discardedPortals == nil {
+			t.discardedPortals = map[string]*portal{}
+		}
+		t.discardedPortals[e.name] = e.portal
 	}
 }
 

@@ -148,7 +148,8 @@ func decodeTime(b []byte, oid uint32) (string, bool) {
 		if days == math.MaxInt32 || days == math.MinInt32 {
 			return infinite(days > 0), true
 		}
-		return postgresEpoch.AddDate(0, 0, int(days)).Format("2006-01-02"), true
+		when := postgresEpoch.AddDate(0, 0, int(days))
+		return when.Format("2006-01-02"), when.Year() > 0 // years BC are left as bytes
 	}
 	if len(b) != 8 {
 		return "", false
@@ -166,9 +167,9 @@ func decodeTime(b []byte, oid uint32) (string, bool) {
 	// In two steps, as a Duration holds only 292 years.
 	when := time.Unix(postgresEpoch.Unix()+micros/1e6, micros%1e6*1e3).UTC()
 	if oid == oidTimestamptz {
-		return when.Format("2006-01-02 15:04:05.999999+00"), true
+		return when.Format("2006-01-02 15:04:05.999999+00"), when.Year() > 0
 	}
-	return when.Format("2006-01-02 15:04:05.999999"), true
+	return when.Format("2006-01-02 15:04:05.999999"), when.Year() > 0
 }
 
 func infinite(positive bool) string {
@@ -187,6 +188,9 @@ func decodeNumeric(b []byte) (string, bool) {
 	weight := int(int16(binary.BigEndian.Uint16(b[2:])))
 	sign := binary.BigEndian.Uint16(b[4:])
 	scale := int(binary.BigEndian.Uint16(b[6:]))
+	if len(b) != 8+2*count || scale > 1<<14 {
+		return "", false
+	}
 	switch sign {
 	case 0xC000:
 		return "NaN", true
@@ -194,9 +198,6 @@ func decodeNumeric(b []byte) (string, bool) {
 		return "infinity", true
 	case 0xF000:
 		return "-infinity", true
-	}
-	if len(b) != 8+2*count || scale > 1<<14 {
-		return "", false
 	}
 	digit := func(n int) string {
 		if n < 0 || n >= count {
