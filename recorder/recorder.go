@@ -1,20 +1,35 @@
 // Package recorder is the session log: what was done, by whom, when, kept before it happens.
 //
-// CONTRACT (to be built here): see the doc comments.
+// A session's recording is one append-only file in the form of sallyport/recorder/format. Record returns once its events
+// are safe at the recording's level: `written`, with the kernel, which survives the death of the gateway at any instant;
+// or `synced`, on stable storage, which survives a power cut too. A write or sync that fails ends the recording for good,
+// and with it the session: a failed sync is never tried again, because the kernel may answer the second one with success
+// though the data are gone. There is always room for a recording's ending.
+//
+// Open repairs what an earlier run left: it cuts what was being written when that run died, never a block that was whole,
+// and closes its recordings as "crashed". What was changed in the middle of a file is reported as damage and left as
+// it is.
+//
+// The audit log of the control plane is kept the same way, in files of its own, fed from the store's outbox.
 package recorder
 
 import (
 	"context"
 	"errors"
-	"iter"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"sallyport/configs"
+	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
 )
-
-var errTODO = errors.New("recorder: not built")
 
 // Options configure Open.
 type Options struct {
@@ -22,7 +37,7 @@ type Options struct {
 	Dir string
 	// Config has the default level, the reserve of free space and whether a volatile file system will do.
 	Config configs.Recording
-	// Store has the outbox of audit events, which Open's mover appends to the audit log.
+	// Store has the outbox of audit events, which Open's mover appends to the audit log. Without one there is no audit log.
 	Store *store.Store
 	// Interpreters has a constructor for each protocol by Header.Protocol.
 	Interpreters map[string]func(format.Header) Interpreter
@@ -32,80 +47,259 @@ type Options struct {
 }
 
 // Recorder is the session log of one gateway. All methods are safe for concurrent use.
-type Recorder struct{ Options }
+type Recorder struct {
+	Options
+	volatile bool
+	faults   *faults
+	ballast  *ballast
+	crashed  []format.Header
+	audit    *auditLog // nil without a store
+
+	mu     sync.Mutex
+	paths  map[string]string // of all recordings, by session, below Dir
+	live   map[string]*Recording
+	closed bool
+	dead   error // a write or sync that failed so that nothing more is trusted to this disk
+}
+
+// ErrClosed is what a recording says once the recorder was closed.
+var ErrClosed = errors.New("the recorder is closed")
 
 // Open recovers what an earlier run left (torn tails cut, open recordings closed as "crashed") and starts the mover of
-// audit events.
-func Open(ctx context.Context, o Options) (*Recorder, error) { return nil, errTODO }
+// audit events. One process at a time may have a directory open; the store's lock sees to that.
+func Open(ctx context.Context, o Options) (*Recorder, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Config.Durability == "" {
+		o.Config.Durability = configs.Synced
+	}
+	r := &Recorder{Options: o, paths: map[string]string{}, live: map[string]*Recording{}}
+	var err error
+	if r.faults, err = faultsFromEnvironment(o.Log); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{r.recordings(), r.audits()} {
+		if err := makeDirectory(dir); err != nil {
+			return nil, fmt.Errorf("make the session log's directory: %w", err)
+		}
+	}
+	if r.volatile, err = isVolatile(r.recordings()); err != nil {
+		return nil, fmt.Errorf("look at the session log's file system: %w", err)
+	}
+	if err := r.allows(o.Config.Durability); err != nil {
+		return nil, err
+	}
+	r.ballast = newBallast(filepath.Join(r.recordings(), "ballast"), int64(o.Config.Reserve))
+	if err := r.recover(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.Ready(); err != nil {
+		o.Log.Error("no session can start: recordings have no room", "error", err)
+	} else if err := r.measure(); err != nil {
+		return nil, fmt.Errorf("measure how long a sync takes: %w", err)
+	}
+	if o.Store != nil {
+		if r.audit, err = openAuditLog(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *Recorder) recordings() string { return filepath.Join(r.Dir, "recordings") }
+func (r *Recorder) audits() string     { return filepath.Join(r.Dir, "audit") }
+
+// allows refuses a level that the file system can't keep.
+func (r *Recorder) allows(level configs.Durability) error {
+	switch {
+	case level != configs.Written && level != configs.Synced:
+		return refusal.New(refusal.Invalid, "no such durability: %q", level).WithHint("written or synced")
+	case level == configs.Synced && r.volatile && !r.Config.AllowVolatile:
+		return refusal.New(refusal.RecorderFailed, "recordings cannot be kept at level synced").
+			WithDetail("%s is on a file system that is lost with the machine's power", r.recordings()).
+			WithHint("move `state` to a disk, or set recording.durability to written")
+	}
+	return nil
+}
+
+// measure logs how long a sync takes, which is what a command waits for at level synced.
+func (r *Recorder) measure() error {
+	f, err := os.CreateTemp(r.recordings(), "measure-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var took []time.Duration
+	block := make([]byte, 4096)
+	for range 8 {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := syncData(f); err != nil {
+			return err
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	r.Log.Info("recordings are kept", "durability", r.Config.Durability, "directory", r.recordings(),
+		"volatile", r.volatile, "sync_median", took[len(took)/2], "sync_slowest", took[len(took)-1])
+	return nil
+}
 
 // Crashed lists the headers of the sessions that Open found open and closed as crashed; the gateway ends what they may
 // have left running on their targets.
-func (r *Recorder) Crashed() []format.Header { return nil }
+func (r *Recorder) Crashed() []format.Header { return slices.Clone(r.crashed) }
 
 // Ready returns nil while new recordings can be begun and kept; else a *refusal.Refusal (RecorderFailed) that says why
 // not: disk full, failed sync.
-func (r *Recorder) Ready() error { return errTODO }
+func (r *Recorder) Ready() error {
+	r.mu.Lock()
+	dead, closed := r.dead, r.closed
+	r.mu.Unlock()
+	if closed {
+		return refusal.New(refusal.RecorderFailed, "the session log is closed").WithDetail("the gateway is shutting down").Because(ErrClosed)
+	}
+	if dead == nil && r.audit != nil {
+		dead = r.audit.failure()
+	}
+	if dead != nil {
+		return refusal.New(refusal.RecorderFailed, "the session log has failed").
+			WithDetail("writing to the gateway's disk failed, and nothing passes unrecorded").
+			WithHint("ask whoever runs the gateway to look at its disk and restart it").Because(dead)
+	}
+	free, err := freeSpace(r.recordings())
+	if err != nil {
+		return refusal.New(refusal.RecorderFailed, "the session log's disk cannot be read").
+			WithHint("ask whoever runs the gateway to look at its disk").Because(err)
+	}
+	if free < int64(r.Config.Reserve) {
+		return full(fmt.Errorf("%d bytes are free, recording.reserve is %d", free, r.Config.Reserve))
+	}
+	if err := r.ballast.fill(free - int64(r.Config.Reserve)); err != nil {
+		return full(err)
+	}
+	return nil
+}
 
-// Begin creates a recording and returns when its header is safe at the level. Header.Started and Gateway are set here.
+func full(why error) *refusal.Refusal {
+	return refusal.New(refusal.RecorderFailed, "the session log's disk is full").
+		WithDetail("no session starts unless its recording and its ending have room").
+		WithHint("ask whoever runs the gateway to make room on its disk; sessions can start as soon as there is").Because(why)
+}
+
+// Begin creates a recording and returns when its header is on stable storage, at either level. Header.Started,
+// Durability and Gateway are set here; an empty level means the configured one. Header.Session names the file and is
+// refused if it is not made of letters, digits, "-" and "_" (1 to 64 of them, the first a letter or digit), or used.
 func (r *Recorder) Begin(ctx context.Context, header format.Header, level configs.Durability) (*Recording, error) {
-	return nil, errTODO
+	if level == "" {
+		level = r.Config.Durability
+	}
+	if err := errors.Join(ctx.Err(), checkSession(header.Session)); err != nil {
+		return nil, fmt.Errorf("begin a recording: %w", err)
+	}
+	if err := r.allows(level); err != nil {
+		return nil, err
+	}
+	if err := r.Ready(); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	header.Started, header.Durability, header.Gateway = started.UTC(), string(level), r.Version
+	day := header.Started.Format("2006/01/02")
+	path := filepath.Join("recordings", filepath.FromSlash(day), header.Session+extension)
+	if !r.claim(header.Session, path) {
+		return nil, fmt.Errorf("begin a recording: there is one of session %s", header.Session)
+	}
+	rec, err := r.create(path, header, level, started)
+	if err != nil {
+		r.mu.Lock()
+		delete(r.paths, header.Session)
+		r.mu.Unlock()
+		if isFull(err) {
+			return nil, full(err)
+		}
+		r.distrust(err)
+		return nil, refusal.New(refusal.RecorderFailed, "the recording could not be begun").
+			WithHint("ask whoever runs the gateway to look at its disk").Because(err)
+	}
+	rec.faults = r.faults
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.live[header.Session] = rec
+	}
+	r.mu.Unlock()
+	if closed {
+		return nil, errors.Join(ErrClosed, rec.close())
+	}
+	return rec, nil
 }
 
-// Close seals nothing: it waits for what is queued to be written, moves the outbox a last time, and closes.
-func (r *Recorder) Close(ctx context.Context) error { return errTODO }
-
-// Recording is one session's, being written. Its methods are safe for concurrent use; the order of the calls that have
-// returned is the order of the events.
-type Recording struct{}
-
-// Record writes events and returns when they are safe at the recording's level. After an error the recording is dead.
-func (r *Recording) Record(ctx context.Context, events ...Event) error { return errTODO }
-
-// Note queues events to be written within 50 ms. It waits only for room in the queue; it never drops.
-func (r *Recording) Note(events ...Event) error { return errTODO }
-
-// Failed is closed when the recording can't be written any more; Err says why.
-func (r *Recording) Failed() <-chan struct{} { return nil }
-
-// Err is nil or what went wrong.
-func (r *Recording) Err() error { return errTODO }
-
-// End writes the ending and seals the file. There is always room for it.
-func (r *Recording) End(end format.End) error { return errTODO }
-
-// Header returns the recording's header as written.
-func (r *Recording) Header() format.Header { return format.Header{} }
-
-// Read opens the session's recording for reading, finished or live. The caller ranges over the events; an error ends them.
-func (r *Recorder) Read(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
-	return format.Header{}, nil, errTODO
+// claim reserves a session's id and reports whether it was free.
+func (r *Recorder) claim(session, path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, used := r.paths[session]; used {
+		return false
+	}
+	r.paths[session] = path
+	return true
 }
 
-// Items is Read through the protocol's Interpreter: start, what happened, end (with Reason "unfinished" where there is none yet).
-func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
-	return nil, errTODO
+// ended forgets a live recording.
+func (r *Recorder) ended(rec *Recording) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live[rec.header.Session] == rec {
+		delete(r.live, rec.header.Session)
+	}
 }
 
-// Sessions lists the ids of all recordings, oldest first.
-func (r *Recorder) Sessions(ctx context.Context) ([]format.Header, error) { return nil, errTODO }
-
-// Query narrows a Search.
-type Query struct {
-	Text   string // matched in statements, commands, paths, terminal lines; case-insensitive substring
-	Person string // part of name, e-mail or subject
-	Target string
-	Grant  string
-	// Since and Until as time.Time are added by the recorder's builder.
-	Limit int
+// distrust ends all recording after a failure that is not just want of room.
+func (r *Recorder) distrust(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead == nil {
+		r.dead = err
+		r.Log.Error("writing a recording failed; no new session starts until the gateway is restarted on a sound disk", "error", err)
+	}
 }
 
-// Match is one place where Query.Text was found.
-type Match struct {
-	Session string        `json:"session"`
-	Header  format.Header `json:"header"`
-	Item    Item          `json:"item"`
-	Line    string        `json:"line"`
+// Close ends no recording: it waits for what is queued to be written, moves the outbox a last time, closes the audit log
+// and the files. Recordings that were not ended are found by the next Open.
+func (r *Recorder) Close(ctx context.Context) error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	live := make([]*Recording, 0, len(r.live))
+	for _, rec := range r.live {
+		live = append(live, rec)
+	}
+	r.mu.Unlock()
+	var errs []error
+	for _, rec := range live {
+		errs = append(errs, rec.close())
+	}
+	if r.audit != nil {
+		errs = append(errs, r.audit.close(ctx))
+	}
+	return errors.Join(errs...)
 }
 
-// Search finds statements, commands and terminal lines.
-func (r *Recorder) Search(ctx context.Context, q Query) iter.Seq2[Match, error] { return nil }
+// checkSession refuses ids that would not do as a file's name.
+func checkSession(session string) error {
+	ok := len(session) >= 1 && len(session) <= 64 && !strings.ContainsAny(session[:1], "-_")
+	for _, c := range []byte(session) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	if !ok {
+		return fmt.Errorf("%.80q is no session's id", session)
+	}
+	return nil
+}

@@ -24,12 +24,14 @@ const (
 	TypeBulk Type = 6
 	// TypeConnected is written once the target's connection stands; Data is a Connected as JSON.
 	TypeConnected Type = 7
+	// TypeAudit is an event of the control plane in the audit log; Data is JSON with at least the event's "number".
+	TypeAudit Type = 8
 
 	FirstPostgres Type = 32
 	FirstSSH      Type = 64
 )
 
-// Event is one entry of a recording.
+// Event is one entry of a recording. Data is at most MaxEvent bytes.
 type Event struct {
 	Type Type
 	// At is the time since Header.Started by a clock that does not jump. The recorder sets it.

@@ -1,0 +1,383 @@
+package recorder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/configs"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+	"sallyport/recorder/format"
+)
+
+const (
+	protocolAudit = "audit"
+	// auditFileSize is how large an audit file grows before the next one is begun.
+	auditFileSize = 64 << 20
+	auditBatch    = 256
+	// auditRetry is how long the mover waits after a failure that may pass: a full disk, a busy database.
+	auditRetry = time.Second
+)
+
+// auditLog moves the events of the control plane from the store's outbox to the audit log, each exactly once: an event
+// leaves the outbox only after it is on stable storage in the log, and one whose number is in the log already, because a
+// gateway died in between, is not written again.
+type auditLog struct {
+	recorder *Recorder
+	stop     context.CancelFunc
+	stopped  chan struct{}
+
+	current *Recording // the mover's own; nil before the first event
+
+	mu    sync.Mutex
+	last  uint64        // the last number in the log
+	moved chan struct{} // closed and replaced when last grows
+	err   error         // why nothing is moved just now
+	dead  bool          // and never will be
+}
+
+func openAuditLog(ctx context.Context, r *Recorder) (*auditLog, error) {
+	a := &auditLog{recorder: r, stopped: make(chan struct{}), moved: make(chan struct{})}
+	files := r.auditFiles()
+	for _, path := range slices.Backward(files) { // the newest may be empty
+		for event, err := range r.auditFile(ctx, path) {
+			if err != nil {
+				return nil, err
+			}
+			a.last = max(a.last, event.Number)
+		}
+		if a.last > 0 {
+			break
+		}
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	a.stop = stop
+	go a.run(running)
+	return a, nil
+}
+
+// run is the mover.
+func (a *auditLog) run(ctx context.Context) {
+	defer close(a.stopped)
+	for {
+		committed := a.recorder.Store.Committed()
+		count, err := a.move(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if a.note(err) {
+			return
+		}
+		switch {
+		case err != nil:
+			timer := time.NewTimer(auditRetry)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+		case count == 0:
+			select {
+			case <-committed:
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// note keeps how the last move went and reports whether it was the last one of all: after a failed sync nobody knows
+// what the file holds, so nothing can be moved exactly once any more by this process.
+func (a *auditLog) note(err error) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.err == nil {
+		a.recorder.Log.Error("audit events cannot be moved to the audit log; they wait in the outbox, and no session starts", "error", err)
+	}
+	if err == nil && a.err != nil {
+		a.recorder.Log.Info("audit events are moved to the audit log again")
+	}
+	a.err = err
+	return a.dead
+}
+
+// failure is why audit events are not being moved, or nil.
+func (a *auditLog) failure() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// move moves one batch and returns how many there were.
+func (a *auditLog) move(ctx context.Context) (int, error) {
+	a.mu.Lock()
+	last := a.last
+	a.mu.Unlock()
+	waiting, err := a.recorder.Store.Outbox(ctx, 0, auditBatch)
+	if err != nil || len(waiting) == 0 {
+		return 0, err
+	}
+	var events []Event
+	for _, e := range waiting {
+		if e.Number > last { // else it was moved by a run that died before it could say so
+			events = append(events, format.JSON(format.TypeAudit, 0, e))
+		}
+	}
+	newest := max(last, waiting[len(waiting)-1].Number)
+	if len(events) > 0 {
+		if err := a.write(ctx, last+1, events); err != nil {
+			return 0, err
+		}
+		a.mu.Lock()
+		a.last = newest
+		close(a.moved)
+		a.moved = make(chan struct{})
+		a.mu.Unlock()
+	}
+	return len(waiting), a.recorder.Store.Moved(ctx, waiting[len(waiting)-1].Number)
+}
+
+// write makes events safe in the current audit file, or a new one. The first event's number names a new file.
+func (a *auditLog) write(ctx context.Context, first uint64, events []Event) error {
+	if a.current != nil && a.current.safe.Load() > auditFileSize {
+		if err := a.end("rotated"); err != nil {
+			return err
+		}
+	}
+	if a.current == nil {
+		if err := a.failure(); err != nil { // no file for each try on a full disk
+			if free, _ := freeSpace(a.recorder.audits()); free < int64(a.recorder.Config.Reserve) {
+				return err
+			}
+		}
+		now := time.Now()
+		header := format.Header{
+			Session:    fmt.Sprintf("audit-%012d-%s", first, now.UTC().Format("20060102T150405.000000000Z")),
+			Protocol:   protocolAudit,
+			Started:    now.UTC(),
+			Durability: string(configs.Synced),
+			Gateway:    a.recorder.Version,
+		}
+		current, err := a.recorder.create(filepath.Join("audit", header.Session+extension), header, configs.Synced, now)
+		if err != nil {
+			return fmt.Errorf("begin an audit file: %w", err)
+		}
+		a.current = current
+		a.recorder.mu.Lock()
+		a.recorder.paths[header.Session] = filepath.Join("audit", header.Session+extension)
+		a.recorder.live[header.Session] = current
+		a.recorder.mu.Unlock()
+	}
+	// Not ctx: what is half done must be finished, or it is not known whether it was.
+	err := a.current.Record(context.WithoutCancel(ctx), events...)
+	if err != nil {
+		err = fmt.Errorf("write the audit log: %w", err)
+		if ended := a.end("recorder_failed"); ended != nil || !isFull(err) {
+			a.mu.Lock()
+			a.dead = true
+			a.mu.Unlock()
+		}
+	}
+	return err
+}
+
+// end seals the current file.
+func (a *auditLog) end(reason string) error {
+	current := a.current
+	a.current = nil
+	if current == nil {
+		return nil
+	}
+	return current.End(format.End{Reason: reason})
+}
+
+// close moves what is left and seals the log.
+func (a *auditLog) close(ctx context.Context) error {
+	a.stop()
+	<-a.stopped
+	var errs []error
+	a.mu.Lock()
+	dead := a.dead
+	a.mu.Unlock()
+	for !dead {
+		count, err := a.move(ctx)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("move the last audit events: %w", err))
+		}
+		if count == 0 || err != nil {
+			break
+		}
+	}
+	return errors.Join(append(errs, a.end("closed"))...)
+}
+
+// auditFiles lists the audit files in order.
+func (r *Recorder) auditFiles() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var files []string
+	for _, path := range r.paths {
+		if strings.HasPrefix(path, "audit") {
+			files = append(files, path)
+		}
+	}
+	slices.Sort(files) // their names begin with the number of their first event
+	return files
+}
+
+// auditFile reads the events of one audit file.
+func (r *Recorder) auditFile(ctx context.Context, path string) iter.Seq2[store.AuditEvent, error] {
+	return func(yield func(store.AuditEvent, error) bool) {
+		fail := func(err error) { yield(store.AuditEvent{}, fmt.Errorf("read %s: %w", path, err)) }
+		r.mu.Lock()
+		live := r.live[strings.TrimSuffix(filepath.Base(path), extension)]
+		r.mu.Unlock()
+		file, err := os.Open(filepath.Join(r.Dir, path))
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer file.Close()
+		var source io.Reader = file
+		if live != nil {
+			source = io.NewSectionReader(file, 0, live.safe.Load())
+		}
+		reader, err := format.NewReader(source)
+		if errors.Is(err, format.ErrNotRecording) {
+			r.Log.Error("an audit file is damaged; verify says more", "file", path, "error", err)
+			return
+		} else if err != nil {
+			fail(err)
+			return
+		}
+		for event, err := range eventsOf(ctx, reader) {
+			if err != nil {
+				fail(err)
+				return
+			}
+			if event.Type != format.TypeAudit {
+				continue
+			}
+			var e store.AuditEvent
+			if err := json.Unmarshal(event.Data, &e); err != nil {
+				fail(err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// AuditFilter narrows Audit. Zero values do not.
+type AuditFilter struct {
+	Kind    string // a whole kind, or its beginning up to a dot: "grant" or "grant.approved"
+	Actor   string // part of the actor or the actor's name, in any case
+	Target  string
+	Grant   string
+	Session string
+	Outcome string
+	Since   time.Time // at or after
+	Until   time.Time // before
+	Last    int       // only so many, the newest
+}
+
+func (f AuditFilter) admits(e store.AuditEvent) bool {
+	return (f.Kind == "" || e.Kind == f.Kind || strings.HasPrefix(e.Kind, f.Kind+".")) &&
+		(f.Actor == "" || contains(e.Actor, f.Actor) || contains(e.ActorName, f.Actor)) &&
+		(f.Target == "" || e.Target == f.Target) &&
+		(f.Grant == "" || e.Grant == f.Grant) &&
+		(f.Session == "" || e.Session == f.Session) &&
+		(f.Outcome == "" || e.Outcome == f.Outcome) &&
+		(f.Since.IsZero() || !e.Time.Before(f.Since)) &&
+		(f.Until.IsZero() || e.Time.Before(f.Until))
+}
+
+// Audit gives the events of the audit log, oldest first, those included that were committed to the store before the call.
+func (r *Recorder) Audit(ctx context.Context, filter AuditFilter) iter.Seq2[store.AuditEvent, error] {
+	return func(yield func(store.AuditEvent, error) bool) {
+		if r.audit == nil {
+			yield(store.AuditEvent{}, refusal.New(refusal.NotFound, "this gateway keeps no audit log"))
+			return
+		}
+		if err := r.audit.catchUp(ctx); err != nil {
+			yield(store.AuditEvent{}, err)
+			return
+		}
+		var last []store.AuditEvent
+		for _, path := range r.auditFiles() {
+			for event, err := range r.auditFile(ctx, path) {
+				switch {
+				case err != nil:
+					yield(store.AuditEvent{}, err)
+					return
+				case !filter.admits(event):
+				case filter.Last > 0:
+					if len(last) == filter.Last {
+						last = slices.Delete(last, 0, 1)
+					}
+					last = append(last, event)
+				case !yield(event, nil):
+					return
+				}
+			}
+		}
+		for _, event := range last {
+			if !yield(event, nil) {
+				return
+			}
+		}
+	}
+}
+
+// catchUp waits until what the outbox holds now stands in the log.
+func (a *auditLog) catchUp(ctx context.Context) error {
+	a.mu.Lock()
+	from := a.last
+	a.mu.Unlock()
+	for {
+		waiting, err := a.recorder.Store.Outbox(ctx, from, auditBatch)
+		if err != nil {
+			return err
+		}
+		if len(waiting) == 0 {
+			return nil
+		}
+		want := waiting[len(waiting)-1].Number
+		for {
+			a.mu.Lock()
+			last, moved, failed := a.last, a.moved, a.err
+			a.mu.Unlock()
+			if last >= want {
+				break
+			}
+			if failed != nil {
+				return fmt.Errorf("the audit log is behind: %w", failed)
+			}
+			select {
+			case <-moved:
+			case <-a.stopped:
+				return ErrClosed
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if len(waiting) < auditBatch {
+			return nil
+		}
+		from = want
+	}
+}

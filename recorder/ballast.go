@@ -1,0 +1,75 @@
+package recorder
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+)
+
+const (
+	ballastPiece = 64 << 10
+	ballastMost  = 16 << 20
+)
+
+// ballast is a file that does nothing but take up room, so that there is room for endings once the disk is full.
+type ballast struct {
+	path string
+	want int64
+
+	mu   sync.Mutex
+	size int64
+}
+
+// newBallast keeps a quarter of the reserve, within bounds that make sense.
+func newBallast(path string, reserve int64) *ballast {
+	b := &ballast{path: path, want: min(max(reserve/4, 4*ballastPiece), ballastMost) / ballastPiece * ballastPiece}
+	if info, err := os.Stat(path); err == nil {
+		b.size = info.Size() / ballastPiece * ballastPiece
+	}
+	return b
+}
+
+// fill brings the ballast to its size again if that takes no more than free bytes.
+func (b *ballast) fill(free int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.size >= b.want {
+		return nil
+	}
+	if b.want-b.size > free {
+		return fmt.Errorf("there is no room for the %d bytes that are kept for endings", b.want)
+	}
+	f, err := os.OpenFile(b.path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	piece := make([]byte, ballastPiece) // of noise, which no file system stores smaller
+	rand.NewChaCha8([32]byte{}).Read(piece)
+	for b.size < b.want && err == nil {
+		if _, err = f.WriteAt(piece, b.size); err == nil {
+			b.size += ballastPiece
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("keep room for endings: %w", err)
+	}
+	return nil
+}
+
+// release gives a piece of the ballast back to the disk and reports whether there was one.
+func (b *ballast) release() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.size == 0 {
+		return false
+	}
+	b.size -= ballastPiece
+	return os.Truncate(b.path, b.size) == nil
+}

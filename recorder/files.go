@@ -1,0 +1,71 @@
+package recorder
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+const (
+	extension = ".srec"
+	// unborn ends the name of a file whose header is not whole yet; nothing was ever acknowledged in one.
+	unborn = ".new"
+)
+
+// createFile makes a file with these first bytes that is on stable storage under its name when it returns. The path is
+// below dir; missing directories are made. A file that exists is never touched.
+func createFile(dir, path string, first []byte) (*os.File, error) {
+	full := filepath.Join(dir, path)
+	if err := makeDirectory(filepath.Dir(full)); err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(full); !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(fmt.Errorf("%s exists", path), err)
+	}
+	f, err := os.OpenFile(full+unborn, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(first); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(full+unborn, full)
+	}
+	if err == nil {
+		err = syncDirectory(filepath.Dir(full))
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(full + unborn)
+		os.Remove(full)
+		return nil, err
+	}
+	return f, nil
+}
+
+// makeDirectory makes a directory and those above it that are missing, each on stable storage in the one above.
+func makeDirectory(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	above := filepath.Dir(dir)
+	if err := makeDirectory(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) { // by another session, at the same time
+			return nil
+		}
+		return err
+	}
+	return syncDirectory(above)
+}
+
+// isFull reports whether an error is want of room: disk, quota or file size.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}

@@ -1,0 +1,202 @@
+// Package format is the file that a recording is: how events become bytes, and bytes events again.
+//
+// A file is append-only. It begins with a header that says who, what and why, and goes on with blocks. A block is what
+// was made safe by one write: it is there whole or it is not there, it names its place, and it carries a running hash
+// over everything before it. So a reader can always tell a file that merely stops (the gateway died) from one in which
+// something was changed, and needs no key to do so.
+//
+// This file is the whole layout; docs/recordings.md says the same in prose. All fixed-size numbers are big-endian;
+// "varint" is an unsigned LEB128 number as in encoding/binary.
+//
+//	file    = header block*
+//	header  = magic "SREC1\n" | salt (16 random bytes) | length u32 | JSON of Header | crc u32
+//	block   = sync F5 53 42 01 | length u32 | number u64 | first u64 | frames u16 | flags u16 | payload crc u32
+//	          | chain (32 bytes) | header crc u32 | payload (length bytes)
+//	payload = frame*
+//	frame   = kind varint | Δt varint | channel varint | length varint | bytes
+//
+// The sums are CRC-32C (Castagnoli). The header's covers everything before it. A block's payload crc covers its payload;
+// its header crc covers c_0 and everything of the block before the header crc. The chain is SHA-256:
+//
+//	c_0 = SHA-256("sallyport srec header\n" ‖ the file's header, with its crc)
+//	c_i = SHA-256("sallyport srec block\n" ‖ c_(i-1) ‖ block i from sync to payload crc ‖ its payload)
+//
+// c_0 depends on the salt, which leaves the file nowhere. So no bytes of another or an older file pass for a block of
+// this one, nor do bytes that a user of the session made look like a block.
+//
+// Blocks are numbered from 1, frames from 1 through the whole file; first is the number of the block's first frame.
+// Flag 1 (Sealed) marks the block with the ending, after which nothing follows.
+//
+// A frame's kind is twice the event's Type, plus 1 where the next frame goes on with the same event: Data above
+// MaxFrame bytes is cut into several frames that follow each other directly. Δt is in microseconds, since the frame
+// before it in the block; for a block's first frame, since Header.Started.
+package format
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// The bounds of the format. A reader refuses what is beyond them before it allocates.
+const (
+	MaxHeader  = 256 << 10 // bytes of the header's JSON
+	MaxFrame   = 1 << 20   // bytes of one frame's data
+	MaxPayload = 2 << 20   // bytes of one block's payload
+	MaxEvent   = 64 << 20  // bytes of one event's Data, joined from its frames
+	maxFrames  = 1<<16 - 1 // frames of one block
+	maxEnding  = 4 << 10   // bytes of an ending's reason and detail, each
+)
+
+const (
+	magic       = "SREC1\n"
+	sync        = "\xf5SB\x01"
+	headerTag   = "sallyport srec header\n"
+	blockTag    = "sallyport srec block\n"
+	saltSize    = 16
+	prefixSize  = len(magic) + saltSize + 4 // of the file header, before the JSON
+	summedSize  = 32                        // of a block: from sync to payload crc
+	blockSize   = summedSize + ChainSize + 4
+	maxFrameTop = 3*binary.MaxVarintLen64 + binary.MaxVarintLen32 // of a frame, before its bytes
+)
+
+// ChainSize is the length of a chain value.
+const ChainSize = sha256.Size
+
+// flagSealed marks the last block of a finished recording.
+const flagSealed = 1
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Chain is a running hash over a file up to some block.
+type Chain [ChainSize]byte
+
+// encodeHeader returns the file header and c_0.
+func encodeHeader(salt [saltSize]byte, h Header) ([]byte, Chain, error) {
+	body, err := json.Marshal(h)
+	if err != nil {
+		return nil, Chain{}, fmt.Errorf("recording header: %w", err)
+	}
+	if len(body) > MaxHeader {
+		return nil, Chain{}, fmt.Errorf("recording header: %d bytes, at most %d will do", len(body), MaxHeader)
+	}
+	b := make([]byte, 0, prefixSize+len(body)+4)
+	b = append(b, magic...)
+	b = append(b, salt[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
+	b = append(b, body...)
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return b, firstChain(b), nil
+}
+
+// headerSize returns the size of the file header that begins with prefix, of which prefixSize bytes are needed.
+func headerSize(prefix []byte) (int, error) {
+	if len(prefix) < prefixSize || !bytes.HasPrefix(prefix, []byte(magic)) {
+		return 0, errors.New("does not begin like a recording")
+	}
+	length := binary.BigEndian.Uint32(prefix[prefixSize-4:])
+	if length > MaxHeader {
+		return 0, fmt.Errorf("the header claims %d bytes, at most %d will do", length, MaxHeader)
+	}
+	return prefixSize + int(length) + 4, nil
+}
+
+// decodeHeader is the reverse of encodeHeader; b is the file header whole.
+func decodeHeader(b []byte) (Header, error) {
+	var h Header
+	body := b[:len(b)-4]
+	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[len(b)-4:]) {
+		return h, errors.New("the header's checksum is wrong")
+	}
+	if err := json.Unmarshal(body[prefixSize:], &h); err != nil {
+		return h, fmt.Errorf("the header is no JSON of a recording's header: %w", err)
+	}
+	return h, nil
+}
+
+func firstChain(header []byte) Chain {
+	return sha256.Sum256(append([]byte(headerTag), header...))
+}
+
+// block is the fixed part of a block.
+type block struct {
+	length  uint32
+	number  uint64
+	first   uint64
+	frames  uint16
+	flags   uint16
+	sum     uint32 // of the payload
+	chain   Chain
+	payload []byte
+}
+
+// putSummed writes the part of a block that the chain covers beside the payload: from sync to payload crc.
+func (b *block) putSummed(to []byte) {
+	copy(to, sync)
+	binary.BigEndian.PutUint32(to[4:], b.length)
+	binary.BigEndian.PutUint64(to[8:], b.number)
+	binary.BigEndian.PutUint64(to[16:], b.first)
+	binary.BigEndian.PutUint16(to[24:], b.frames)
+	binary.BigEndian.PutUint16(to[26:], b.flags)
+	binary.BigEndian.PutUint32(to[28:], b.sum)
+}
+
+// parseBlock reads a block's fixed part from the first blockSize bytes of from and reports whether its checksum holds.
+func parseBlock(from []byte, seed uint32) (block, bool) {
+	if len(from) < blockSize || string(from[:len(sync)]) != sync {
+		return block{}, false
+	}
+	b := block{
+		length: binary.BigEndian.Uint32(from[4:]),
+		number: binary.BigEndian.Uint64(from[8:]),
+		first:  binary.BigEndian.Uint64(from[16:]),
+		frames: binary.BigEndian.Uint16(from[24:]),
+		flags:  binary.BigEndian.Uint16(from[26:]),
+		sum:    binary.BigEndian.Uint32(from[28:]),
+	}
+	copy(b.chain[:], from[summedSize:])
+	sum := binary.BigEndian.Uint32(from[summedSize+ChainSize:])
+	return b, sum == crc32.Update(seed, castagnoli, from[:summedSize+ChainSize]) && b.length <= MaxPayload
+}
+
+// frame is one frame as stored.
+type frame struct {
+	kind    Type
+	more    bool // the next frame goes on with the same event
+	delta   uint64
+	channel uint32
+	data    []byte
+}
+
+func appendFrame(to []byte, f frame) []byte {
+	kind := uint64(f.kind) << 1
+	if f.more {
+		kind |= 1
+	}
+	to = binary.AppendUvarint(to, kind)
+	to = binary.AppendUvarint(to, f.delta)
+	to = binary.AppendUvarint(to, uint64(f.channel))
+	to = binary.AppendUvarint(to, uint64(len(f.data)))
+	return append(to, f.data...)
+}
+
+// parseFrame takes one frame from the front of a payload. The frame's data are a part of payload.
+func parseFrame(payload []byte) (f frame, rest []byte, ok bool) {
+	var n [4]uint64
+	for i := range n {
+		value, size := binary.Uvarint(payload)
+		if size <= 0 {
+			return f, nil, false
+		}
+		n[i], payload = value, payload[size:]
+	}
+	if n[0]>>1 > 1<<16-1 || n[2] > 1<<32-1 || n[3] > MaxFrame || n[3] > uint64(len(payload)) {
+		return f, nil, false
+	}
+	f = frame{kind: Type(n[0] >> 1), more: n[0]&1 != 0, delta: n[1], channel: uint32(n[2]), data: payload[:n[3]:n[3]]}
+	return f, payload[n[3]:], true
+}

@@ -1,0 +1,323 @@
+package format
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// ErrNotRecording is wrapped by NewReader's error when a file's header can't be read.
+var ErrNotRecording = errors.New("not a recording")
+
+// Damage is a place in a file that is not what was written there. Reader.Next returns it and can be called again for
+// what follows the damage.
+type Damage struct {
+	Offset int64  `json:"offset"` // in the file
+	Length int64  `json:"length"` // bytes that could not be read; 0 where blocks are missing or the chain does not fit
+	Block  uint64 `json:"block"`  // the number of the block that was expected there
+	// Torn says that nothing good follows: this is what is left of a block that was being written when the gateway
+	// died, or the end was damaged. What was acknowledged is never in it, unless it was changed later.
+	Torn bool   `json:"torn"`
+	What string `json:"what"`
+}
+
+func (d *Damage) Error() string {
+	kind := "damaged"
+	if d.Torn {
+		kind = "torn off"
+	}
+	return fmt.Sprintf("%s at byte %d, in place of block %d: %s", kind, d.Offset, d.Block, d.What)
+}
+
+// Reader reads a recording from its start, in bounded memory, and checks all of it: sums, numbers, chain.
+// It is not safe for concurrent use.
+type Reader struct {
+	src    io.Reader
+	buf    []byte // read and not yet used
+	eof    bool
+	err    error // src's own failure
+	header Header
+	state  State
+	hash   hash.Hash
+	sealed bool
+	lost   bool // the bytes before were damage: take number and chain from the next block
+
+	payload []byte // frames of the current block not yet given
+	at      uint64 // µs of the last frame, in the current block
+	latest  time.Duration
+	open    *Event // an event that goes on in the next frame
+	waiting *Damage
+}
+
+// NewReader reads the header. The error wraps ErrNotRecording if there is none, or it is damaged.
+func NewReader(src io.Reader) (*Reader, error) {
+	r := &Reader{src: src, hash: sha256.New()}
+	if err := r.readHeader(); err != nil {
+		if r.err != nil {
+			return nil, r.err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrNotRecording, err)
+	}
+	return r, nil
+}
+
+func (r *Reader) readHeader() error {
+	size, err := headerSize(r.peek(prefixSize))
+	if err != nil {
+		return err
+	}
+	stored := r.peek(size)
+	if len(stored) < size {
+		return errors.New("the file ends within the header")
+	}
+	if r.header, err = decodeHeader(stored); err != nil {
+		return err
+	}
+	r.state.Chain = firstChain(stored)
+	r.state.seed = seedOf(r.state.Chain)
+	r.skip(size)
+	return nil
+}
+
+// Header is the recording's.
+func (r *Reader) Header() Header { return r.header }
+
+// Sealed reports whether the ending has been read.
+func (r *Reader) Sealed() bool { return r.sealed }
+
+// State is where the file stands after the last good block that was read: where it can be continued.
+func (r *Reader) State() State { return r.state }
+
+// Latest is the At of the last frame that was read.
+func (r *Reader) Latest() time.Duration { return r.latest }
+
+// Next returns the next event, whose Data belong to the caller. The error is io.EOF at the end, *Damage where the file
+// is not what was written, after which Next can be called again, or what the source said. An event of which the file
+// has only the beginning is given as far as it goes.
+func (r *Reader) Next() (Event, error) {
+	for {
+		if r.waiting != nil && r.open == nil {
+			damage := r.waiting
+			r.waiting = nil
+			return Event{}, damage
+		}
+		if len(r.payload) == 0 {
+			if r.waiting == nil {
+				err := r.nextBlock()
+				if damage, ok := errors.AsType[*Damage](err); ok {
+					r.waiting = damage
+				} else if err != nil && (r.open == nil || err != io.EOF) {
+					return Event{}, err
+				} else if err == nil {
+					continue
+				}
+			}
+			if r.open != nil {
+				return r.take(), nil
+			}
+			continue
+		}
+		f, rest, _ := parseFrame(r.payload) // was checked when the block was read
+		if r.open != nil && !(r.open.Type == f.kind && r.open.Channel == f.channel && len(r.open.Data)+len(f.data) <= MaxEvent) {
+			return r.take(), nil
+		}
+		r.payload = rest
+		r.at += f.delta
+		r.latest = time.Duration(r.at) * time.Microsecond
+		if r.open == nil {
+			r.open = &Event{Type: f.kind, At: r.latest, Channel: f.channel, Data: f.data}
+		} else {
+			r.open.Data = append(r.open.Data, f.data...)
+		}
+		if !f.more {
+			return r.take(), nil
+		}
+	}
+}
+
+func (r *Reader) take() Event {
+	e := *r.open
+	r.open = nil
+	return e
+}
+
+// nextBlock makes the next block the current one, or returns io.EOF or a *Damage. Where the damage is one of order and
+// not of bytes, it makes the block the current one as well.
+func (r *Reader) nextBlock() error {
+	next, what := r.blockHere()
+	if r.err != nil {
+		return r.err
+	}
+	if what != "" {
+		if len(r.peek(1)) == 0 {
+			return io.EOF
+		}
+		return r.resync(what)
+	}
+	if r.sealed {
+		what = "a block follows the ending"
+	}
+	switch want := r.state.Number + 1; {
+	case r.lost: // was reported with the damage before
+	case next.number != want:
+		what = fmt.Sprintf("block %d stands where block %d should", next.number, want)
+	case next.first != r.state.Sequence+1:
+		what = fmt.Sprintf("event %d stands where event %d should", next.first, r.state.Sequence+1)
+	default:
+		var summed [summedSize]byte
+		next.putSummed(summed[:])
+		if nextChain(r.hash, &r.state.Chain, summed[:], next.payload) != next.chain {
+			what = "the block does not follow from what stands before it (chain)"
+		}
+	}
+	damage := &Damage{Offset: r.state.Offset, Block: r.state.Number + 1, What: what}
+	r.lost = false
+	r.payload, r.at = bytes.Clone(next.payload), 0
+	r.skip(blockSize + len(next.payload))
+	r.state.Number, r.state.Chain = next.number, next.chain
+	r.state.Sequence = next.first + uint64(next.frames) - 1
+	r.sealed = r.sealed || next.flags&flagSealed != 0
+	if what != "" {
+		return damage
+	}
+	return nil
+}
+
+// blockHere returns the block at the current place without passing it, or says what is wrong with it.
+func (r *Reader) blockHere() (block, string) {
+	head := r.peek(blockSize)
+	if len(head) < blockSize {
+		return block{}, "the file ends within a block's header"
+	}
+	b, ok := parseBlock(head, r.state.seed)
+	if !ok {
+		return b, "no block's header stands here"
+	}
+	all := r.peek(blockSize + int(b.length))
+	if len(all) < blockSize+int(b.length) {
+		return b, "the file ends within a block"
+	}
+	b.payload = all[blockSize:]
+	if crc32.Checksum(b.payload, castagnoli) != b.sum {
+		return b, "the block's checksum is wrong"
+	}
+	rest, frames := b.payload, 0
+	for len(rest) > 0 {
+		var ok bool
+		if _, rest, ok = parseFrame(rest); !ok {
+			return b, "the block's content makes no sense"
+		}
+		frames++
+	}
+	if frames != int(b.frames) || frames == 0 || b.number == 0 || b.first == 0 {
+		return b, "the block's content makes no sense"
+	}
+	return b, ""
+}
+
+// resync passes bytes that are no block, up to the next good one or the end.
+func (r *Reader) resync(what string) error {
+	damage := &Damage{Offset: r.state.Offset, Block: r.state.Number + 1, What: what}
+	for {
+		r.skip(1)
+		chunk := r.peek(64 << 10)
+		if r.err != nil {
+			return r.err
+		}
+		at := bytes.Index(chunk, []byte(sync))
+		switch {
+		case at >= 0:
+			r.skip(at)
+			if next, wrong := r.blockHere(); wrong == "" && next.number > r.state.Number {
+				r.lost = true
+				damage.Length = r.state.Offset - damage.Offset
+				if r.sealed {
+					damage.What = "bytes follow the ending"
+				}
+				return damage
+			}
+		case len(chunk) < 64<<10: // the end
+			r.skip(len(chunk))
+			damage.Length = r.state.Offset - damage.Offset
+			damage.Torn = !r.sealed
+			if r.sealed {
+				damage.What = "bytes follow the ending"
+			}
+			r.state.Offset = damage.Offset // a file is continued where its last good block ends
+			r.buf, r.eof = nil, true
+			return damage
+		default:
+			r.skip(len(chunk) - len(sync))
+		}
+	}
+}
+
+// peek returns the next n bytes without passing them; fewer only at the end or after a failure (r.err). They are valid
+// until the next peek.
+func (r *Reader) peek(n int) []byte {
+	for len(r.buf) < n && !r.eof {
+		if cap(r.buf)-len(r.buf) < 512 {
+			grown := make([]byte, len(r.buf), max(2*len(r.buf), 64<<10))
+			copy(grown, r.buf)
+			r.buf = grown
+		}
+		read, err := r.src.Read(r.buf[len(r.buf):cap(r.buf)])
+		r.buf = r.buf[:len(r.buf)+read]
+		if err != nil {
+			r.eof = true
+			if err != io.EOF {
+				r.err = err
+			}
+		}
+	}
+	return r.buf[:min(n, len(r.buf))]
+}
+
+func (r *Reader) skip(n int) {
+	n = min(n, len(r.buf))
+	r.buf = r.buf[n:]
+	r.state.Offset += int64(n)
+}
+
+// EndOf returns the ending that an event of TypeEnd holds.
+func EndOf(e Event) (End, error) {
+	var end End
+	if e.Type != TypeEnd {
+		return end, fmt.Errorf("event of type %d is no ending", e.Type)
+	}
+	if err := json.Unmarshal(e.Data, &end); err != nil {
+		return end, fmt.Errorf("ending: %w", err)
+	}
+	return end, nil
+}
+
+// IsSealed reads the header of a file of that size and reports whether the file ends with an ending, without reading
+// what is between. It tells finished recordings from the rest; only a Reader tells whether they are whole.
+func IsSealed(file io.ReaderAt, size int64) (Header, bool, error) {
+	r, err := NewReader(io.NewSectionReader(file, 0, size))
+	if err != nil {
+		return Header{}, false, err
+	}
+	const most = blockSize + maxFrameTop + 2*6*maxEnding + 1024 // JSON may need six bytes for one
+	tail := make([]byte, min(most, size-r.state.Offset))
+	if _, err := file.ReadAt(tail, size-int64(len(tail))); err != nil && err != io.EOF {
+		return Header{}, false, err
+	}
+	for from := 0; ; from++ {
+		at := bytes.Index(tail[from:], []byte(sync))
+		if at < 0 {
+			return r.header, false, nil
+		}
+		from += at
+		b, ok := parseBlock(tail[from:], r.state.seed)
+		if ok && b.flags&flagSealed != 0 && from+blockSize+int(b.length) == len(tail) {
+			return r.header, true, nil
+		}
+	}
+}

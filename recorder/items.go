@@ -1,0 +1,144 @@
+package recorder
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"time"
+	"unicode/utf8"
+
+	"sallyport/recorder/format"
+)
+
+// Items is Read through the protocol's Interpreter: start, what happened, end (with Reason "unfinished" where there is none
+// yet). Notes and the target's connection, which every protocol has, are items also where the Interpreter passes them over.
+func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+	header, events, err := r.Read(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(Item, error) bool) {
+		t := teller{header: header, yield: yield}
+		if make, ok := r.Interpreters[header.Protocol]; ok {
+			t.interpreter = make(header)
+		} else {
+			t.interpreter = plain{}
+		}
+		t.tell(events)
+	}, nil
+}
+
+// teller turns the events of one recording into numbered items.
+type teller struct {
+	header      format.Header
+	interpreter Interpreter
+	yield       func(Item, error) bool
+	number      int
+	at          time.Duration // of the event in hand
+	noted       bool          // the Interpreter made a note of it
+	stopped     bool
+}
+
+func (t *teller) tell(events iter.Seq2[Event, error]) {
+	t.emit(Item{Kind: ItemStart, Header: &t.header})
+	end := format.End{Reason: "unfinished"}
+	for event, err := range events {
+		if t.stopped {
+			return
+		}
+		if err != nil {
+			t.yield(Item{}, err)
+			return
+		}
+		t.at = event.At
+		if event.Type == format.TypeEnd {
+			var err error
+			if end, err = format.EndOf(event); err != nil {
+				end.Reason = "unreadable"
+			}
+			continue
+		}
+		t.noted = false
+		t.interpreter.Interpret(event, t.emit)
+		if !t.noted {
+			t.common(event)
+		}
+	}
+	if !t.stopped {
+		t.interpreter.Finish(t.emit)
+	}
+	t.emit(Item{Kind: ItemEnd, Reason: end.Reason, Text: end.Detail})
+}
+
+func (t *teller) emit(item Item) {
+	if t.stopped {
+		return
+	}
+	t.noted = t.noted || item.Kind == ItemNote
+	t.number++
+	item.Session, item.Number = t.header.Session, t.number
+	if item.At == 0 {
+		item.At = t.at
+	}
+	item.Time = t.header.Started.Add(item.At)
+	t.stopped = !t.yield(item, nil)
+}
+
+// common makes items of the events that every protocol has.
+func (t *teller) common(event Event) {
+	item := Item{Kind: ItemNote, Channel: event.Channel}
+	switch event.Type {
+	case format.TypeNote:
+		var note format.Note
+		if json.Unmarshal(event.Data, &note) != nil {
+			note = format.Note{Kind: "unreadable"}
+		}
+		item.Command, item.Text, item.Fields = note.Kind, note.Text, note.Fields
+	case format.TypeConnected:
+		var fields map[string]any
+		item.Command, item.Fields = "connected", map[string]string{}
+		if json.Unmarshal(event.Data, &fields) == nil {
+			for name, value := range fields {
+				text, ok := value.(string)
+				if !ok {
+					number, _ := json.Marshal(value)
+					text = string(number)
+				}
+				item.Fields[name] = text
+			}
+		}
+	default:
+		return
+	}
+	t.emit(item)
+}
+
+// plain is the Interpreter of a protocol that has none here: it shows the bytes.
+type plain struct{}
+
+func (plain) Interpret(event Event, emit func(Item)) {
+	item := Item{Kind: ItemOutput, Channel: event.Channel, Data: event.Data, Bytes: int64(len(event.Data))}
+	switch event.Type {
+	case format.TypeSaid:
+		item.Kind = ItemInput
+	case format.TypeAnswered:
+		item.Stream = "stdout"
+	case format.TypeAnsweredError:
+		item.Stream = "stderr"
+	case format.TypeBulk:
+		var bulk format.Bulk
+		if json.Unmarshal(event.Data, &bulk) != nil {
+			return
+		}
+		emit(Item{Kind: ItemBulk, Channel: event.Channel, Stream: bulk.Stream, Bytes: bulk.Bytes, SHA256: bulk.SHA256, Text: bulk.Why})
+		return
+	default:
+		return
+	}
+	if utf8.Valid(event.Data) {
+		item.Text = string(event.Data)
+	}
+	emit(item)
+}
+
+func (plain) Finish(func(Item)) {}

@@ -1,0 +1,129 @@
+package recorder
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sallyport/internal/refusal"
+	"sallyport/recorder/format"
+)
+
+// Read opens the session's recording for reading, finished or live; of a live one it gives what is safe at its level
+// when the ranging begins. The caller ranges over the events; an error ends them. Where the file is damaged, a Note of
+// kind "damage", which is not in the file, stands for what is missing, and the events after it follow. The events can be
+// ranged over more than once.
+func (r *Recorder) Read(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
+	file, reader, err := r.open(session)
+	if err != nil {
+		return format.Header{}, nil, err
+	}
+	file.Close()
+	return reader.Header(), func(yield func(Event, error) bool) {
+		file, reader, err := r.open(session)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer file.Close()
+		for event, err := range eventsOf(ctx, reader) {
+			if err != nil {
+				err = fmt.Errorf("read the recording of session %s: %w", session, err)
+			}
+			if !yield(event, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// open opens a recording, a live one as far as it is safe.
+func (r *Recorder) open(session string) (*os.File, *format.Reader, error) {
+	r.mu.Lock()
+	path, ok := r.paths[session]
+	live := r.live[session]
+	r.mu.Unlock()
+	if !ok || !strings.HasPrefix(path, "recordings") {
+		return nil, nil, refusal.New(refusal.NotFound, "there is no recording of session %.80q", session)
+	}
+	file, err := os.Open(filepath.Join(r.Dir, path))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the recording of session %s: %w", session, err)
+	}
+	var source io.Reader = file
+	if live != nil {
+		source = io.NewSectionReader(file, 0, live.safe.Load())
+	}
+	reader, err := format.NewReader(source)
+	if err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("read the recording of session %s: %w", session, err)
+	}
+	return file, reader, nil
+}
+
+// eventsOf reads all there is, with notes in place of damage.
+func eventsOf(ctx context.Context, reader *format.Reader) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for {
+			event, err := reader.Next()
+			if err == io.EOF {
+				return
+			}
+			if damage, ok := errors.AsType[*format.Damage](err); ok {
+				event = format.JSON(format.TypeNote, 0, format.Note{Kind: "damage", Text: damage.Error()})
+				event.At, err = reader.Latest(), nil
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			if !yield(event, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Sessions lists the headers of all recordings, oldest first. A recording whose header is damaged is logged and left out;
+// Verify names it.
+func (r *Recorder) Sessions(ctx context.Context) ([]format.Header, error) {
+	r.mu.Lock()
+	sessions := make([]string, 0, len(r.paths))
+	for session, path := range r.paths {
+		if strings.HasPrefix(path, "recordings") {
+			sessions = append(sessions, session)
+		}
+	}
+	r.mu.Unlock()
+	headers := make([]format.Header, 0, len(sessions))
+	for _, session := range sessions {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		file, reader, err := r.open(session)
+		if err != nil {
+			// One that is just being begun or could not be has no file.
+			if !errors.Is(err, os.ErrNotExist) && !refusal.Is(err, refusal.NotFound) {
+				r.Log.Error("a recording is left out of the list", "error", err)
+			}
+			continue
+		}
+		file.Close()
+		headers = append(headers, reader.Header())
+	}
+	slices.SortFunc(headers, func(a, b format.Header) int {
+		return cmp.Or(a.Started.Compare(b.Started), strings.Compare(a.Session, b.Session))
+	})
+	return headers, nil
+}

@@ -1,0 +1,386 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/configs"
+	"sallyport/recorder/format"
+)
+
+const (
+	// noteDelay is how long notes wait for company; with a write and a sync they are safe within 50 ms on a sound disk.
+	noteDelay = 30 * time.Millisecond
+	// queueLimit is how many bytes wait for the disk before callers do.
+	queueLimit = 4 << 20
+	// flushAt is how many bytes of notes are written without waiting for more.
+	flushAt = 64 << 10
+	// keepBuffer is the largest buffer that an idle recording holds on to.
+	keepBuffer = 256 << 10
+)
+
+// Recording is one session's, being written. Its methods are safe for concurrent use; the order of the calls that have
+// returned is the order of the events.
+//
+// Whoever waits for the disk first does the writing for all who queue meanwhile (group commit without a goroutine of its
+// own): it takes everything queued, writes it in one piece, syncs, and wakes the rest, of whom one goes on with what
+// has been queued since.
+type Recording struct {
+	recorder *Recorder
+	header   format.Header
+	level    configs.Durability
+	started  time.Time // has the clock that does not jump
+	file     *os.File
+	faults   *faults
+	failed   chan struct{}
+	safe     atomic.Int64 // bytes of the file that are safe at the level; readers of a live recording see no more
+
+	mu      sync.Mutex
+	next    *format.Builder // what is queued
+	good    format.State    // of what was written and is safe
+	spare   []byte
+	latest  time.Duration // At of the last event
+	records bool          // a Record waits in next, not only notes
+	busy    bool          // somebody writes, without holding mu
+	changed chan struct{} // closed when a commit is over; made by those who wait
+	timer   *time.Timer   // writes notes
+	armed   bool
+	err     error
+	ended   bool // by End or close: nothing is written any more
+}
+
+// ErrEnded is what a recording says once it was ended.
+var ErrEnded = errors.New("the recording has ended")
+
+// create makes the file of a recording, durably, with its header in it.
+func (r *Recorder) create(path string, header format.Header, level configs.Durability, started time.Time) (*Recording, error) {
+	first, builder, err := format.Create(header)
+	if err != nil {
+		return nil, err
+	}
+	file, err := createFile(r.Dir, path, first)
+	if err != nil {
+		return nil, err
+	}
+	rec := &Recording{
+		recorder: r, header: header, level: level, started: started, file: file,
+		failed: make(chan struct{}), next: builder, good: builder.State(),
+	}
+	rec.safe.Store(rec.good.Offset)
+	rec.timer = time.AfterFunc(time.Hour, rec.flush)
+	rec.timer.Stop()
+	return rec, nil
+}
+
+// Header returns the recording's header as written.
+func (r *Recording) Header() format.Header { return r.header }
+
+// Failed is closed when the recording can't be written any more; Err says why.
+func (r *Recording) Failed() <-chan struct{} { return r.failed }
+
+// Err is nil or what went wrong.
+func (r *Recording) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Record writes events and returns when they are safe at the recording's level. If ctx ends first, they may be safe or
+// not. After any other error the recording is dead.
+func (r *Recording) Record(ctx context.Context, events ...Event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.room(ctx); err != nil {
+		return err
+	}
+	if err := r.add(events); err != nil {
+		return err
+	}
+	r.records = true
+	r.next.Finish()
+	want := r.next.State().Sequence
+	for r.err == nil && r.good.Sequence < want {
+		if err := r.advance(ctx); err != nil {
+			return err
+		}
+	}
+	return r.err
+}
+
+// Note queues events to be written within 50 ms. It waits only for room in the queue; it never drops.
+func (r *Recording) Note(events ...Event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.room(context.Background()); err != nil {
+		return err
+	}
+	if err := r.add(events); err != nil {
+		return err
+	}
+	switch {
+	case r.next.Len() >= flushAt:
+		r.timer.Reset(0)
+		r.armed = true
+	case !r.armed:
+		r.timer.Reset(noteDelay)
+		r.armed = true
+	}
+	return nil
+}
+
+// flush writes the notes that are queued.
+func (r *Recording) flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.armed = false
+	for !r.ended && r.err == nil && r.next.Len() > 0 {
+		r.advance(context.Background())
+	}
+}
+
+// room waits until there is room in the queue. The lock is held.
+func (r *Recording) room(ctx context.Context) error {
+	for r.err == nil && !r.ended && r.next.Len() >= queueLimit {
+		if err := r.advance(ctx); err != nil {
+			return err
+		}
+	}
+	if r.err == nil && r.ended {
+		return ErrEnded
+	}
+	return r.err
+}
+
+// add queues events. The lock is held.
+func (r *Recording) add(events []Event) error {
+	now := time.Since(r.started)
+	r.latest = max(r.latest, now)
+	for _, e := range events {
+		e.At = r.latest
+		if err := r.next.Add(e); err != nil {
+			r.fail(err)
+			return err
+		}
+	}
+	return nil
+}
+
+// wait waits for the end of the commit that is under way. The lock is held before and after.
+func (r *Recording) wait(ctx context.Context) error {
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	changed := r.changed
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// advance brings what is queued nearer to being safe, or waits for whoever does. At level written the lock is kept while
+// writing to the kernel, which is quicker than handing over; during a sync others can queue. The lock is held before
+// and after.
+func (r *Recording) advance(ctx context.Context) error {
+	switch {
+	case r.busy:
+		return r.wait(ctx)
+	case r.level == configs.Written:
+		r.write()
+	default:
+		r.commit()
+	}
+	return nil
+}
+
+// commit makes everything queued safe and lets go of the lock meanwhile.
+func (r *Recording) commit() {
+	bytes, state, records := r.take()
+	r.busy = true
+	r.mu.Unlock()
+	err := r.store(bytes, records)
+	r.mu.Lock()
+	r.busy = false
+	r.spare = trim(bytes)
+	r.settle(state, err)
+	r.wake()
+}
+
+// write makes everything queued safe without letting go of the lock. Nobody is busy.
+func (r *Recording) write() {
+	bytes, state, records := r.take()
+	err := r.store(bytes, records)
+	r.spare = trim(bytes)
+	r.settle(state, err)
+}
+
+// take takes everything queued.
+func (r *Recording) take() (bytes []byte, state format.State, records bool) {
+	r.next.Finish()
+	records = r.records
+	bytes, state = r.next.Take(r.spare), r.next.State()
+	r.spare, r.records = nil, false
+	return bytes, state, records
+}
+
+func (r *Recording) wake() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// settle notes how a write went.
+func (r *Recording) settle(state format.State, err error) {
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	r.good = state
+	r.safe.Store(state.Offset)
+}
+
+// store brings whole blocks to the file and makes them safe at the level. Nobody else does so meanwhile.
+func (r *Recording) store(bytes []byte, records bool) error {
+	faults := r.faults
+	if !records {
+		faults = nil
+	}
+	faults.at(beforeWrite)
+	at := r.safe.Load()
+	if faults.due(halfWritten) {
+		r.file.WriteAt(bytes[:len(bytes)/2], at)
+		die()
+	}
+	if _, err := r.file.WriteAt(bytes, at); err != nil {
+		return fmt.Errorf("write the recording: %w", err)
+	}
+	faults.at(afterWrite)
+	if r.level == configs.Synced {
+		if err := syncData(r.file); err != nil {
+			return &syncError{err}
+		}
+		faults.at(afterSync)
+	}
+	return nil
+}
+
+// syncError is a sync that failed: what of the file is on the disk is not known, and must not be asked again.
+type syncError struct{ err error }
+
+func (e *syncError) Error() string { return "sync the recording: " + e.err.Error() }
+func (e *syncError) Unwrap() error { return e.err }
+
+// fail ends the recording for good. The lock is held.
+func (r *Recording) fail(err error) {
+	if r.err != nil {
+		return
+	}
+	r.err = err
+	close(r.failed)
+	r.recorder.Log.Error("a recording failed", "session", r.header.Session, "error", err)
+	if !isFull(err) {
+		r.recorder.distrust(err)
+	}
+}
+
+// End writes the ending and seals the file. There is always room for it: where the disk is full, what could not be
+// written is given up and the ballast makes room. It fails after a failed sync, and where the disk does. Only the first
+// call counts.
+func (r *Recording) End(end format.End) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.busy {
+		r.wait(context.Background())
+	}
+	if r.ended {
+		return nil
+	}
+	if end.Ended.IsZero() {
+		end.Ended = time.Now().UTC()
+	}
+	err := r.seal(end)
+	if err != nil && r.err == nil {
+		r.fail(err)
+	}
+	r.finish()
+	return err
+}
+
+// seal writes the ending. The lock is held.
+func (r *Recording) seal(end format.End) error {
+	at := max(r.latest, time.Since(r.started))
+	if r.err == nil && r.next.Len() > 0 {
+		r.write()
+	}
+	if _, unknown := errors.AsType[*syncError](r.err); unknown {
+		return fmt.Errorf("the recording cannot be ended: %w", r.err)
+	}
+	if r.err != nil {
+		end.Detail = fmt.Sprintf("%s (what was being recorded last is lost: %v)", end.Detail, r.err)
+		if err := r.file.Truncate(r.good.Offset); err != nil {
+			return fmt.Errorf("cut what was half written: %w", err)
+		}
+	}
+	r.next.Rewind(r.good)
+	if err := r.next.Seal(end, at); err != nil {
+		return err
+	}
+	for {
+		err := r.store(r.next.Bytes(), false)
+		if err == nil {
+			r.settle(r.next.State(), nil)
+			return nil
+		}
+		if !isFull(err) || !r.recorder.ballast.release() {
+			return err
+		}
+	}
+}
+
+// close writes what is queued and closes the file, unended.
+func (r *Recording) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.busy {
+		r.wait(context.Background())
+	}
+	if r.ended {
+		return nil
+	}
+	if r.err == nil && r.next.Len() > 0 {
+		r.write()
+	}
+	err := r.err
+	r.finish()
+	return err
+}
+
+// finish closes the file. The lock is held, nobody is busy.
+func (r *Recording) finish() {
+	r.ended = true
+	r.timer.Stop()
+	r.spare = nil
+	r.next.Take(nil)
+	if err := r.file.Close(); err != nil {
+		r.recorder.Log.Error("close a recording", "session", r.header.Session, "error", err)
+	}
+	r.recorder.ended(r)
+	r.wake()
+}
+
+// trim lets go of a buffer that grew large.
+func trim(b []byte) []byte {
+	if cap(b) > keepBuffer {
+		return nil
+	}
+	return b[:0]
+}
