@@ -16,6 +16,7 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,6 +69,8 @@ type Handler struct {
 func New(o Options) *Handler {
 	config := o.TLS.Clone()
 	config.ClientAuth = tls.RequestClientCert
+	config.ClientCAs = x509.NewCertPool() // only says which certificate to choose; see identify
+	config.ClientCAs.AddCert(o.Authn.ClientAuthority())
 	config.NextProtos = []string{alpn}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	config.DynamicRecordSizingDisabled = true // whole results are passed on, not web pages

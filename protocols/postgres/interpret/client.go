@@ -43,14 +43,14 @@ func (i *Interpreter) said(f frame) {
 		i.skipping, i.discardedStmts, i.discardedPortals = false, nil, nil
 		i.expect(&expect{kind: kindSync})
 	case 'd':
-		i.copied += f.size
+		i.running.copied += f.size
 		if len(i.copyData) > keepBody {
 			i.flushCopy()
 		}
 		i.copyData = append(i.copyData, f.body...)
 	case 'c', 'f':
 		if f.typ == 'f' {
-			i.emit(recorder.Item{Kind: recorder.ItemOther, At: i.now, Ref: i.copying, Command: "copy given up", Text: valid(r.string())})
+			i.emit(recorder.Item{Kind: recorder.ItemOther, At: i.now, Ref: i.running.ref, Command: "copy given up", Text: valid(r.string())})
 		}
 		if i.queue.head() != nil {
 			i.expect(&expect{kind: kindCopyEnd})
@@ -64,6 +64,9 @@ func (i *Interpreter) said(f frame) {
 // expect queues an answer that must come. While the server discards, none will.
 func (i *Interpreter) expect(e *expect) {
 	e.at = i.now
+	if runs(e) {
+		i.running = e
+	}
 	if i.skipping {
 		if e.ref != 0 {
 			i.result(e, recorder.Item{Error: discarded})
@@ -204,7 +207,7 @@ func (i *Interpreter) flushCopy() {
 	if len(i.copyData) == 0 {
 		return
 	}
-	item := recorder.Item{Kind: recorder.ItemInput, At: i.now, Ref: i.copying, Via: viaCopy, Bytes: int64(len(i.copyData))}
+	item := recorder.Item{Kind: recorder.ItemInput, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: int64(len(i.copyData))}
 	if utf8.Valid(i.copyData) {
 		item.Text = string(i.copyData)
 	} else {
@@ -221,8 +224,8 @@ func (i *Interpreter) bulk(data []byte) {
 		i.lost("an event about COPY data makes no sense")
 		return
 	}
-	i.copied += size
-	i.emit(recorder.Item{Kind: recorder.ItemBulk, At: i.now, Ref: i.copying, Via: viaCopy, Bytes: size, SHA256: hex.EncodeToString(sum),
+	i.running.copied += size
+	i.emit(recorder.Item{Kind: recorder.ItemBulk, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: size, SHA256: hex.EncodeToString(sum),
 		Fields: map[string]string{"frames": strconv.FormatInt(count, 10)}})
 }
 

@@ -33,15 +33,15 @@ type Interpreter struct {
 	encoding string // client_encoding as the server reported it
 	notes    int    // how often the thread was lost; only the first are said
 	settings map[string]string
-	copying  int // ref of the COPY FROM STDIN under way, 0 if none
-	copied   int64
+	// running is the last Query or Execute that was sent: COPY data belongs to it, also before the server has asked for it.
+	running  *expect
 	copyData []byte // kept COPY data that is not yet emitted
 	ready    bool   // the first ReadyForQuery was seen
 }
 
 // New is the constructor for recorder.Options.Interpreters.
 func New(format.Header) recorder.Interpreter {
-	return &Interpreter{tables: newTables(), settings: map[string]string{}}
+	return &Interpreter{tables: newTables(), settings: map[string]string{}, running: &expect{}}
 }
 
 // Interpret takes the session's events in order. Events of other types are not Postgres's business.

@@ -32,6 +32,7 @@ type expect struct {
 	bytes   int64
 	results int
 	copyIn  bool
+	copied  int64 // bytes of COPY data that the client sent for it
 	// dealloc and prepare are what a statement in SQL does to the names, once it has succeeded.
 	dealloc, prepare string
 }

@@ -62,7 +62,6 @@ func (i *Interpreter) answered(f frame) {
 	case 'G', 'H', 'W':
 		if e := i.want(runs, "a COPY's beginning"); e != nil && f.typ != 'H' {
 			e.copyIn = true
-			i.copying, i.copied = e.ref, 0
 		}
 	case 'C':
 		i.complete(f.body)
@@ -174,9 +173,8 @@ func (i *Interpreter) complete(body []byte) {
 		item.Rows = &affected
 	}
 	if e.copyIn {
-		item.Bytes = i.copied
+		item.Bytes = e.copied
 		i.swallowed()
-		i.copying = 0
 	}
 	i.result(e, item)
 	switch {
@@ -199,7 +197,7 @@ func (i *Interpreter) done(e *expect) {
 	if e.kind == kindExecute {
 		i.pop()
 	}
-	e.rows, e.bytes, e.copyIn = 0, 0, false
+	e.rows, e.bytes, e.copied, e.copyIn = 0, 0, 0, false
 }
 
 // swallowed forgets the Syncs that the client sent between a COPY's beginning and the end of its data: the server reads
@@ -245,7 +243,6 @@ func (i *Interpreter) failed(body []byte) {
 		item.Rows = rowsOf(e)
 		i.result(e, item)
 		e.copyIn = false
-		i.copying = 0
 	default:
 		i.failedExtended(e, item)
 	}
@@ -253,7 +250,6 @@ func (i *Interpreter) failed(body []byte) {
 
 // failedExtended ends everything up to the next Sync, also a simple query that stands before it.
 func (i *Interpreter) failedExtended(e *expect, item recorder.Item) {
-	i.copying = 0
 	var portalGone *portal
 	stmtGone := e.stmt
 	switch e.kind {
