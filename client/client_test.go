@@ -80,7 +80,9 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 		t.Errorf("the client went elsewhere, with the token %q", r.Header.Get("Authorization"))
 	}))
 	defer elsewhere.Close()
-	c := failing(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) })
+	c := failing(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	})
 	if err := c.Do(t.Context(), http.MethodPost, "/v1/x", map[string]string{}, nil); err == nil {
 		t.Error("a redirect was taken for an answer")
 	}

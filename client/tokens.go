@@ -89,7 +89,7 @@ func (t *tokens) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token,
 	token, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: old.RefreshToken}).Token()
 	var no *oauth2.RetrieveError
 	switch {
-	case errors.As(err, &no) && no.Response.StatusCode/100 == 4:
+	case errors.As(err, &no) && (no.Response.StatusCode == http.StatusBadRequest || no.Response.StatusCode == http.StatusUnauthorized):
 		return nil, signInAgain
 	case err != nil:
 		return nil, unreachable(t.gateway, err)

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -29,11 +30,30 @@ type searching struct {
 	Person string `query:"person" maxLength:"320" doc:"Part of a name, an e-mail address or a subject."`
 	Grant  string `query:"grant" maxLength:"64"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"1000"`
+	period
+}
+
+type auditing struct {
+	Kind    string `query:"kind" maxLength:"100" doc:"A whole kind, or its beginning up to a dot."`
+	Actor   string `query:"actor" maxLength:"320" doc:"Part of the actor's name, issuer or subject."`
+	Target  string `query:"target" maxLength:"253"`
+	Grant   string `query:"grant" maxLength:"64"`
+	Session string `query:"session" maxLength:"64"`
+	Outcome string `query:"outcome" maxLength:"64"`
+	Last    int    `query:"last" minimum:"0" maximum:"100000" doc:"Only so many, the newest; 0: all."`
+	period
+}
+
+// period bounds when something happened.
+type period struct {
+	Since time.Time `query:"since" doc:"At or after."`
+	Until time.Time `query:"until" doc:"Before."`
 }
 
 func (s *server) registerRecordings() {
 	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line"), api.Item{}, s.items)
 	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"), api.Item{}, s.export)
+	handleStream(s, operation("read-audit", http.MethodGet, "/v1/audit", "The control plane's own log, oldest first"), api.AuditEvent{}, s.audit)
 	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"), api.Match{}, s.search)
 }
 
@@ -50,20 +70,21 @@ func (s *server) items(ctx context.Context, who caller, in *identified) (*stream
 	if err != nil {
 		return nil, err
 	}
-	return lines(ctx, items)
+	return lines(items)
 }
 
-// read asks for a permission on a session's target and audits the reading of its recording, before anything is read.
+// read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What
+// the recording itself says of its target counts: it outlives the store.
 func (s *server) read(ctx context.Context, who caller, permission grant.Permission, id, kind string) error {
-	info, err := s.Sessions.Get(ctx, id)
+	header, _, err := s.Recorder.Read(ctx, id)
 	if err != nil {
 		return err
 	}
-	if err := s.permit(ctx, who, permission, info.Target); err != nil {
+	if err := s.permit(ctx, who, permission, header.Target); err != nil {
 		return err
 	}
 	event := s.event(who, kind)
-	event.Session, event.Target, event.Account, event.Grant = info.ID, info.Target, info.Account, info.Grant
+	event.Session, event.Target, event.Account, event.Grant = header.Session, header.Target, header.Account, header.Grant
 	return s.Store.Audit(ctx, event)
 }
 
@@ -79,7 +100,7 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 		if err != nil {
 			return nil, err
 		}
-		return lines(ctx, items)
+		return lines(items)
 	}
 	sessions, err := s.readable(ctx, who, grant.Export)
 	if err != nil {
@@ -90,7 +111,7 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	if err := s.Store.Audit(ctx, event); err != nil {
 		return nil, err
 	}
-	return lines(ctx, s.itemsOf(ctx, sessions))
+	return lines(s.itemsOf(ctx, sessions))
 }
 
 // readable lists the recordings that the permission covers; with none covered whatever was recorded, it refuses.
@@ -149,20 +170,59 @@ func (s *server) search(ctx context.Context, who caller, in *searching) (*stream
 	if err := s.Store.Audit(ctx, event); err != nil {
 		return nil, err
 	}
-	found := s.Recorder.Search(ctx, recorder.Query{Text: in.Text, Person: in.Person, Target: in.Target, Grant: in.Grant})
-	return lines(ctx, func(yield func(recorder.Match, error) bool) {
-		left := in.Limit
+	found := s.Recorder.Search(ctx, recorder.Query{
+		Text: in.Text, Person: in.Person, Target: in.Target, Grant: in.Grant, Since: in.Since, Until: in.Until,
+	})
+	return lines(s.permitted(who, found, in.Limit))
+}
+
+// permitted keeps of what a search finds what the caller may read, up to a limit. A recording that can't be read does not
+// end the search; that there was one is said at its end.
+func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], limit int) iter.Seq2[api.Match, error] {
+	return func(yield func(api.Match, error) bool) {
+		var failed error
 		for match, err := range found {
-			if err == nil && s.Grants.May(who.Identity, grant.ReadRecordings, match.Header.Target) != nil {
+			switch {
+			case err != nil && match.Session == "": // of no recording: there is no more
+				yield(api.Match{}, err)
+				return
+			case s.Grants.May(who.Identity, grant.ReadRecordings, match.Header.Target) != nil:
+				continue
+			case err != nil:
+				s.Log.Error("a recording can't be searched", "session", match.Session, "error", err)
+				failed = refusal.New(refusal.RecorderFailed, "not every recording could be searched").
+					WithDetail("what was found is not all there may be").WithHint("sallyport verify").Because(err)
 				continue
 			}
-			if !yield(match, err) || err != nil {
+			if !yield(api.Match(match), nil) {
 				return
 			}
-			if left--; left == 0 {
+			if limit--; limit == 0 {
+				return
+			}
+		}
+		if failed != nil {
+			yield(api.Match{}, failed)
+		}
+	}
+}
+
+func (s *server) audit(ctx context.Context, who caller, in *auditing) (*stream, error) {
+	if err := s.permit(ctx, who, grant.ReadRecordings, ""); err != nil {
+		return nil, err
+	}
+	if err := s.Store.Audit(ctx, s.event(who, "audit.read")); err != nil {
+		return nil, err
+	}
+	events := s.Recorder.Audit(ctx, recorder.AuditFilter{
+		Kind: in.Kind, Actor: in.Actor, Target: in.Target, Grant: in.Grant, Session: in.Session, Outcome: in.Outcome,
+		Since: in.Since, Until: in.Until, Last: in.Last,
+	})
+	return lines(func(yield func(api.AuditEvent, error) bool) {
+		for e, err := range events {
+			if !yield(api.AuditEvent(e), err) {
 				return
 			}
 		}
 	})
 }
-

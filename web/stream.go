@@ -86,7 +86,7 @@ func (p *patient) Write(b []byte) (int, error) {
 
 // lines is a stream of JSON Lines. The first element is taken at once, so that an error which comes before anything
 // else is a problem with a status.
-func lines[T any](ctx context.Context, all iter.Seq2[T, error]) (*stream, error) {
+func lines[T any](all iter.Seq2[T, error]) (*stream, error) {
 	next, stop := iter.Pull2(all)
 	first, err, more := next()
 	if err != nil {

@@ -31,15 +31,8 @@ the same. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04
 					q.Set(name, value)
 				}
 			}
-			for name, value := range map[string]string{"since": since, "until": until} {
-				if value == "" {
-					continue
-				}
-				t, err := moment(value, time.Now())
-				if err != nil {
-					return usage(command, "--%s: %v", name, err)
-				}
-				q.Set(name, t.UTC().Format(time.RFC3339))
+			if err := addTimes(command, q, since, until); err != nil {
+				return err
 			}
 			c, err := open()
 			if err != nil {

@@ -3,14 +3,20 @@ package api
 import (
 	"time"
 
-	"sallyport/recorder"
+	"sallyport/recorder/format"
+	"sallyport/recorder/item"
 )
 
 // Item is one thing that happened in a session; a line of /v1/sessions/{id}/items.
-type Item = recorder.Item
+type Item = item.Item
 
 // Match is one place where a search found its text; a line of /v1/search.
-type Match = recorder.Match
+type Match struct {
+	Session string        `json:"session"`
+	Header  format.Header `json:"header"`
+	Item    Item          `json:"item"`
+	Line    string        `json:"line"`
+}
 
 // AuditEvent is one event of the control plane; a line of /v1/audit.
 type AuditEvent struct {

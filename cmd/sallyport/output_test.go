@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/internal/refusal"
+	"sallyport/web/api"
+)
+
+// What people wrote can't move the cursor, recolour or reorder a table.
+func TestVisible(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain – Ünïcode": "plain – Ünïcode",
+		"a\nb\tc":         "a b c",
+		"\x1b[2Jgone":     `\u001b[2Jgone`,
+		"\u009b2J":        `\u009b2J`,
+		"a\u202eb":        `a\u202eb`,
+		"\xff":            `\ufffd`,
+		"\r\x00\x7f":      `\u000d\u0000\u007f`,
+	} {
+		if got := visible(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestMoment(t *testing.T) {
+	zone := time.FixedZone("here", 3600)
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, zone)
+	for in, want := range map[string]time.Time{
+		"2026-01-31":           time.Date(2026, 1, 31, 0, 0, 0, 0, zone),
+		"2026-01-31T15:04":     time.Date(2026, 1, 31, 15, 4, 0, 0, zone),
+		"2026-01-31 15:04:05":  time.Date(2026, 1, 31, 15, 4, 5, 0, zone),
+		"2026-01-31T15:04:05Z": time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC),
+		"90m":                  now.Add(-90 * time.Minute),
+		"7d":                   now.AddDate(0, 0, -7),
+	} {
+		if got, err := moment(in, now); err != nil || !got.Equal(want) {
+			t.Errorf("%s: %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "yesterday", "2026-13-01", "-5m"} {
+		if got, err := moment(in, now); err == nil {
+			t.Errorf("%q was taken for %v", in, got)
+		}
+	}
+}
+
+func TestCutAccount(t *testing.T) {
+	for in, want := range map[string][2]string{
+		"app@orders": {"app", "orders"}, "a@b@orders": {"a@b", "orders"}, "app": {}, "@orders": {}, "app@": {}, "": {},
+	} {
+		account, target, found := cutAccount(in)
+		if account != want[0] || target != want[1] || found != (want[0] != "") {
+			t.Errorf("%q: %q, %q, %v", in, account, target, found)
+		}
+	}
+}
+
+// docs/cli.md promises the exit codes.
+func TestExitCodes(t *testing.T) {
+	for code, want := range map[refusal.Code]int{
+		refusal.NotAuthenticated: 4, refusal.CredentialExpired: 4,
+		refusal.NotPermitted: 3, refusal.NoGrant: 3, refusal.IdentityDisabled: 3, refusal.UnknownTarget: 3, refusal.UnknownAccount: 3,
+		refusal.Invalid:  2,
+		refusal.NotFound: 1, refusal.Conflict: 1, refusal.TargetFailed: 1, refusal.RecorderFailed: 1, refusal.Draining: 1, api.Internal: 1,
+	} {
+		if got := report(io.Discard, refusal.New(code, "no")); got != want {
+			t.Errorf("%s: %d, want %d", code, got, want)
+		}
+	}
+	if got := report(io.Discard, errors.New("broken")); got != 1 {
+		t.Errorf("a failure: %d", got)
+	}
+	if got := report(io.Discard, nil); got != 0 {
+		t.Errorf("no error: %d", got)
+	}
+}
+
+func TestReportSaysWhatWhyAndWhatNext(t *testing.T) {
+	var b strings.Builder
+	report(&b, refusal.New(refusal.NotPermitted, "you may not").WithDetail("Carol \x1b[1m may").WithHint("ask her"))
+	want := "sallyport: you may not\n  Why:  Carol \\u001b[1m may\n  Next: ask her\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
+// Every command explains itself and has the flags that hold everywhere; names and short words end without a full stop.
+func TestCommandsAreWhole(t *testing.T) {
+	root := newRootCommand()
+	if len(root.Commands()) < 15 {
+		t.Fatalf("only %d commands", len(root.Commands()))
+	}
+	for _, c := range root.Commands() {
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: %q", c.Name(), c.Short)
+		}
+		if c.InheritedFlags().Lookup("json") == nil {
+			t.Errorf("%s has no --json", c.Name())
+		}
+	}
+}
