@@ -22,6 +22,8 @@ const (
 const (
 	// lingerTime is how long data and requests of a client that has closed its channel may take to reach the target.
 	lingerTime = 5 * time.Second
+	// statusTime is how long the end of the output waits for the exit status that mostly comes with it.
+	statusTime = 50 * time.Millisecond
 	// lostTime is how long a target's channel that ended without an exit status is looked at: was it the connection?
 	lostTime = 200 * time.Millisecond
 )
@@ -43,9 +45,13 @@ type channel struct {
 	gate     chan struct{} // closed when data may flow: the command runs, or one side is gone
 	openGate func()
 
+	gone       chan struct{} // closed when the target has closed its end
+	told       chan struct{} // closed when the client was told how the command ended
+	inputEnded atomic.Bool   // the client sends no more data
+
 	mu         sync.Mutex
 	starting   bool // the target has not answered yet whether it runs the command
-	targetGone bool // it has closed its end
+	targetGone bool // as gone
 	// How data are recorded; set before the target can know of a command, nil before one was asked for.
 	in  *keeper
 	out [2]*keeper
@@ -59,7 +65,7 @@ type channel struct {
 func (l *link) serve(n xssh.NewChannel, kind string) {
 	c := &channel{
 		link: l, number: l.numbers.Add(1), kind: kind,
-		gate: make(chan struct{}), quiet: [2]*quiet{{}, {}},
+		gate: make(chan struct{}), gone: make(chan struct{}), told: make(chan struct{}), quiet: [2]*quiet{{}, {}},
 	}
 	c.openGate = sync.OnceFunc(func() { close(c.gate) })
 	c.whole.Store(keepOutput)
@@ -144,6 +150,7 @@ func (c *channel) targetClosed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.targetGone = true
+	close(c.gone)
 	if !c.starting {
 		c.openGate()
 	}
@@ -205,7 +212,7 @@ func (c *channel) copy(clientRequests, targetRequests <-chan *xssh.Request) {
 	run(func() { each(fromTarget, c.tell) }, &down)
 	run(func() { c.copyDown(stdout, c.target.Read) }, &down, &output)
 	run(func() { c.copyDown(stderr, c.target.Stderr().Read) }, &down, &output)
-	run(func() { output.Wait(); c.client.eof() }, &down)
+	run(func() { output.Wait(); c.endOutput() }, &down)
 	run(func() { down.Wait(); c.closeClient() })
 	all.Wait()
 }
@@ -250,6 +257,7 @@ func (c *channel) copyUp() {
 		}
 		buf = grown(buf, n)
 	}
+	c.inputEnded.Store(true)
 	if dead {
 		return
 	}
@@ -336,6 +344,35 @@ func (c *channel) sendDown(stream int, out *keeper, data []byte) error {
 		return err
 	}
 	return c.client.write(stream, data)
+}
+
+// endOutput passes the end of the target's output on. A client whose own input has ended answers with a close, and the
+// library answers that with a close of its own, after which no exit status can be told. So the end waits for the status,
+// unless the client may still have to say something, for which it may wait for this very end. When the target has
+// closed the channel or is gone, closing says it all, and there may be something left to say before.
+func (c *channel) endOutput() {
+	if c.kind == kindTunnel {
+		c.client.eof()
+		return
+	}
+	soon := time.NewTimer(statusTime)
+	defer soon.Stop()
+	for {
+		select {
+		case <-c.told:
+			c.client.eof()
+			return
+		case <-c.gone:
+			return
+		case <-c.link.session.Done():
+			return
+		case <-soon.C:
+			if !c.inputEnded.Load() {
+				c.client.eof()
+				return
+			}
+		}
+	}
 }
 
 // closeClient closes the client's end after the target has closed its own. When that was because the whole session has

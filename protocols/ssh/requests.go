@@ -155,11 +155,13 @@ func (c *channel) forward(r *xssh.Request) {
 	if c.link.session.Observe(interpret.TargetRequest(c.number, r.Type, r.WantReply, r.Payload)) != nil {
 		return
 	}
-	if r.Type == "exit-status" || r.Type == "exit-signal" {
-		if !c.client.exited.CompareAndSwap(false, true) {
-			return
-		}
+	ends := r.Type == "exit-status" || r.Type == "exit-signal"
+	if ends && !c.client.exited.CompareAndSwap(false, true) {
+		return
 	}
 	_, _ = c.client.SendRequest(r.Type, false, r.Payload) // a failed write shows in the connection's end
+	if ends {
+		close(c.told)
+	}
 	answerTarget(r, true)
 }

@@ -1,0 +1,242 @@
+package ssh
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/protocols/ssh/interpret"
+	"sallyport/recorder/format"
+)
+
+func TestParseAddress(t *testing.T) {
+	for user, want := range map[string]address{
+		"root@web-1":            {"root", "web-1"},
+		"root+web-1":            {"root", "web-1"},
+		"a.b@corp.example@db":   {"a.b@corp.example", "db"},
+		"a+b+db":                {"a+b", "db"},
+		"a+b@db":                {"a+b", "db"},
+		"alice":                 {"alice", ""},
+		"":                      {"", ""},
+		"@web-1":                {"", "web-1"},
+		"root@":                 {"root", ""},
+		"root@../../etc/passwd": {"root", "../../etc/passwd"},
+	} {
+		if got := parseAddress(user); got != want {
+			t.Errorf("%q: %+v, want %+v", user, got, want)
+		}
+	}
+}
+
+func TestEnvironmentAllowed(t *testing.T) {
+	for name, want := range map[string]bool{
+		"LANG": true, "LC_ALL": true, "LC_CTYPE": true, "TERM": true, "COLORTERM": true,
+		"": false, "LC_": false, "LC_a": false, "LC_ALL=x": false, "LC_A\x00": false, "LC_A\nB": false, "LANGUAGE": false,
+		"LD_PRELOAD": false, "BASH_ENV": false, "GIT_SSH_COMMAND": false, "PATH": false, "LC_" + strings.Repeat("A", 65): false,
+	} {
+		if got := environmentAllowed(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestAskedMay(t *testing.T) {
+	env := func(name, value string) *xssh.Request {
+		return &xssh.Request{Type: "env", Payload: xssh.Marshal(struct{ Name, Value string }{name, value})}
+	}
+	request := func(kind string) *xssh.Request { return &xssh.Request{Type: kind} }
+	for name, test := range map[string]struct {
+		before asked
+		r      *xssh.Request
+		want   string // refused, ignored, or passed
+	}{
+		"shell":                     {asked{}, request("shell"), "passed"},
+		"exec":                      {asked{}, request("exec"), "passed"},
+		"second command":            {asked{started: true}, request("exec"), "refused"},
+		"terminal after command":    {asked{started: true}, request("pty-req"), "refused"},
+		"variable":                  {asked{}, env("LANG", "C"), "passed"},
+		"variable that runs things": {asked{}, env("LD_PRELOAD", "/x"), "refused"},
+		"malformed variable":        {asked{}, &xssh.Request{Type: "env", Payload: []byte{0, 0, 0, 9, 1}}, "refused"},
+		"too much environment":      {asked{environment: maxEnvironment}, env("LANG", "C"), "refused"},
+		"resize without terminal":   {asked{}, request("window-change"), "ignored"},
+		"resize":                    {asked{terminal: true}, request("window-change"), "passed"},
+		"signal":                    {asked{}, request("signal"), "passed"},
+		"X11":                       {asked{}, request("x11-req"), "refused"},
+		"agent":                     {asked{}, request("auth-agent-req@openssh.com"), "refused"},
+		"unknown":                   {asked{}, request("hello@example.com"), "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reason, ignore := test.before.may(test.r)
+			got := "passed"
+			if ignore {
+				got = "ignored"
+			} else if reason != "" {
+				got = "refused"
+			}
+			if got != test.want {
+				t.Errorf("%s (%s), want %s", got, reason, test.want)
+			}
+		})
+	}
+}
+
+func TestQueueMergesAndBounds(t *testing.T) {
+	requests := make(chan *xssh.Request)
+	q, flooded, fed := newQueue(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(fed)
+		q.feed(requests, func() { close(flooded) })
+	}()
+	for i := range 10000 { // merge into one
+		requests <- &xssh.Request{Type: "window-change", Payload: []byte(fmt.Sprint(i))}
+	}
+	if r, ok := q.next(); !ok || string(r.Payload) != "9999" && len(q.items) == 0 {
+		t.Fatalf("the last change is %q, %v", r.Payload, ok)
+	}
+	for range maxQueued + 2 {
+		requests <- &xssh.Request{Type: "signal"}
+	}
+	<-flooded
+	close(requests)
+	<-fed
+	n := 0
+	for {
+		r, ok := q.next()
+		if !ok {
+			break
+		}
+		if r.Type == "signal" {
+			n++
+		}
+	}
+	if n > maxQueued {
+		t.Errorf("%d requests waited, at most %d may", n, maxQueued)
+	}
+}
+
+func TestTypedInputIsCountedNotHashed(t *testing.T) {
+	k := keepCounts(3, true, "stdin", interpret.WhyTyped)
+	for range 3 * hashEvery {
+		for _, e := range k.events([]byte("x")) {
+			if !bytes.Contains(e.Data, []byte(`"sha256":""`)) {
+				t.Fatalf("typed input is hashed: %s", e.Data)
+			}
+		}
+	}
+	if last := k.last(); last != nil {
+		t.Fatalf("typed input is hashed at the end: %s", last[0].Data)
+	}
+}
+
+func TestOutputIsKeptWholeUpToItsBound(t *testing.T) {
+	var whole atomic.Int64
+	whole.Store(10)
+	k := keepWhole(1, format.TypeAnswered, "stdout", &whole)
+	if e := k.events([]byte("123456")); len(e) != 1 || e[0].Type != format.TypeAnswered {
+		t.Fatalf("kept as %v", e)
+	}
+	if last := k.last(); last != nil {
+		t.Fatalf("all of it is whole, and yet %s", last[0].Data)
+	}
+	if e := k.events([]byte("789012")); len(e) != 1 || e[0].Type != format.TypeBulk {
+		t.Fatalf("kept as %v", e)
+	}
+	last := k.last() // the hash of all of it
+	want := fmt.Sprintf(`"bytes":12,"sha256":"%x"`, sha256.Sum256([]byte("123456789012")))
+	if len(last) != 1 || !bytes.Contains(last[0].Data, []byte(want)) {
+		t.Fatalf("at the end %v, want %s", last, want)
+	}
+}
+
+func TestBannerFindsSSH(t *testing.T) {
+	for name, test := range map[string]struct {
+		pieces []string
+		found  bool
+		passed string
+	}{
+		"an SSH server":       {[]string{"SSH-2.0-x"}, true, ""},
+		"byte by byte":        {[]string{"S", "S", "H", "-"}, true, ""},
+		"something else":      {[]string{"SSL", "abc"}, false, "SSLabc"},
+		"http":                {[]string{"HTTP/1.1"}, false, "HTTP/1.1"},
+		"short":               {[]string{"SS"}, false, "SS"},
+		"later in the stream": {[]string{"xSSH-"}, false, "xSSH-"},
+		"nothing":             {nil, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, passed, found := &banner{}, "", false
+			for _, p := range test.pieces {
+				pass, f := b.take([]byte(p))
+				passed, found = passed+string(pass), found || f
+			}
+			if !found {
+				passed += string(b.rest())
+			}
+			if found != test.found || passed != test.passed {
+				t.Errorf("found %v, passed %q", found, passed)
+			}
+		})
+	}
+}
+
+// TestSettleWaitsForOutput: the status goes out when the copiers have had nothing for a while, and not while they have.
+func TestSettleWaitsForOutput(t *testing.T) {
+	busy, idle := &quiet{}, &quiet{}
+	idle.set(func() { idle.waiting = true })
+	busy.set(func() { busy.reads = 1 }) // in a write
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		settle([]*quiet{busy, idle}, nil)
+	}()
+	select {
+	case <-settled:
+		t.Fatal("settled while output was being written")
+	case <-time.After(10 * quietTime):
+	}
+	busy.set(func() { busy.waiting = true })
+	select {
+	case <-settled:
+	case <-time.After(10 * time.Second):
+		t.Fatal("never settled")
+	}
+}
+
+func TestShownHasNothingThatATerminalObeys(t *testing.T) {
+	if got := shown("a\x1b]52;c;x\x07b\u202ec\xff\n"); got != "a?]52;c;x?b?c??" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestOwnSSH(t *testing.T) {
+	for _, test := range []struct {
+		address, host string
+		port          int
+		want          bool
+	}{
+		{"10.0.0.1:22", "localhost", 22, true},
+		{"10.0.0.1:2222", "127.0.0.1", 2222, true},
+		{"10.0.0.1:2222", "::1", 22, true},
+		{"10.0.0.1:22", "0.0.0.0", 22, true},
+		{"10.0.0.1:22", "LOCALHOST.", 22, true},
+		{"10.0.0.1:22", "127.0.0.1", 5432, false},
+		{"10.0.0.1:22", "db", 22, false},
+	} {
+		if got := ownSSH(test.address, test.host, test.port); got != test.want {
+			t.Errorf("%s:%d from %s: %v", test.host, test.port, test.address, got)
+		}
+	}
+}
+
+func TestKeyIDIsOneField(t *testing.T) {
+	id := loginNote{session: "s-1", grant: "g-1"}
+	id.who.Name = "Al ice,\nroot sess=x\x1b"
+	if got, want := id.keyID(), "Al_ice__root_sess_x_ sess=s-1 grant=g-1"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
