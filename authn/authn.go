@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/authn/federation"
 	"sallyport/authn/keyring"
 	"sallyport/configs"
 	"sallyport/internal/store"
@@ -82,9 +83,13 @@ type Service struct {
 	hostKey, hostCA, loginCA, targetCA ssh.Signer
 	clientCAs                          *x509.CertPool
 
-	hosts    hostCertificates
-	strange  counts
+	issuer   issuer
+	provider *federation.Provider
 	handler  http.Handler
+
+	hosts    hostCertificates
+	rates    rates
+	strange  counts
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
 	closing  sync.Once
@@ -125,6 +130,9 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 		if *k.to, err = ssh.NewSignerFromKey(k.key); err != nil {
 			return nil, fmt.Errorf("SSH key: %w", err)
 		}
+	}
+	if err := s.newIssuer(); err != nil {
+		return nil, err
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop

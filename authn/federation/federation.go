@@ -1,0 +1,309 @@
+// Package federation is the gateway as a client of the company's OpenID provider.
+//
+// It promises that the claims it returns come from an ID token which that one configured issuer signed for this client,
+// for this very sign-in (nonce), and which has not run out; and that the code that led to it was asked for with PKCE, so
+// that a stolen one is worth nothing. The provider need not be up when the gateway starts: it is asked when somebody
+// signs in. Nothing it answers is read without a bound, and no answer sends the gateway to another host.
+package federation
+
+import (
+	"context"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"sallyport/configs"
+)
+
+// ErrUnavailable is in the errors that mean: the provider can't be asked now. Trying again may help.
+var ErrUnavailable = errors.New("the company's sign-in provider does not answer")
+
+const (
+	timeout = 10 * time.Second
+	// retry is how long a failed discovery is not repeated, so that a flood of sign-ins does not become one on the
+	// provider.
+	retry       = 2 * time.Second
+	maxResponse = 1 << 20
+)
+
+// What claims may hold. OpenID Connect Core, section 2, gives the subject 255 characters.
+const (
+	maxSubject = 255
+	maxLabel   = 256
+	maxGroups  = 1000
+)
+
+// Claims is who the provider says has signed in.
+type Claims struct {
+	Issuer, Subject string
+	Name, Email     string
+	Groups          []string
+}
+
+// Provider is the company's provider. Safe for concurrent use.
+type Provider struct {
+	config   configs.Provider
+	redirect string
+	secret   func(context.Context) (string, error)
+	now      func() time.Time
+
+	mu      sync.Mutex
+	found   *discovered
+	failed  error
+	retryAt time.Time
+}
+
+// discovered is what discovery led to.
+type discovered struct {
+	*oidc.Provider
+	client *http.Client
+}
+
+// New prepares a provider; it opens no connection. redirect is where the provider sends the browser back to, secret
+// resolves the client's secret when it is needed.
+func New(config configs.Provider, redirect string, secret func(context.Context) (string, error), now func() time.Time) *Provider {
+	return &Provider{config: config, redirect: redirect, secret: secret, now: now}
+}
+
+// Start is where to send a browser to sign in: code flow with PKCE (RFC 7636). The arguments are secrets of this sign-in.
+func (p *Provider) Start(ctx context.Context, state, nonce, verifier string) (string, error) {
+	d, err := p.discover(ctx)
+	if err != nil {
+		return "", err
+	}
+	return p.oauth(d, "").AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), nil
+}
+
+// Finish exchanges the code that came back and verifies what it is worth.
+func (p *Provider) Finish(ctx context.Context, code, nonce, verifier string) (Claims, error) {
+	d, err := p.discover(ctx)
+	if err != nil {
+		return Claims{}, err
+	}
+	secret, err := p.secret(ctx)
+	if err != nil {
+		return Claims{}, fmt.Errorf("the gateway's client secret at the provider: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, d.client), timeout)
+	defer cancel()
+	token, err := p.oauth(d, secret).Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	if err != nil {
+		var no *oauth2.RetrieveError
+		if errors.As(err, &no) && no.Response != nil && no.Response.StatusCode < 500 { // its text may repeat what was sent
+			return Claims{}, fmt.Errorf("the provider refused the code: %s", printable(no.ErrorCode, 64))
+		}
+		return Claims{}, fmt.Errorf("%w: exchange the code: %w", ErrUnavailable, err)
+	}
+	raw, ok := token.Extra("id_token").(string)
+	if !ok {
+		return Claims{}, errors.New("the provider's answer holds no ID token; is openid among provider.scopes?")
+	}
+	proven, err := d.Verifier(&oidc.Config{ClientID: p.config.ClientID, Now: p.now}).Verify(ctx, raw)
+	if err != nil {
+		return Claims{}, fmt.Errorf("the provider's ID token: %w", err)
+	}
+	if subtle.ConstantTimeCompare([]byte(proven.Nonce), []byte(nonce)) != 1 {
+		return Claims{}, errors.New("the provider's ID token is for another sign-in (nonce)")
+	}
+	if proven.AccessTokenHash != "" {
+		if err := proven.VerifyAccessToken(token.AccessToken); err != nil {
+			return Claims{}, fmt.Errorf("the provider's access token: %w", err)
+		}
+	}
+	var claims map[string]json.RawMessage
+	if err := proven.Claims(&claims); err != nil {
+		return Claims{}, fmt.Errorf("the provider's ID token: %w", err)
+	}
+	// A token for several audiences names the one it was made for (OpenID Connect Core, section 3.1.3.7).
+	if azp := text(claims["azp"]); azp != p.config.ClientID && (azp != "" || len(proven.Audience) > 1) {
+		return Claims{}, errors.New("the provider's ID token was made for another client (azp)")
+	}
+	if err := p.ask(ctx, d, token, proven.Subject, claims); err != nil {
+		return Claims{}, err
+	}
+	return p.claims(proven, claims)
+}
+
+// ask adds what the ID token lacks from the userinfo endpoint, where there is one.
+func (p *Provider) ask(ctx context.Context, d *discovered, token *oauth2.Token, subject string, claims map[string]json.RawMessage) error {
+	lacks := func(claim string) bool { return claims[claim] == nil }
+	if d.UserInfoEndpoint() == "" || !slices.ContainsFunc([]string{p.groups(), p.name(), p.email()}, lacks) {
+		return nil
+	}
+	info, err := d.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	if err != nil {
+		return fmt.Errorf("%w: userinfo: %w", ErrUnavailable, err)
+	}
+	if info.Subject != subject {
+		return errors.New("the provider's userinfo is about somebody else than its ID token")
+	}
+	var more map[string]json.RawMessage
+	if err := info.Claims(&more); err != nil {
+		return fmt.Errorf("the provider's userinfo: %w", err)
+	}
+	for name, value := range more {
+		if lacks(name) {
+			claims[name] = value
+		}
+	}
+	return nil
+}
+
+// claims reads what was collected, and refuses what can't be kept whole.
+func (p *Provider) claims(proven *oidc.IDToken, claims map[string]json.RawMessage) (Claims, error) {
+	c := Claims{
+		Issuer: proven.Issuer, Subject: proven.Subject,
+		Name: printable(text(claims[p.name()]), maxLabel), Email: printable(text(claims[p.email()]), maxLabel),
+	}
+	if !plain(c.Subject, maxSubject) {
+		return Claims{}, errors.New("the provider's subject is empty, longer than 255 bytes or not printable")
+	}
+	if string(claims["email_verified"]) == "false" {
+		c.Email = ""
+	}
+	if raw := claims[p.groups()]; raw != nil && string(raw) != "null" {
+		if err := json.Unmarshal(raw, &c.Groups); err != nil {
+			var one string
+			if json.Unmarshal(raw, &one) != nil {
+				return Claims{}, fmt.Errorf("the provider's claim %q is not a list of texts", p.groups())
+			}
+			c.Groups = []string{one}
+		}
+	}
+	if len(c.Groups) > maxGroups {
+		return Claims{}, fmt.Errorf("the provider names %d groups; the most that is taken is %d: have it send fewer", len(c.Groups), maxGroups)
+	}
+	for _, group := range c.Groups {
+		if !plain(group, maxLabel) { // cut or changed, it might be another group's name
+			return Claims{}, fmt.Errorf("the provider names a group that is empty, longer than %d bytes or not printable", maxLabel)
+		}
+	}
+	return c, nil
+}
+
+func (p *Provider) groups() string { return or(p.config.GroupsClaim, "groups") }
+func (p *Provider) name() string   { return or(p.config.NameClaim, "name") }
+func (p *Provider) email() string  { return or(p.config.EmailClaim, "email") }
+
+func or(s, fallback string) string {
+	if s != "" {
+		return s
+	}
+	return fallback
+}
+
+func (p *Provider) oauth(d *discovered, secret string) *oauth2.Config {
+	scopes := p.config.Scopes
+	if !slices.Contains(scopes, oidc.ScopeOpenID) {
+		scopes = append([]string{oidc.ScopeOpenID}, scopes...)
+	}
+	return &oauth2.Config{ClientID: p.config.ClientID, ClientSecret: secret, Endpoint: d.Endpoint(), RedirectURL: p.redirect, Scopes: scopes}
+}
+
+// discover reads the provider's description once; a failure is remembered for a moment only.
+func (p *Provider) discover(ctx context.Context) (*discovered, error) {
+	p.mu.Lock() // also while asking: whoever else wants to sign in now waits for the same answer
+	defer p.mu.Unlock()
+	if p.found != nil {
+		return p.found, nil
+	}
+	if p.failed != nil && p.now().Before(p.retryAt) {
+		return nil, p.failed
+	}
+	client, err := p.client()
+	if err == nil {
+		// Whoever asked first may go away; those who wait for the same answer should still get it.
+		asking, cancel := context.WithTimeout(oidc.ClientContext(context.WithoutCancel(ctx), client), timeout)
+		defer cancel()
+		var provider *oidc.Provider
+		if provider, err = oidc.NewProvider(asking, p.config.Issuer); err == nil {
+			p.found, p.failed = &discovered{provider, client}, nil
+			return p.found, nil
+		}
+	}
+	p.failed, p.retryAt = fmt.Errorf("%w: discovery at %s: %w", ErrUnavailable, p.config.Issuer, err), p.now().Add(retry)
+	return nil, p.failed
+}
+
+// client makes the HTTP client for the provider. It is made anew until discovery succeeds, so that a corrected CA file
+// helps without a restart.
+func (p *Provider) client() (*http.Client, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("the system's certificate authorities: %w", err)
+	}
+	if p.config.CA != "" {
+		data, err := os.ReadFile(p.config.CA)
+		if err != nil {
+			return nil, fmt.Errorf("provider.ca: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("provider.ca: %s holds no certificate in PEM form", p.config.CA)
+		}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	transport.MaxIdleConnsPerHost = 4
+	return &http.Client{
+		Transport:     bounded{transport},
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// bounded cuts answers off at maxResponse.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		answer.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(answer.Body, maxResponse), answer.Body}
+	}
+	return answer, err
+}
+
+// text is a claim that is a text, else nothing.
+func text(raw json.RawMessage) (s string) {
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// plain tells whether s can be kept and shown as it is.
+func plain(s string, limit int) bool {
+	return s != "" && len(s) <= limit && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// printable makes a label for people out of s.
+func printable(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	for len(s) > limit {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}

@@ -1,0 +1,83 @@
+// Package pages is what a person sees in their browser while signing in.
+//
+// The pages are plain HTML: no script, nothing loaded from elsewhere, a strict content security policy, never cached and
+// never in a frame. What came from outside is only ever shown as text.
+package pages
+
+import (
+	"crypto/rand"
+	"embed"
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+//go:embed *.html
+var files embed.FS
+
+var templates = template.Must(template.ParseFS(files, "*.html"))
+
+// Message says how something went: a sentence, why, and what to do next.
+type Message struct {
+	Title, Detail, Hint string
+}
+
+// Enter asks for the code that a device shows.
+type Enter struct {
+	Problem string // with what was entered before
+}
+
+// Device says what asks to be signed in, before anybody has.
+type Device struct {
+	Code    string
+	Address string // where the request came from, as the gateway saw it
+	Agent   string // what it calls itself
+	Asked   time.Time
+	Next    string // link to the sign-in
+}
+
+// Confirm is Device once the person is known; Token is the one-time secret of the form.
+type Confirm struct {
+	Device
+	Who, Email, Token string
+}
+
+// Show writes a page: one of the types above.
+func Show(w http.ResponseWriter, status int, page any) {
+	var name string
+	switch page.(type) {
+	case Message:
+		name = "message.html"
+	case Enter:
+		name = "enter.html"
+	case Device:
+		name = "device.html"
+	case Confirm:
+		name = "confirm.html"
+	}
+	nonce := rand.Text()
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+nonce+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	Secure(h)
+	w.WriteHeader(status)
+	// An error here is the browser going away; there is nobody left to tell.
+	_ = templates.ExecuteTemplate(w, name, struct {
+		Nonce string
+		Page  any
+	}{nonce, page})
+}
+
+// Secure sets the headers that every answer of the issuer has, pages and others.
+func Secure(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+}
+
+// RetryAfter tells programs when to come again.
+func RetryAfter(h http.Header, after time.Duration) {
+	h.Set("Retry-After", strconv.Itoa(int(after/time.Second)))
+}

@@ -1,0 +1,114 @@
+package authn
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// browserCookie ties a sign-in to the browser that began it. Without it somebody could begin one, have a victim finish
+// it, and take the code that the victim's identity led to. The prefix makes browsers insist on Secure, on this host, for
+// all paths.
+const browserCookie = "__Host-sallyport-browser"
+
+// hashed is how secrets stand in the tables. They are random and long, so that a plain hash is enough.
+func hashed(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}
+
+// visitor is who sends a request to the issuer, as far as it is known.
+type visitor struct {
+	source  string // what the rate is counted by
+	address string
+	agent   string
+	browser []byte // hash of the cookie; nil for none
+}
+
+type visitorKey struct{}
+
+// visitorOf is the sender of the request that ctx belongs to.
+func visitorOf(ctx context.Context) *visitor {
+	v, _ := ctx.Value(visitorKey{}).(*visitor)
+	if v == nil {
+		return &visitor{}
+	}
+	return v
+}
+
+func newVisitor(r *http.Request) *visitor {
+	v := &visitor{source: r.RemoteAddr, address: r.RemoteAddr, agent: printable(r.UserAgent(), 128)}
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		a := at.Addr().Unmap().WithZone("")
+		v.address, v.source = a.String(), a.String()
+		if network, err := a.Prefix(64); err == nil && a.Is6() { // what one customer has
+			v.source = network.String()
+		}
+	}
+	if c, err := r.Cookie(browserCookie); err == nil && len(c.Value) >= 26 && len(c.Value) <= 128 {
+		v.browser = hashed(c.Value)
+	}
+	return v
+}
+
+// remember gives the browser its cookie if it has none.
+func (v *visitor) remember(w http.ResponseWriter) {
+	if v.browser != nil {
+		return
+	}
+	value := rand.Text()
+	v.browser = hashed(value)
+	http.SetCookie(w, &http.Cookie{
+		Name: browserCookie, Value: value, Path: "/", Secure: true, HttpOnly: true,
+		SameSite: http.SameSiteLaxMode, // sent when the provider sends the browser back, not when another site posts a form
+	})
+}
+
+// is tells whether that is the browser whose cookie was hashed.
+func (v *visitor) is(browser []byte) bool {
+	return v.browser != nil && subtle.ConstantTimeCompare(v.browser, browser) == 1
+}
+
+// What one source may ask of the issuer: a sign-in is about ten requests, a waiting device one every two seconds.
+const (
+	sourceRate  = 20 // a second
+	sourceBurst = 100
+	maxRates    = 4096 // sources told apart
+)
+
+// rates keeps a token bucket a source. The zero value is ready.
+type rates struct {
+	mu      sync.Mutex
+	sources map[string]*rate.Limiter
+	others  *rate.Limiter // shared by those beyond maxRates
+}
+
+func (l *rates) allow(source string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bucket := l.sources[source]
+	if bucket == nil {
+		if l.sources == nil {
+			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(sourceRate, sourceBurst)
+		}
+		if len(l.sources) >= maxRates {
+			for s, b := range l.sources {
+				if b.TokensAt(now) >= sourceBurst { // as good as new
+					delete(l.sources, s)
+				}
+			}
+		}
+		if bucket = l.others; len(l.sources) < maxRates {
+			bucket = rate.NewLimiter(sourceRate, sourceBurst)
+			l.sources[source] = bucket
+		}
+	}
+	return bucket.AllowN(now, 1)
+}
