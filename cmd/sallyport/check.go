@@ -1,0 +1,39 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/configs"
+)
+
+func newCheckCommand() *cobra.Command {
+	var file string
+	command := &cobra.Command{
+		Use:   "check",
+		Short: "Validate configuration and policies",
+		Long: `Read the configuration as the gateway will, with the target and policy files it names, and name file, line, column and
+what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwise.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			config, err := configs.Load(file)
+			if problems, ok := errors.AsType[configs.Problems](err); ok {
+				for _, p := range problems {
+					fmt.Fprintln(command.OutOrStdout(), p)
+				}
+				return fmt.Errorf("%d of the configuration's lines need mending", len(problems))
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(command.OutOrStdout(), "%s is good: %d targets, %d policies\n", config.File, len(config.Targets), len(config.Policies))
+			return nil
+		},
+	}
+	command.Flags().StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE`")
+	return command
+}

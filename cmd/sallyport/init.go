@@ -1,0 +1,67 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/configs"
+	"sallyport/proxy"
+)
+
+func newInitCommand() *cobra.Command {
+	in := configs.Installation{Certificate: "tls.crt", Key: "tls.key"}
+	selfSigned := false
+	command := &cobra.Command{
+		Use:   "init DIRECTORY",
+		Short: "Write a commented configuration for a real installation",
+		Long: `Write sallyport.yaml, targets.yaml and policies.yaml, commented, into DIRECTORY. Nothing is overwritten. docs/install.md goes
+on from there to the first recorded session.`,
+		Example: "  sallyport init /etc/sallyport --host gateway.example --issuer https://login.example",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			directory := args[0]
+			if selfSigned {
+				if err := os.MkdirAll(directory, 0o755); err != nil {
+					return fmt.Errorf("make the configuration's directory: %w", err)
+				}
+				if err := proxy.SelfSigned(in.Host, filepath.Join(directory, in.Certificate), filepath.Join(directory, in.Key)); err != nil {
+					return err
+				}
+				in.CA = in.Certificate
+			}
+			paths, err := configs.Initialize(directory, in)
+			if err != nil {
+				return err
+			}
+			out := command.OutOrStdout()
+			for _, path := range paths {
+				fmt.Fprintln(out, "wrote", path)
+			}
+			fmt.Fprintf(out, `
+Next:
+  1. Register the gateway at %s with the redirect address https://%s:8443/oauth/callback
+     and put the client's secret into %s (mode 0600).
+  2. Write your targets and policies into the two files beside sallyport.yaml.
+  3. sallyport check -c %s
+  4. sallyport serve -c %[4]s
+`, in.Issuer, in.Host, filepath.Join(directory, "provider-secret"), filepath.Join(directory, "sallyport.yaml"))
+			return nil
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&in.Host, "host", "", "`NAME` under which clients reach the gateway (required)")
+	flags.StringVar(&in.Issuer, "issuer", "", "your OpenID provider's `ADDRESS` (required)")
+	flags.StringVar(&in.State, "state", "/var/lib/sallyport", "state `DIRECTORY`")
+	flags.BoolVar(&selfSigned, "self-signed", false, "also make a self-signed server certificate, for trying it out")
+	for _, name := range []string{"host", "issuer"} {
+		if err := command.MarkFlagRequired(name); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
+	return command
+}

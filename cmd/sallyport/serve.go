@@ -1,0 +1,278 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/store"
+	"sallyport/protocols/postgres"
+	"sallyport/protocols/ssh"
+	"sallyport/proxy"
+	"sallyport/recorder"
+	"sallyport/recorder/format"
+	"sallyport/session"
+	"sallyport/web"
+)
+
+// farewell is how long the parts may take to close after the last session has ended.
+const farewell = 20 * time.Second
+
+func newServeCommand() *cobra.Command {
+	var file string
+	command := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway",
+		Long: `Run the gateway until SIGTERM or Ctrl-C, which drain it: no new sessions, up to limits.drain for the open ones.
+SIGHUP reads the configuration and the certificate again.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			log := slog.New(slog.NewTextHandler(command.ErrOrStderr(), nil))
+			return serve(command.Context(), file, log)
+		},
+	}
+	command.Flags().StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE`")
+	return command
+}
+
+// gateway is the rooms of a running gateway.
+type gateway struct {
+	config      atomic.Pointer[configs.Config]
+	log         *slog.Logger
+	store       *store.Store
+	recorder    *recorder.Recorder
+	authn       *authn.Service
+	grants      *grant.Service
+	sessions    *session.Manager
+	certificate *proxy.Certificate
+	front       *proxy.Proxy
+	postgres    *postgres.Handler
+	ssh         *ssh.Handler
+	bound       sync.Map // listener name → address, for ports that the system chose
+}
+
+// serve runs a gateway until the context ends or a signal comes.
+func serve(ctx context.Context, file string, log *slog.Logger) (err error) {
+	config, err := configs.Load(file)
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
+	g := &gateway{log: log}
+	g.config.Store(config)
+	defer func() { err = errors.Join(err, g.close()) }()
+	if err := g.open(ctx, config); err != nil {
+		return err
+	}
+	// Connections outlive the signal that begins the drain.
+	connections, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	served, err := g.listen(connections, config)
+	if err != nil {
+		return err
+	}
+	go g.sweep(connections)
+	log.Info("the gateway is ready", "url", config.URL, "version", version, "state", config.State)
+	for {
+		select {
+		case err := <-served:
+			return fmt.Errorf("the HTTPS server ended: %w", err)
+		case <-hangup:
+			g.reload(ctx, file)
+		case <-ctx.Done(): // SIGTERM or Ctrl-C
+			log.Info("shutting down; a second signal does not wait", "sessions", g.sessions.Live())
+			go exitOnSignal()
+			g.drain(cut)
+			return nil
+		}
+	}
+}
+
+// exitOnSignal ends the process at the next signal; recovery seals what that leaves open.
+func exitOnSignal() {
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	<-again
+	os.Exit(1)
+}
+
+// open opens the rooms, each standing on those before it.
+func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) {
+	if g.certificate, err = proxy.LoadCertificate(config.TLS.Certificate, config.TLS.Key, g.log); err != nil {
+		return err
+	}
+	if g.store, err = store.Open(ctx, config.State); err != nil {
+		return err
+	}
+	g.recorder, err = recorder.Open(ctx, recorder.Options{
+		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
+		Interpreters: interpreters,
+	})
+	if err != nil {
+		return err
+	}
+	if g.authn, err = authn.Open(ctx, config, g.store, g.log); err != nil {
+		return err
+	}
+	if g.grants, err = grant.Open(ctx, config, g.store, g.log); err != nil {
+		return err
+	}
+	g.sessions, err = session.Open(ctx, session.Options{
+		Store: g.store, Recorder: g.recorder, Authn: g.authn, Config: config, Log: g.log,
+	})
+	return err
+}
+
+// interpreters turn recordings into what they meant, by protocol.
+var interpreters = map[string]func(format.Header) recorder.Interpreter{
+	configs.KindPostgres: postgres.Interpreter,
+	configs.KindSSH:      ssh.Interpreter,
+}
+
+// listen opens the front door. The returned channel gets the HTTPS server's error if it ends by itself.
+func (g *gateway) listen(ctx context.Context, config *configs.Config) (<-chan error, error) {
+	g.front = proxy.New(config.Limits, g.authn.Unauthenticated, g.log)
+	g.postgres = postgres.New(postgres.Options{
+		Authn: g.authn, Grants: g.grants, Sessions: g.sessions, TLS: g.certificate.TLS(), URL: config.URL,
+		HandshakeTimeout: config.Limits.Handshake.D(), Log: g.log,
+	})
+	g.ssh = ssh.New(ssh.Options{
+		Authn: g.authn, Grants: g.grants, Sessions: g.sessions, Host: config.SSH.Host, Version: config.SSH.Version,
+		URL: config.URL, HandshakeTimeout: config.Limits.Handshake.D(), Log: g.log,
+	})
+	type listener struct {
+		name, address string
+		handler       proxy.Handler
+	}
+	listeners := []listener{{"postgres", config.Listen.Postgres, g.postgres}, {"ssh", config.Listen.SSH, g.ssh}}
+	for _, t := range config.Targets {
+		listeners = append(listeners, listener{"postgres/" + t.Name, t.Listen, g.postgres.ForTarget(t.Name)})
+	}
+	for _, l := range listeners {
+		if l.address == "" {
+			continue
+		}
+		bound, err := g.front.Listen(ctx, l.name, l.address, l.handler)
+		if err != nil {
+			return nil, err
+		}
+		g.bound.Store(l.name, bound.String())
+		g.log.Info("listening", "for", l.name, "address", bound.String())
+	}
+	return g.listenHTTPS(config)
+}
+
+func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
+	l, err := g.front.Listener("https", config.Listen.HTTPS)
+	if err != nil {
+		return nil, err
+	}
+	g.bound.Store("https", l.Addr().String())
+	g.log.Info("listening", "for", "https", "address", l.Addr().String())
+	server := &http.Server{
+		Handler: web.New(web.Options{
+			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
+			Recorder: g.recorder, Store: g.store, Config: g.config.Load, Bound: g.boundTo,
+			Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
+		}),
+		TLSConfig:         g.certificate.TLS(),
+		ReadHeaderTimeout: config.Limits.Handshake.D(),
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ConnContext:       web.WithConnection,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // strangers' broken handshakes
+	}
+	served := make(chan error, 1)
+	go func() {
+		if err := server.ServeTLS(l, "", ""); !errors.Is(err, net.ErrClosed) {
+			served <- err
+		}
+	}()
+	return served, nil
+}
+
+// boundTo is the address that a listener really has.
+func (g *gateway) boundTo(listener string) string {
+	address, _ := g.bound.Load(listener)
+	text, _ := address.(string)
+	return text
+}
+
+// reload takes a changed configuration in; one with mistakes changes nothing.
+func (g *gateway) reload(ctx context.Context, file string) {
+	config, err := configs.Load(file)
+	if err == nil {
+		err = g.certificate.Reload()
+	}
+	if err == nil {
+		err = g.grants.Reload(ctx, config)
+	}
+	outcome := store.AuditEvent{Kind: "config.reloaded", Actor: "system"}
+	if err != nil {
+		g.log.Error("the configuration was not reloaded; the old one stays", "error", err)
+		outcome.Outcome, outcome.Reason = "failed", err.Error()
+	} else {
+		g.config.Store(config)
+		g.log.Info("the configuration was reloaded; changed listeners, limits, provider and state directory need a restart")
+	}
+	if err := g.store.Audit(ctx, outcome); err != nil {
+		g.log.Error("a reload could not be audited", "error", err)
+	}
+}
+
+// drain lets the open sessions end, for a while.
+func (g *gateway) drain(cut context.CancelFunc) {
+	g.front.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), g.config.Load().Limits.Drain.D())
+	defer cancel()
+	g.sessions.Drain(ctx)
+	cut()
+	last, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if err := g.front.Wait(last); err != nil {
+		g.log.Warn("some connections did not end")
+	}
+}
+
+// close closes what was opened, in reverse.
+func (g *gateway) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	var errs []error
+	if g.front != nil {
+		g.front.Close()
+	}
+	if g.grants != nil {
+		errs = append(errs, g.grants.Close())
+	}
+	if g.authn != nil {
+		errs = append(errs, g.authn.Close(ctx))
+	}
+	if g.recorder != nil {
+		errs = append(errs, g.recorder.Close(ctx))
+	}
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	return errors.Join(errs...)
+}
