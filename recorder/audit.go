@@ -175,10 +175,6 @@ func (a *auditLog) write(ctx context.Context, first uint64, events []Event) erro
 			return fmt.Errorf("begin an audit file: %w", err)
 		}
 		a.current = current
-		a.recorder.mu.Lock()
-		a.recorder.paths[header.Session] = filepath.Join("audit", header.Session+extension)
-		a.recorder.live[header.Session] = current
-		a.recorder.mu.Unlock()
 	}
 	// Not ctx: what is half done must be finished, or it is not known whether it was.
 	err := a.current.Record(context.WithoutCancel(ctx), events...)

@@ -30,7 +30,9 @@ func createFile(dir, path string, first []byte) (*os.File, error) {
 		return nil, err
 	}
 	if _, err = f.Write(first); err == nil {
-		err = f.Sync()
+		if err = f.Sync(); err != nil {
+			err = &syncError{err}
+		}
 	}
 	if err == nil {
 		err = os.Rename(full+unborn, full)
@@ -69,3 +71,15 @@ func makeDirectory(dir string) error {
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
+
+// isBroken reports whether an error says that the disk is not to be trusted with anything more.
+func isBroken(err error) bool {
+	_, unsynced := errors.AsType[*syncError](err)
+	return !isFull(err) && (unsynced || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS))
+}
+
+// syncError is a sync that failed: what of the file is on the disk is not known, and must not be asked again.
+type syncError struct{ err error }
+
+func (e *syncError) Error() string { return "sync the recording: " + e.err.Error() }
+func (e *syncError) Unwrap() error { return e.err }

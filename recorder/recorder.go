@@ -210,43 +210,36 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	header.Started, header.Durability, header.Gateway = started.UTC(), string(level), r.Version
 	day := header.Started.Format("2006/01/02")
 	path := filepath.Join("recordings", filepath.FromSlash(day), header.Session+extension)
-	if !r.claim(header.Session, path) {
-		return nil, fmt.Errorf("begin a recording: there is one of session %s", header.Session)
-	}
 	rec, err := r.create(path, header, level, started)
-	if err != nil {
-		r.mu.Lock()
-		delete(r.paths, header.Session)
-		r.mu.Unlock()
-		if isFull(err) {
-			return nil, full(err)
+	switch {
+	case errors.Is(err, ErrClosed), errors.Is(err, errUsed):
+		return nil, fmt.Errorf("begin a recording: %w", err)
+	case isFull(err):
+		return nil, full(err)
+	case err != nil:
+		if isBroken(err) {
+			r.distrust(err)
 		}
-		r.distrust(err)
 		return nil, refusal.New(refusal.RecorderFailed, "the recording could not be begun").
 			WithHint("ask whoever runs the gateway to look at its disk").Because(err)
-	}
-	rec.faults = r.faults
-	r.mu.Lock()
-	closed := r.closed
-	if !closed {
-		r.live[header.Session] = rec
-	}
-	r.mu.Unlock()
-	if closed {
-		return nil, errors.Join(ErrClosed, rec.close())
 	}
 	return rec, nil
 }
 
-// claim reserves a session's id and reports whether it was free.
-func (r *Recorder) claim(session, path string) bool {
+var errUsed = errors.New("there is a recording of that session")
+
+// claim makes a recording known, whose file is to come.
+func (r *Recorder) claim(rec *Recording, path string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, used := r.paths[session]; used {
-		return false
+	if _, used := r.paths[rec.header.Session]; used {
+		return errUsed
 	}
-	r.paths[session] = path
-	return true
+	if r.closed && rec.header.Protocol != protocolAudit { // closing moves the last audit events
+		return ErrClosed
+	}
+	r.paths[rec.header.Session], r.live[rec.header.Session] = path, rec
+	return nil
 }
 
 // ended forgets a live recording.
@@ -277,9 +270,11 @@ func (r *Recorder) Close(ctx context.Context) error {
 		return nil
 	}
 	r.closed = true
-	live := make([]*Recording, 0, len(r.live))
+	var live []*Recording
 	for _, rec := range r.live {
-		live = append(live, rec)
+		if rec.header.Protocol != protocolAudit {
+			live = append(live, rec)
+		}
 	}
 	r.mu.Unlock()
 	var errs []error

@@ -63,15 +63,27 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 	if err != nil {
 		return nil, err
 	}
-	file, err := createFile(r.Dir, path, first)
-	if err != nil {
-		return nil, err
-	}
 	rec := &Recording{
-		recorder: r, header: header, level: level, started: started, file: file,
+		recorder: r, header: header, level: level, started: started,
 		failed: make(chan struct{}), next: builder, good: builder.State(),
 	}
 	rec.safe.Store(rec.good.Offset)
+	if header.Protocol != protocolAudit {
+		rec.faults = r.faults
+	}
+	rec.mu.Lock() // Close waits until the file is there
+	defer rec.mu.Unlock()
+	if err := r.claim(rec, path); err != nil { // before the file is seen: nobody must find it without knowing that it is live
+		return nil, err
+	}
+	if rec.file, err = createFile(r.Dir, path, first); err != nil {
+		r.mu.Lock()
+		delete(r.paths, header.Session)
+		delete(r.live, header.Session)
+		r.mu.Unlock()
+		rec.ended = true
+		return nil, err
+	}
 	rec.timer = time.AfterFunc(time.Hour, rec.flush)
 	rec.timer.Stop()
 	return rec, nil
@@ -273,12 +285,6 @@ func (r *Recording) store(bytes []byte, records bool) error {
 	return nil
 }
 
-// syncError is a sync that failed: what of the file is on the disk is not known, and must not be asked again.
-type syncError struct{ err error }
-
-func (e *syncError) Error() string { return "sync the recording: " + e.err.Error() }
-func (e *syncError) Unwrap() error { return e.err }
-
 // fail ends the recording for good. The lock is held.
 func (r *Recording) fail(err error) {
 	if r.err != nil {
@@ -287,7 +293,7 @@ func (r *Recording) fail(err error) {
 	r.err = err
 	close(r.failed)
 	r.recorder.Log.Error("a recording failed", "session", r.header.Session, "error", err)
-	if !isFull(err) {
+	if isBroken(err) {
 		r.recorder.distrust(err)
 	}
 }

@@ -113,7 +113,7 @@ func (b *Builder) finish(flags uint16) {
 		sum:    crc32.Checksum(payload, castagnoli),
 	}
 	next.putSummed(head)
-	b.state.Chain = nextChain(b.hash, &b.state.Chain, head[:summedSize], payload)
+	b.state.Chain.advance(b.hash, head[:summedSize], payload)
 	copy(head[summedSize:], b.state.Chain[:])
 	binary.BigEndian.PutUint32(head[blockSize-4:], crc32.Update(b.state.seed, castagnoli, head[:blockSize-4]))
 	b.state.Offset += int64(blockSize + len(payload))
@@ -122,15 +122,14 @@ func (b *Builder) finish(flags uint16) {
 	b.open = -1
 }
 
-// nextChain is c_i.
-func nextChain(h hash.Hash, before *Chain, summed, payload []byte) (chain Chain) {
+// advance makes c_i of the chain value c_(i-1).
+func (c *Chain) advance(h hash.Hash, summed, payload []byte) {
 	h.Reset()
 	h.Write(blockTagBytes)
-	h.Write(before[:])
+	h.Write(c[:])
 	h.Write(summed)
 	h.Write(payload)
-	h.Sum(chain[:0])
-	return chain
+	h.Sum(c[:0])
 }
 
 var blockTagBytes = []byte(blockTag)

@@ -172,7 +172,7 @@ func (r *Reader) nextBlock() error {
 	default:
 		var summed [summedSize]byte
 		next.putSummed(summed[:])
-		if nextChain(r.hash, &r.state.Chain, summed[:], next.payload) != next.chain {
+		if r.state.Chain.advance(r.hash, summed[:], next.payload); r.state.Chain != next.chain {
 			what = "the block does not follow from what stands before it (chain)"
 		}
 	}

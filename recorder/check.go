@@ -1,0 +1,36 @@
+package recorder
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"sallyport/recorder/verify"
+)
+
+// Verify checks the whole session log, with what only the running gateway knows: which recordings are being written,
+// and which audit events wait to be moved.
+func (r *Recorder) Verify(ctx context.Context) (*verify.Report, error) {
+	o := verify.Options{Live: r.isLive}
+	if r.audit != nil {
+		waiting, err := r.Store.Outbox(ctx, 0, 10_000)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range waiting {
+			o.Waiting = append(o.Waiting, e.Number)
+		}
+	}
+	return verify.Check(r.Dir, o)
+}
+
+// isLive reports whether the file of that name is being written, and how much of it is safe.
+func (r *Recorder) isLive(name string) (int64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec, live := r.live[strings.TrimSuffix(path.Base(name), extension)]
+	if !live {
+		return 0, false
+	}
+	return rec.safe.Load(), true
+}
