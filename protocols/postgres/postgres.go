@@ -177,6 +177,7 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	if err != nil {
 		return nil, err
 	}
+	authn.Proven(c.raw)
 	// What the rules of this room refuse is audited here; what grant and session refuse, they audit themselves.
 	refused := func(err error, target, account string) error {
 		if r := refusal.Of(err); r != nil {
