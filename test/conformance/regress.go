@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// PostgreSQL's own regression tests: psql runs SQL scripts and what it prints is compared with what it always printed.
+// They reach every statement class, type and error of the server, and psql's COPY, \c, \watch, cursors and large objects.
+
+func regressInput(b *bench) string { return filepath.Join(b.out, "staged", "regress") }
+
+// stageRegress copies the tests to where the server's account can read them and builds the module of C functions that
+// some of them load into the server.
+func stageRegress(ctx context.Context, b *bench) error {
+	input := regressInput(b)
+	if err := os.CopyFS(input, os.DirFS(filepath.Join(b.source, "src/test/regress"))); err != nil {
+		return err
+	}
+	library := filepath.Join(input, "lib")
+	if err := os.Mkdir(library, 0o755); err != nil {
+		return err
+	}
+	if err := tool(ctx, input, "gcc", "-O1", "-fPIC", "-shared", "-I", filepath.Join(b.headers, "usr/include/postgresql", major, "server"),
+		"-o", filepath.Join(library, "regress.so"), filepath.Join(input, "regress.c")); err != nil {
+		return err
+	}
+	for _, module := range []string{"refint.so", "autoinc.so"} { // the tests look for these beside regress.so
+		if err := os.Symlink(filepath.Join(libdir, module), filepath.Join(library, module)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runRegress(ctx context.Context, b *bench, s *side) ([]result, error) {
+	input := regressInput(b)
+	return regress(ctx, b, s, filepath.Join(libdir, "pgxs/src/test/regress/pg_regress"), filepath.Join(input, "parallel_schedule"),
+		"--inputdir="+input, "--dlpath="+filepath.Join(input, "lib"))
+}
+
+func isolationInput(b *bench) string { return filepath.Join(b.out, "staged", "isolation") }
+
+// The isolation tests drive several connections step by step and look from one at what another waits for. That needs the
+// server's real process ids in the start-up answer, and notifications and errors to arrive in order.
+func stageIsolation(_ context.Context, b *bench) error {
+	return os.CopyFS(isolationInput(b), os.DirFS(filepath.Join(b.source, "src/test/isolation")))
+}
+
+func runIsolation(ctx context.Context, b *bench, s *side) ([]result, error) {
+	input := isolationInput(b)
+	return regress(ctx, b, s, filepath.Join(libdir, "pgxs/src/test/isolation/pg_isolation_regress"), filepath.Join(input, "isolation_schedule"), "--inputdir="+input)
+}
+
+// regress runs one of the two drivers over a whole schedule, one test at a time: with more, tests on a small machine fail
+// by their timing, straight and through alike.
+func regress(ctx context.Context, b *bench, s *side, driver, schedule string, arguments ...string) ([]result, error) {
+	scheduled, err := readSchedule(schedule)
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{driver, "--bindir=" + bindir, "--outputdir=" + s.dir, "--schedule=" + schedule, "--max-connections=1",
+		"--host=" + s.superuser["host"], "--port=" + s.superuser["port"], "--user=" + s.superuser["user"]}, arguments...)
+	out, err := b.do(ctx, s, command{as: s.superuser, log: "log", args: args})
+	ran := readRegress(out)
+	if err != nil && len(ran) == 0 {
+		return nil, fmt.Errorf("no test ran: %w", err)
+	}
+	results := make([]result, 0, len(scheduled))
+	for _, test := range scheduled {
+		switch status, found := ran[test]; {
+		case !found && err == nil:
+			return nil, fmt.Errorf("the driver reported success and said nothing of %s", test)
+		case !found:
+			results = append(results, result{test: test, outcome: failed, why: "did not run to its end: " + err.Error()})
+		case strings.HasPrefix(status, "ok"):
+			results = append(results, result{test: test, outcome: passed})
+		default:
+			results = append(results, result{test: test, outcome: failed, why: status + "; see " + filepath.Join(s.dir, "regression.diffs")})
+		}
+	}
+	return results, nil
+}
+
+// readSchedule gives the tests of a schedule in order.
+func readSchedule(name string) ([]string, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var tests []string
+	for line := range strings.Lines(string(content)) {
+		if names, found := strings.CutPrefix(strings.TrimSpace(line), "test:"); found {
+			tests = append(tests, strings.Fields(names)...)
+		}
+	}
+	if len(tests) == 0 {
+		return nil, errors.New("no tests in " + name)
+	}
+	return tests, nil
+}
+
+var regressLine = regexp.MustCompile(`(?m)^(?:test)?\s+(\S+)\s+\.\.\. (ok|FAILED|failed \(ignored\))(.*)$`)
+
+// readRegress gives what the driver said of each test.
+func readRegress(out string) map[string]string {
+	said := map[string]string{}
+	for _, match := range regressLine.FindAllStringSubmatch(out, -1) {
+		said[match[1]] = strings.TrimSpace(match[2] + match[3])
+	}
+	return said
+}

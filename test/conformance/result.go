@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+type outcome string
+
+const (
+	passed  outcome = "passed"
+	failed  outcome = "failed"
+	skipped outcome = "skipped"
+	// missing: the other side has a result for this test and this one has none.
+	missing outcome = "missing"
+)
+
+// result is what became of one test on one side. why is for people: a log's name, an error's text, a skip's reason.
+type result struct {
+	test    string
+	outcome outcome
+	why     string
+}
+
+// comparison is one suite's results on both sides, by test.
+type comparison struct {
+	suite           string
+	direct, gateway map[string]result
+	broken          error // why the suite could not be run whole
+}
+
+func (c *comparison) add(side string, results []result) {
+	byTest := make(map[string]result, len(results))
+	for _, r := range results {
+		if before, twice := byTest[r.test]; twice && before.outcome != passed {
+			continue // a test that ran twice is as good as its worst run
+		}
+		byTest[r.test] = r
+	}
+	if side == "direct" {
+		c.direct = byTest
+	} else {
+		c.gateway = byTest
+	}
+}
+
+func (c *comparison) tests() []string {
+	all := maps.Clone(c.direct)
+	maps.Copy(all, c.gateway)
+	return slices.Sorted(maps.Keys(all))
+}
+
+func on(results map[string]result, test string) result {
+	if r, ok := results[test]; ok {
+		return r
+	}
+	return result{test: test, outcome: missing, why: "no result"}
+}
+
+type report []comparison
+
+// judge makes the table and the verdict. An error says how many differences, unlisted skips or unlisted direct failures
+// there were; their names stand below the table.
+func (r report) judge(expected expectations) (string, error) {
+	var table, notes strings.Builder
+	table.WriteString("\n| suite | tests | passed direct | passed through | differences |\n|---|---:|---:|---:|---:|\n")
+	var differences, unlisted, broken int
+	for _, c := range r {
+		var direct, gateway, different int
+		for _, test := range c.tests() {
+			d, g := on(c.direct, test), on(c.gateway, test)
+			if d.outcome == passed {
+				direct++
+			}
+			if g.outcome == passed {
+				gateway++
+			}
+			reason, listed := expected.reason(c.suite, test)
+			switch {
+			case d.outcome == passed && g.outcome != passed && (g.outcome != skipped || !listed):
+				different++
+				fmt.Fprintf(&notes, "DIFFERENT  %s/%s: passed direct, %s through the gateway: %s\n", c.suite, test, g.outcome, g.why)
+			case d.outcome == passed && g.outcome == passed:
+			case listed:
+				fmt.Fprintf(&notes, "expected   %s/%s: %s direct, %s through: %s\n", c.suite, test, d.outcome, g.outcome, reason)
+			default:
+				unlisted++
+				fmt.Fprintf(&notes, "UNLISTED   %s/%s: %s direct (%s), %s through (%s); not in expected.txt\n", c.suite, test, d.outcome, d.why, g.outcome, g.why)
+			}
+		}
+		fmt.Fprintf(&table, "| %s | %d | %d | %d | %d |\n", c.suite, len(c.tests()), direct, gateway, different)
+		differences += different
+		if c.broken != nil {
+			broken++
+			fmt.Fprintf(&notes, "BROKEN     %s: %v\n", c.suite, c.broken)
+		}
+		if direct == 0 {
+			unlisted++
+			fmt.Fprintf(&notes, "UNLISTED   %s: nothing passed direct, so nothing was compared\n", c.suite)
+		}
+	}
+	text := table.String()
+	if notes.Len() > 0 {
+		text += "\n" + notes.String()
+	}
+	var verdict error
+	if differences > 0 {
+		verdict = fmt.Errorf("%d tests pass direct and not through the gateway", differences)
+	}
+	if unlisted > 0 {
+		verdict = errors.Join(verdict, fmt.Errorf("%d tests did not pass on both sides and are not in expected.txt", unlisted))
+	}
+	if broken > 0 {
+		verdict = errors.Join(verdict, fmt.Errorf("%d suites could not be run", broken))
+	}
+	return text, verdict
+}
+
+// expectations are the tests that may be skipped, or fail on both sides, each with the reason why. They never excuse a
+// test that passes direct and fails through the gateway.
+type expectations map[string]string
+
+func (e expectations) reason(suite, test string) (string, bool) {
+	reason, ok := e[suite+"/"+test]
+	return reason, ok
+}
+
+// readExpected reads lines of the form "SUITE/TEST reason in words"; empty lines and lines that begin with # are nothing.
+func readExpected(name string) (expectations, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	expected := expectations{}
+	lines := bufio.NewScanner(file)
+	for number := 1; lines.Scan(); number++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		test, reason, _ := strings.Cut(line, " ")
+		if !strings.Contains(test, "/") || strings.TrimSpace(reason) == "" {
+			return nil, fmt.Errorf("%s:%d: expected SUITE/TEST and a reason, found %q", name, number, line)
+		}
+		expected[test] = strings.TrimSpace(reason)
+	}
+	return expected, lines.Err()
+}
