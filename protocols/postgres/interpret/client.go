@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"sallyport/recorder"
+	"sallyport/recorder/item"
 )
 
 // Via words of items.
@@ -50,7 +50,7 @@ func (i *Interpreter) said(f frame) {
 		i.copyData = append(i.copyData, f.body...)
 	case 'c', 'f':
 		if f.typ == 'f' {
-			i.emit(recorder.Item{Kind: recorder.ItemOther, At: i.now, Ref: i.running.ref, Command: "copy given up", Text: valid(r.string())})
+			i.emit(item.Item{Kind: item.Other, At: i.now, Ref: i.running.ref, Command: "copy given up", Text: valid(r.string())})
 		}
 		if i.queue.head() != nil {
 			i.expect(&expect{kind: kindCopyEnd})
@@ -69,7 +69,7 @@ func (i *Interpreter) expect(e *expect) {
 	}
 	if i.skipping {
 		if e.ref != 0 {
-			i.result(e, recorder.Item{Error: discarded})
+			i.result(e, item.Item{Error: discarded})
 		}
 		i.discard(e)
 		return
@@ -108,9 +108,9 @@ func (i *Interpreter) reset() {
 
 func (i *Interpreter) query(f frame, r *cursor) {
 	s := &statement{text: r.string(), size: f.size - 1, sum: f.sum}
-	item := recorder.Item{Via: viaSimple}
-	i.text(&item, s)
-	e := &expect{kind: kindQuery, ref: i.statement(item)}
+	it := item.Item{Via: viaSimple}
+	i.text(&it, s)
+	e := &expect{kind: kindQuery, ref: i.statement(it)}
 	i.effects(e, s.text)
 	i.expect(e)
 }
@@ -172,19 +172,19 @@ func (i *Interpreter) execute(r *cursor) {
 	}
 	e := &expect{kind: kindExecute, portal: p, ref: p.ref}
 	if p.ref == 0 {
-		item := recorder.Item{Via: viaExecute, Params: p.params}
+		it := item.Item{Via: viaExecute, Params: p.params}
 		switch {
 		case p.stmt != nil:
-			i.text(&item, p.stmt)
+			i.text(&it, p.stmt)
 			if p.stmt.bySQL {
-				setField(&item, "prepared", "in SQL, as "+valid(p.stmtName))
+				setField(&it, "prepared", "in SQL, as "+valid(p.stmtName))
 			}
 		case p.stmtName != "":
-			setField(&item, "statement", valid(p.stmtName)+" (prepared in SQL, out of sight)")
+			setField(&it, "statement", valid(p.stmtName)+" (prepared in SQL, out of sight)")
 		default:
-			setField(&item, "portal", valid(name)+" (a cursor opened in SQL, or none)")
+			setField(&it, "portal", valid(name)+" (a cursor opened in SQL, or none)")
 		}
-		p.ref, p.params = i.statement(item), nil
+		p.ref, p.params = i.statement(it), nil
 		p.at, e.ref = i.now, p.ref
 	}
 	if p.stmt != nil {
@@ -195,11 +195,11 @@ func (i *Interpreter) execute(r *cursor) {
 
 func (i *Interpreter) function(f frame, r *cursor) {
 	oid := r.uint32()
-	item := recorder.Item{Via: viaFunction, Command: "function " + strconv.FormatUint(uint64(oid), 10), Params: params(r, nil)}
+	it := item.Item{Via: viaFunction, Command: "function " + strconv.FormatUint(uint64(oid), 10), Params: params(r, nil)}
 	if f.sum != "" {
-		item.SHA256, item.Bytes = f.sum, f.size
+		it.SHA256, it.Bytes = f.sum, f.size
 	}
-	i.expect(&expect{kind: kindFunction, ref: i.statement(item)})
+	i.expect(&expect{kind: kindFunction, ref: i.statement(it)})
 }
 
 // flushCopy emits the COPY data that was kept, in one item for what came together.
@@ -207,14 +207,14 @@ func (i *Interpreter) flushCopy() {
 	if len(i.copyData) == 0 {
 		return
 	}
-	item := recorder.Item{Kind: recorder.ItemInput, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: int64(len(i.copyData))}
+	it := item.Item{Kind: item.Input, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: int64(len(i.copyData))}
 	if utf8.Valid(i.copyData) {
-		item.Text = string(i.copyData)
+		it.Text = string(i.copyData)
 	} else {
-		item.Data = bytes.Clone(i.copyData)
+		it.Data = bytes.Clone(i.copyData)
 	}
 	i.copyData = i.copyData[:0]
-	i.emit(item)
+	i.emit(it)
 }
 
 // bulk takes COPY data that was kept by length and hash.
@@ -225,7 +225,7 @@ func (i *Interpreter) bulk(data []byte) {
 		return
 	}
 	i.running.copied += size
-	i.emit(recorder.Item{Kind: recorder.ItemBulk, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: size, SHA256: hex.EncodeToString(sum),
+	i.emit(item.Item{Kind: item.Bulk, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: size, SHA256: hex.EncodeToString(sum),
 		Fields: map[string]string{"frames": strconv.FormatInt(count, 10)}})
 }
 

@@ -12,17 +12,17 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/recorder"
 	"sallyport/recorder/format"
+	"sallyport/recorder/item"
 )
 
-// Interpreter is a recorder.Interpreter for one session.
+// Interpreter is a *Interpreter for one session.
 type Interpreter struct {
 	client frames
 	server frames
 
 	now   time.Duration
-	emit  func(recorder.Item)
+	emit  func(item.Item)
 	ref   int // of the last statement
 	ended int // ref of the last statement that got a result, for errors that come after it
 
@@ -40,12 +40,12 @@ type Interpreter struct {
 }
 
 // New is the constructor for recorder.Options.Interpreters.
-func New(format.Header) recorder.Interpreter {
+func New(format.Header) *Interpreter {
 	return &Interpreter{tables: newTables(), settings: map[string]string{}, running: &expect{}}
 }
 
 // Interpret takes the session's events in order. Events of other types are not Postgres's business.
-func (i *Interpreter) Interpret(event recorder.Event, emit func(recorder.Item)) {
+func (i *Interpreter) Interpret(event format.Event, emit func(item.Item)) {
 	i.now, i.emit = event.At, emit
 	switch event.Type {
 	case TypeClient:
@@ -63,7 +63,7 @@ func (i *Interpreter) Interpret(event recorder.Event, emit func(recorder.Item)) 
 }
 
 // Finish says of everything still open that its outcome is unknown.
-func (i *Interpreter) Finish(emit func(recorder.Item)) {
+func (i *Interpreter) Finish(emit func(item.Item)) {
 	i.emit = emit
 	for e := i.queue.head(); e != nil; e = i.queue.head() {
 		i.unknown(e, "the session ended before an answer came")
@@ -80,32 +80,32 @@ func (i *Interpreter) lost(why string) {
 	i.notes++
 	switch {
 	case i.notes < maxNotes:
-		i.emit(recorder.Item{Kind: recorder.ItemNote, At: i.now, Text: "unattributed: " + why})
+		i.emit(item.Item{Kind: item.Note, At: i.now, Text: "unattributed: " + why})
 	case i.notes == maxNotes:
-		i.emit(recorder.Item{Kind: recorder.ItemNote, At: i.now, Text: "unattributed: and more of the like, which are not listed"})
+		i.emit(item.Item{Kind: item.Note, At: i.now, Text: "unattributed: and more of the like, which are not listed"})
 	}
 }
 
 // statement emits a statement that was sent just now and returns its ref.
-func (i *Interpreter) statement(item recorder.Item) int {
+func (i *Interpreter) statement(it item.Item) int {
 	i.ref++
-	item.Kind, item.At, item.Ref = recorder.ItemStatement, i.now, i.ref
-	i.emit(item)
+	it.Kind, it.At, it.Ref = item.Statement, i.now, i.ref
+	i.emit(it)
 	return i.ref
 }
 
 // result emits how the statement of an expectation ended.
-func (i *Interpreter) result(e *expect, item recorder.Item) {
-	item.Kind, item.At, item.Ref = recorder.ItemResult, i.now, e.ref
-	item.Duration = max(i.now-e.at, 0)
+func (i *Interpreter) result(e *expect, it item.Item) {
+	it.Kind, it.At, it.Ref = item.Result, i.now, e.ref
+	it.Duration = max(i.now-e.at, 0)
 	e.at = i.now // a simple query has several results, one after the other
 	e.results++
 	i.ended = e.ref
 	if p := e.portal; p != nil && p.corrected && p.stmt != nil {
 		// Which statement a Bind really took was only known when the server confirmed it.
-		item.SQL = mask(p.stmt.text)
+		it.SQL = mask(p.stmt.text)
 	}
-	i.emit(item)
+	i.emit(it)
 }
 
 // unknown closes an expectation whose answer did not come.
@@ -113,31 +113,31 @@ func (i *Interpreter) unknown(e *expect, why string) {
 	if e.ref == 0 || e.results > 0 || e.kind == kindGone {
 		return
 	}
-	i.result(e, recorder.Item{Error: "outcome unknown: " + why, Rows: rowsOf(e)})
+	i.result(e, item.Item{Error: "outcome unknown: " + why, Rows: rowsOf(e)})
 }
 
 // text makes an item's SQL of a statement's bytes: passwords masked, and where the bytes are no UTF-8, the raw ones
 // beside, with the encoding they are in.
-func (i *Interpreter) text(item *recorder.Item, s *statement) {
-	item.SQL = mask(s.text)
-	if valid := strings.ToValidUTF8(item.SQL, "\uFFFD"); valid != item.SQL {
-		item.Data, item.SQL = []byte(item.SQL), valid
+func (i *Interpreter) text(it *item.Item, s *statement) {
+	it.SQL = mask(s.text)
+	if valid := strings.ToValidUTF8(it.SQL, "\uFFFD"); valid != it.SQL {
+		it.Data, it.SQL = []byte(it.SQL), valid
 		if i.encoding != "" {
-			setField(item, "client_encoding", i.encoding)
+			setField(it, "client_encoding", i.encoding)
 		}
 	}
 	if s.sum != "" {
-		item.SHA256, item.Bytes = s.sum, s.size
-		setField(item, "cut", "only the beginning of the text is shown; its length and SHA-256 are those of the whole message")
+		it.SHA256, it.Bytes = s.sum, s.size
+		setField(it, "cut", "only the beginning of the text is shown; its length and SHA-256 are those of the whole message")
 	} else if s.size > int64(len(s.text)) {
-		item.Bytes = s.size
-		setField(item, "cut", "only the beginning of the text is shown")
+		it.Bytes = s.size
+		setField(it, "cut", "only the beginning of the text is shown")
 	}
 }
 
-func setField(item *recorder.Item, name, value string) {
-	if item.Fields == nil {
-		item.Fields = map[string]string{}
+func setField(it *item.Item, name, value string) {
+	if it.Fields == nil {
+		it.Fields = map[string]string{}
 	}
-	item.Fields[name] = value
+	it.Fields[name] = value
 }

@@ -10,24 +10,24 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/recorder"
 	"sallyport/recorder/format"
+	"sallyport/recorder/item"
 )
 
 // What a real server said, as kept by the tests of package postgres (go test ./protocols/postgres -run Interpretation -update).
-func transcripts(t testing.TB) map[string][]recorder.Event {
+func transcripts(t testing.TB) map[string][]format.Event {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) < 20 {
 		t.Fatalf("found %d transcripts, %v", len(files), err)
 	}
-	all := map[string][]recorder.Event{}
+	all := map[string][]format.Event{}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var events []recorder.Event
+		var events []format.Event
 		if err := json.Unmarshal(b, &events); err != nil {
 			t.Fatal(err)
 		}
@@ -36,9 +36,9 @@ func transcripts(t testing.TB) map[string][]recorder.Event {
 	return all
 }
 
-func interpretAll(events []recorder.Event) []recorder.Item {
-	var items []recorder.Item
-	emit := func(i recorder.Item) { items = append(items, i) }
+func interpretAll(events []format.Event) []item.Item {
+	var items []item.Item
+	emit := func(i item.Item) { items = append(items, i) }
 	i := New(format.Header{})
 	for _, e := range events {
 		i.Interpret(e, emit)
@@ -61,13 +61,13 @@ func TestRealConversations(t *testing.T) {
 		statements, results := map[int]bool{}, map[int]bool{}
 		for _, i := range items {
 			switch i.Kind {
-			case recorder.ItemNote:
+			case item.Note:
 				if strings.HasPrefix(i.Text, "unattributed") {
 					t.Errorf("%s: %s", file, i.Text)
 				}
-			case recorder.ItemStatement:
+			case item.Statement:
 				statements[i.Ref] = true
-			case recorder.ItemResult:
+			case item.Result:
 				if !statements[i.Ref] {
 					t.Errorf("%s: a result of statement %d, which was not sent before", file, i.Ref)
 				}
@@ -79,14 +79,14 @@ func TestRealConversations(t *testing.T) {
 				t.Errorf("%s: statement %d has no result", file, ref)
 			}
 		}
-		var pieces []recorder.Event
+		var pieces []format.Event
 		for _, e := range events {
 			if e.Type == TypeClientBulk {
 				pieces = append(pieces, e)
 				continue
 			}
 			for i := range e.Data {
-				pieces = append(pieces, recorder.Event{Type: e.Type, At: e.At, Data: e.Data[i : i+1]})
+				pieces = append(pieces, format.Event{Type: e.Type, At: e.At, Data: e.Data[i : i+1]})
 			}
 		}
 		if again := interpretAll(pieces); !reflect.DeepEqual(items, again) {
@@ -97,15 +97,15 @@ func TestRealConversations(t *testing.T) {
 
 // TestStatementComesWhenSent is what makes a recording that breaks off say what may have run.
 func TestStatementComesWhenSent(t *testing.T) {
-	var items []recorder.Item
-	emit := func(i recorder.Item) { items = append(items, i) }
+	var items []item.Item
+	emit := func(i item.Item) { items = append(items, i) }
 	i := New(format.Header{})
-	i.Interpret(recorder.Event{Type: TypeClient, Data: message('P', "\x00delete from t where id = $1\x00\x00\x00")}, emit)
-	i.Interpret(recorder.Event{Type: TypeClient, Data: message('B', "\x00\x00\x00\x00\x00\x01\x00\x00\x00\x015\x00\x00")}, emit)
+	i.Interpret(format.Event{Type: TypeClient, Data: message('P', "\x00delete from t where id = $1\x00\x00\x00")}, emit)
+	i.Interpret(format.Event{Type: TypeClient, Data: message('B', "\x00\x00\x00\x00\x00\x01\x00\x00\x00\x015\x00\x00")}, emit)
 	if len(items) != 0 {
 		t.Fatalf("something ran before Execute: %+v", items)
 	}
-	i.Interpret(recorder.Event{Type: TypeClient, Data: message('E', "\x00\x00\x00\x00\x00")}, emit)
+	i.Interpret(format.Event{Type: TypeClient, Data: message('E', "\x00\x00\x00\x00\x00")}, emit)
 	if len(items) != 1 || items[0].SQL != "delete from t where id = $1" || len(items[0].Params) != 1 || items[0].Params[0].Text != "5" {
 		t.Fatalf("got %+v", items)
 	}
@@ -114,10 +114,10 @@ func TestStatementComesWhenSent(t *testing.T) {
 func TestHugeStatement(t *testing.T) {
 	sql := "select '" + strings.Repeat("x", 3<<20) + "'"
 	data := message('Q', sql+"\x00")
-	var events []recorder.Event
+	var events []format.Event
 	for len(data) > 0 {
 		n := min(len(data), 60_000)
-		events, data = append(events, recorder.Event{Type: TypeClient, Data: data[:n]}), data[n:]
+		events, data = append(events, format.Event{Type: TypeClient, Data: data[:n]}), data[n:]
 	}
 	items := interpretAll(events)
 	if len(items) != 2 || len(items[0].SQL) != keepBody || items[0].SHA256 == "" || items[0].Bytes != int64(len(sql)) {
@@ -126,7 +126,7 @@ func TestHugeStatement(t *testing.T) {
 }
 
 func TestTextThatIsNoUTF8(t *testing.T) {
-	items := interpretAll([]recorder.Event{
+	items := interpretAll([]format.Event{
 		{Type: TypeServer, Data: message('S', "client_encoding\x00LATIN1\x00")},
 		{Type: TypeClient, Data: message('Q', "select '\xe4'\x00")},
 	})
@@ -137,7 +137,7 @@ func TestTextThatIsNoUTF8(t *testing.T) {
 
 // TestLosesTheThreadAndFindsIt gives answers that fit nothing; the next sure place is ReadyForQuery.
 func TestLosesTheThreadAndFindsIt(t *testing.T) {
-	items := interpretAll([]recorder.Event{
+	items := interpretAll([]format.Event{
 		{Type: TypeServer, Data: message('Z', "I")},
 		{Type: TypeClient, Data: message('Q', "select 1\x00")},
 		{Type: TypeServer, Data: append(message('2', ""), message('Z', "I")...)},
@@ -159,20 +159,20 @@ func TestLosesTheThreadAndFindsIt(t *testing.T) {
 
 // TestMemoryIsBounded prepares many large statements and binds many large parameters that are never executed nor closed.
 func TestMemoryIsBounded(t *testing.T) {
-	i := New(format.Header{}).(*Interpreter)
-	emit := func(recorder.Item) {}
+	i := New(format.Header{})
+	emit := func(item.Item) {}
 	text := strings.Repeat("x", 200_000)
-	for n := range 2000 {
+	for n := range 800 {
 		name := string(binary.BigEndian.AppendUint32([]byte("s"), uint32(n|0x01010101)))
-		i.Interpret(recorder.Event{Type: TypeClient, Data: message('P', name+"\x00select '"+text+"'\x00\x00\x00")}, emit)
-		i.Interpret(recorder.Event{Type: TypeClient, Data: message('B', name+"\x00"+name+"\x00\x00\x00\x00\x01"+string(binary.BigEndian.AppendUint32(nil, uint32(len(text))))+text+"\x00\x00")}, emit)
-		i.Interpret(recorder.Event{Type: TypeServer, Data: append(message('1', ""), message('2', "")...)}, emit)
+		i.Interpret(format.Event{Type: TypeClient, Data: message('P', name+"\x00select '"+text+"'\x00\x00\x00")}, emit)
+		i.Interpret(format.Event{Type: TypeClient, Data: message('B', name+"\x00"+name+"\x00\x00\x00\x00\x01"+string(binary.BigEndian.AppendUint32(nil, uint32(len(text))))+text+"\x00\x00")}, emit)
+		i.Interpret(format.Event{Type: TypeServer, Data: append(message('1', ""), message('2', "")...)}, emit)
 	}
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	if m.HeapAlloc > 3*maxHeld {
-		t.Errorf("%d MiB are held after 800 MiB went through", m.HeapAlloc>>20)
+		t.Errorf("%d MiB are held after 320 MiB went through", m.HeapAlloc>>20)
 	}
 	if len(i.stmts) == 0 {
 		t.Error("nothing is remembered")
@@ -220,7 +220,7 @@ func FuzzInterpret(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		count := 0
-		emit := func(i recorder.Item) {
+		emit := func(i item.Item) {
 			count++
 			if _, err := json.Marshal(i); err != nil {
 				t.Fatal(err)
@@ -229,7 +229,7 @@ func FuzzInterpret(f *testing.F) {
 		i := New(format.Header{})
 		for len(script) > 3 {
 			kind, n := script[0], min(int(script[1])<<8|int(script[2]), len(script)-3)
-			i.Interpret(recorder.Event{Type: format.Type(kind), Data: script[3 : 3+n]}, emit)
+			i.Interpret(format.Event{Type: format.Type(kind), Data: script[3 : 3+n]}, emit)
 			script = script[3+n:]
 		}
 		i.Finish(emit)

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"sallyport/recorder"
+	"sallyport/recorder/item"
 )
 
 // searchDepth is how far ahead an answer is looked for that does not fit the next expectation.
@@ -67,7 +67,7 @@ func (i *Interpreter) answered(f frame) {
 		i.complete(f.body)
 	case 'I':
 		if e := i.want(runs, "EmptyQueryResponse"); e != nil {
-			i.result(e, recorder.Item{})
+			i.result(e, item.Item{})
 			i.done(e)
 		}
 	case 's':
@@ -77,7 +77,7 @@ func (i *Interpreter) answered(f frame) {
 		}
 	case 'V':
 		if e := i.want(func(e *expect) bool { return e.kind == kindFunction }, "FunctionCallResponse"); e != nil {
-			i.result(e, recorder.Item{Bytes: max(f.size-4, 0)})
+			i.result(e, item.Item{Bytes: max(f.size-4, 0)})
 		}
 	case 'E':
 		i.failed(f.body)
@@ -162,21 +162,21 @@ func (i *Interpreter) complete(body []byte) {
 	tag := valid(r.string())
 	e := i.want(runs, "CommandComplete")
 	if e == nil {
-		i.emit(recorder.Item{Kind: recorder.ItemResult, At: i.now, Tag: tag})
+		i.emit(item.Item{Kind: item.Result, At: i.now, Tag: tag})
 		return
 	}
-	item := recorder.Item{Tag: tag, Rows: rowsOf(e), Bytes: e.bytes}
+	it := item.Item{Tag: tag, Rows: rowsOf(e), Bytes: e.bytes}
 	if e.portal != nil {
 		e.portal.suspended = false
 	}
-	if affected, ok := affectedRows(tag); ok && (item.Rows == nil || *item.Rows == 0) {
-		item.Rows = &affected
+	if affected, ok := affectedRows(tag); ok && (it.Rows == nil || *it.Rows == 0) {
+		it.Rows = &affected
 	}
 	if e.copyIn {
-		item.Bytes = e.copied
+		it.Bytes = e.copied
 		i.swallowed()
 	}
-	i.result(e, item)
+	i.result(e, it)
 	switch {
 	case tag == "DEALLOCATE ALL" || tag == "DISCARD ALL":
 		unnamed := i.stmts[""]
@@ -219,51 +219,51 @@ func (i *Interpreter) swallowed() {
 
 // failed takes an ErrorResponse.
 func (i *Interpreter) failed(body []byte) {
-	item := recorder.Item{}
-	severity := errorFields(body, &item)
+	it := item.Item{}
+	severity := errorFields(body, &it)
 	i.skipMarks()
 	e := i.queue.head()
 	if severity == "FATAL" || severity == "PANIC" {
 		if e != nil && e.ref != 0 && e.results == 0 {
-			i.result(e, item)
+			i.result(e, it)
 			return
 		}
-		item.Kind, item.At, item.Text = recorder.ItemNote, i.now, "the target ended the session: "+item.Error
-		i.emit(item)
+		it.Kind, it.At, it.Text = item.Note, i.now, "the target ended the session: "+it.Error
+		i.emit(it)
 		return
 	}
 	switch {
 	case e == nil:
 		i.lost("an error came and nothing was running")
-		item.Kind, item.At = recorder.ItemResult, i.now
-		i.emit(item)
+		it.Kind, it.At = item.Result, i.now
+		i.emit(it)
 	case e.kind == kindSync: // a commit at the Sync failed: a deferred constraint
-		i.result(&expect{ref: i.ended, at: i.now}, item)
+		i.result(&expect{ref: i.ended, at: i.now}, it)
 	case e.kind == kindQuery || e.kind == kindFunction:
-		item.Rows = rowsOf(e)
-		i.result(e, item)
+		it.Rows = rowsOf(e)
+		i.result(e, it)
 		e.copyIn = false
 	default:
-		i.failedExtended(e, item)
+		i.failedExtended(e, it)
 	}
 }
 
 // failedExtended ends everything up to the next Sync, also a simple query that stands before it.
-func (i *Interpreter) failedExtended(e *expect, item recorder.Item) {
+func (i *Interpreter) failedExtended(e *expect, it item.Item) {
 	var portalGone *portal
 	stmtGone := e.stmt
 	switch e.kind {
 	case kindExecute:
-		item.Rows = rowsOf(e)
-		i.result(e, item)
+		it.Rows = rowsOf(e)
+		i.result(e, it)
 	case kindParse, kindBind:
 		portalGone = e.portal
 		if !i.runsLater(portalGone, stmtGone) {
-			i.neverRan(e, item)
+			i.neverRan(e, it)
 		}
 	default:
-		other := item
-		other.Kind, other.At, other.Command = recorder.ItemOther, i.now, "describe or close"
+		other := it
+		other.Kind, other.At, other.Command = item.Other, i.now, "describe or close"
 		i.emit(other)
 	}
 	i.pop()
@@ -274,9 +274,9 @@ func (i *Interpreter) failedExtended(e *expect, item recorder.Item) {
 		if e.ref != 0 && e.results == 0 {
 			// The Execute of what failed has that error; others only never came to run.
 			if p := e.portal; p != nil && (p == portalGone || stmtGone != nil && p.stmt == stmtGone) {
-				i.result(e, item)
+				i.result(e, it)
 			} else {
-				i.result(e, recorder.Item{Error: discarded})
+				i.result(e, item.Item{Error: discarded})
 			}
 		}
 		i.pop()
@@ -299,18 +299,18 @@ func (i *Interpreter) runsLater(p *portal, s *statement) bool {
 }
 
 // neverRan tells of a Parse or Bind that failed before anything was asked to run.
-func (i *Interpreter) neverRan(e *expect, item recorder.Item) {
-	item.Kind, item.At, item.Command = recorder.ItemOther, i.now, "parse"
-	item.Duration = max(i.now-e.at, 0)
+func (i *Interpreter) neverRan(e *expect, it item.Item) {
+	it.Kind, it.At, it.Command = item.Other, i.now, "parse"
+	it.Duration = max(i.now-e.at, 0)
 	s := e.stmt
 	if e.portal != nil {
-		item.Command, item.Params = "bind", e.portal.params
+		it.Command, it.Params = "bind", e.portal.params
 		s = e.portal.stmt
 	}
 	if s != nil {
-		i.text(&item, s)
+		i.text(&it, s)
 	}
-	i.emit(item)
+	i.emit(it)
 }
 
 // readyForQuery ends a simple query, a function call, or a row of extended messages at its Sync.
@@ -354,7 +354,7 @@ func (i *Interpreter) dropPortal(name string) {
 	delete(i.portals, name)
 	if p.suspended {
 		rows := p.rows
-		i.result(&expect{ref: p.ref, at: p.at}, recorder.Item{Rows: &rows, Fields: map[string]string{"suspended": "the client did not ask for more rows"}})
+		i.result(&expect{ref: p.ref, at: p.at}, item.Item{Rows: &rows, Fields: map[string]string{"suspended": "the client did not ask for more rows"}})
 	}
 }
 
@@ -392,14 +392,14 @@ func (i *Interpreter) parameterStatus(body []byte) {
 		i.encoding = value
 	case "session_authorization", "is_superuser":
 		if before, known := i.settings[name]; known && before != value && i.ready {
-			i.emit(recorder.Item{Kind: recorder.ItemNote, At: i.now, Text: name + " is now " + value + " (before: " + before + ")"})
+			i.emit(item.Item{Kind: item.Note, At: i.now, Text: name + " is now " + value + " (before: " + before + ")"})
 		}
 		i.settings[name] = value
 	}
 }
 
 // errorFields reads an ErrorResponse into an item and returns its severity.
-func errorFields(body []byte, item *recorder.Item) (severity string) {
+func errorFields(body []byte, it *item.Item) (severity string) {
 	r := cursor{b: body}
 	for {
 		field := r.byte()
@@ -415,17 +415,17 @@ func errorFields(body []byte, item *recorder.Item) (severity string) {
 		case 'V':
 			severity = value
 		case 'C':
-			item.SQLState = value
+			it.SQLState = value
 		case 'M':
-			item.Error = value
+			it.Error = value
 		case 'D':
-			setField(item, "detail", value)
+			setField(it, "detail", value)
 		case 'H':
-			setField(item, "hint", value)
+			setField(it, "hint", value)
 		case 'P':
-			setField(item, "position", value)
+			setField(it, "position", value)
 		case 'W':
-			setField(item, "where", value)
+			setField(it, "where", value)
 		}
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/recorder"
+	"sallyport/recorder/item"
 )
 
 // statement is a prepared statement, named or not, or the text of a simple query.
@@ -21,8 +21,8 @@ type portal struct {
 	name      string
 	stmt      *statement
 	stmtName  string
-	params    []recorder.Param // until the first Execute
-	ref       int              // of its statement item; 0 before the first Execute
+	params    []item.Param // until the first Execute
+	ref       int          // of its statement item; 0 before the first Execute
 	at        time.Duration
 	rows      int64
 	suspended bool // it gave a part of its rows, and was not asked for the rest
@@ -173,7 +173,7 @@ func (t *tables) hold(n int, q *queue) {
 	t.held = total
 }
 
-func sizeOf(params []recorder.Param) int {
+func sizeOf(params []item.Param) int {
 	n := 64 * len(params)
 	for _, p := range params {
 		n += len(p.Text) + len(p.Binary)

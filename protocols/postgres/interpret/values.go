@@ -9,14 +9,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sallyport/recorder"
+	"sallyport/recorder/item"
 )
 
 // maxParams is what a Bind can carry: its count has 16 bits.
 const maxParams = 1 << 16
 
 // params reads the format codes and values of a Bind or FunctionCall: one format for all, none (text), or one each.
-func params(r *cursor, oids []uint32) []recorder.Param {
+func params(r *cursor, oids []uint32) []item.Param {
 	var formats []uint16
 	for n := min(int(r.uint16()), len(r.b)/2); n > 0; n-- {
 		formats = append(formats, r.uint16())
@@ -25,11 +25,11 @@ func params(r *cursor, oids []uint32) []recorder.Param {
 	if count == 0 {
 		return nil
 	}
-	list := make([]recorder.Param, 0, count)
+	list := make([]item.Param, 0, count)
 	for n := range count {
 		size := int32(r.uint32())
 		if size < 0 {
-			list = append(list, recorder.Param{Null: true})
+			list = append(list, item.Param{Null: true})
 			continue
 		}
 		value := r.take(min(int(size), len(r.b)))
@@ -50,15 +50,15 @@ func params(r *cursor, oids []uint32) []recorder.Param {
 }
 
 // param makes a value readable where that is certain, and keeps the bytes where it is not.
-func param(value []byte, format uint16, oid uint32) recorder.Param {
+func param(value []byte, format uint16, oid uint32) item.Param {
 	text, ok := string(value), format == 0
 	if !ok {
 		text, ok = decode(value, oid)
 	}
 	if ok && utf8.ValidString(text) {
-		return recorder.Param{Text: text}
+		return item.Param{Text: text}
 	}
-	return recorder.Param{Binary: append([]byte{}, value...)}
+	return item.Param{Binary: append([]byte{}, value...)}
 }
 
 // The OIDs of types whose binary form is decoded (pg_type.dat).
