@@ -1,0 +1,51 @@
+# Sallyport. `make` alone lists what there is.
+
+export PATH := $(PATH):/usr/local/go/bin
+GO ?= go
+export GOFLAGS ?= -buildvcs=auto
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo lint fuzz bench conformance
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/sallyport, static (GOOS=darwin or windows: the client for those)
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sallyport$$($(GO) env GOEXE) ./cmd/sallyport
+
+demo: ## everything on this machine: build, install what is missing, run `sallyport demo` until Ctrl-C
+	@test/tools/install-missing initdb sshd psql ssh
+	@$(MAKE) --no-print-directory build
+	@exec bin/sallyport demo
+
+test: ## all tests, with the race detector and real servers
+	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
+	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) build ./...
+	CGO_ENABLED=0 GOOS=darwin $(GO) build -o /dev/null ./cmd/sallyport
+	CGO_ENABLED=0 GOOS=windows $(GO) build -o /dev/null ./cmd/sallyport
+	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
+
+lint: ## golangci-lint, as pinned in internal/tools/go.mod
+	$(LINT) run ./...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+bench: build ## Go benchmarks, then pgbench through the gateway beside a straight connection
+	@test/tools/install-missing initdb sshd psql ssh pgbench
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	test/tools/with-rig --no-target-log -- test/bench/pgbench
+
+conformance: build ## stock programs through the gateway, compared with a straight connection
+	@test/tools/install-missing initdb sshd psql ssh pgbench
+	test/tools/with-rig -- test/conformance/stock
