@@ -1,49 +1,50 @@
 package ssh
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
 	"sallyport/configs"
-	"sallyport/grant"
 	"sallyport/internal/refusal"
-	"sallyport/session"
 )
 
-func TestCheckAndTrust(t *testing.T) {
+func TestCheck(t *testing.T) {
 	r := newRig(t)
-	act := func(target configs.Target, kind session.ActKind, account string) error {
-		a, _ := grant.Account(target, account)
-		return r.sessions.ActOn(t.Context(), target, r.alice, session.Act{Kind: kind, Reason: "test", Do: r.handler.Check(target, a, r.alice)})
-	}
 	good, _ := r.grants.Target("web-1")
-	if err := act(good, session.ActCheck, "me"); err != nil {
-		t.Errorf("a good target: %v", err)
+	me := good.Accounts[0]
+	if result, err := r.handler.Check(t.Context(), r.alice, good, me); err != nil || result.User != r.account || !strings.HasPrefix(result.Version, "SSH-2.0-OpenSSH") {
+		t.Errorf("a good target: %+v, %v", result, err)
 	}
 	changed, _ := r.grants.Target("changed")
-	if err := act(changed, session.ActCheck, "me"); !refusal.Is(err, refusal.TargetFailed) || !strings.Contains(err.Error(), "pinned") {
-		t.Errorf("a target whose key changed: %v", err)
-	}
 	unpinned := good
 	unpinned.HostKeys = nil
-	if err := act(unpinned, session.ActCheck, "me"); !refusal.Is(err, refusal.TargetFailed) || !strings.Contains(err.Error(), "trust web-1") {
-		t.Errorf("a target without a pin: %v", err)
+	down, _ := r.grants.Target("down")
+	for name, test := range map[string]struct {
+		target  configs.Target
+		account configs.Account
+		words   string
+	}{
+		"its key changed":       {changed, me, "pinned"},
+		"no pin":                {unpinned, me, "targets trust web-1"},
+		"an account it has not": {good, configs.Account{Name: "nobody-here"}, "targets setup web-1"},
+		"down":                  {down, me, "can't be reached"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := r.handler.Check(t.Context(), r.alice, test.target, test.account)
+			if !refusal.Is(err, refusal.TargetFailed) || !strings.Contains(err.Error(), test.words) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
-	closed := good
-	closed.Accounts = []configs.Account{{Name: "nobody-here"}}
-	if err := act(closed, session.ActCheck, "nobody-here"); !refusal.Is(err, refusal.TargetFailed) || !strings.Contains(err.Error(), "setup web-1") {
-		t.Errorf("an account that the target does not know: %v", err)
-	}
-	var found []string
-	for _, kind := range HostKeyKinds() {
-		err := r.sessions.ActOn(t.Context(), changed, r.alice, session.Act{Kind: session.ActTrust, Reason: "test",
-			Do: r.handler.ScanHostKeys(kind, func(k HostKey) { found = append(found, k.Line) })})
-		if err != nil {
-			t.Errorf("%s: %v", kind, err)
+}
+
+func TestScanHostKeys(t *testing.T) {
+	r := newRig(t)
+	for name, pinned := range map[string]bool{"web-1": true, "changed": false} {
+		target, _ := r.grants.Target(name)
+		keys, err := r.handler.ScanHostKeys(t.Context(), r.alice, target)
+		if err != nil || len(keys) != 1 || keys[0].Key != line(r.sshd.hostKey) || keys[0].Pinned != pinned {
+			t.Errorf("%s: %+v, %v", name, keys, err)
 		}
-	}
-	if want := []string{line(r.sshd.hostKey)}; !slices.Equal(found, want) {
-		t.Errorf("found %q, want %q", found, want)
 	}
 }

@@ -80,22 +80,18 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 	if len(l.methods) > 0 {
 		return l, nil
 	}
-	principal := a.Principal
-	if principal == "" {
-		principal = a.UserName()
-	}
 	expires := time.Now().Add(certificateTime)
 	if !note.until.IsZero() && note.until.Before(expires) {
 		expires = note.until
 	}
 	signer, serial, err := h.Authn.TargetCertificate(ctx, authn.TargetLogin{
-		Principal: principal, KeyID: note.keyID(), Expires: expires, PortForwarding: a.Forwarding,
+		Principal: principal(a), KeyID: note.keyID(), Expires: expires, PortForwarding: a.Forwarding,
 	})
 	if err != nil {
 		return login{}, fmt.Errorf("certificate for %s: %w", t.Name, err)
 	}
 	l.methods, l.serial = []xssh.AuthMethod{xssh.PublicKeys(signer)}, serial
-	l.with = fmt.Sprintf("a certificate for the principal %s", principal)
+	l.with = fmt.Sprintf("a certificate for the principal %s", principal(a))
 	return l, nil
 }
 

@@ -86,37 +86,42 @@ func TestAskedMay(t *testing.T) {
 	}
 }
 
-func TestQueueMergesAndBounds(t *testing.T) {
-	requests := make(chan *xssh.Request)
-	q, flooded, fed := newQueue(), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(fed)
-		q.feed(requests, func() { close(flooded) })
-	}()
-	for i := range 10000 { // merge into one
-		requests <- &xssh.Request{Type: "window-change", Payload: []byte(fmt.Sprint(i))}
+// drain feeds requests to a queue nobody reads, and then reads it.
+func drain(requests []*xssh.Request) (waited []*xssh.Request, floods int) {
+	in := make(chan *xssh.Request, len(requests))
+	for _, r := range requests {
+		in <- r
 	}
-	if r, ok := q.next(); !ok || string(r.Payload) != "9999" && len(q.items) == 0 {
-		t.Fatalf("the last change is %q, %v", r.Payload, ok)
-	}
-	for range maxQueued + 2 {
-		requests <- &xssh.Request{Type: "signal"}
-	}
-	<-flooded
-	close(requests)
-	<-fed
-	n := 0
+	close(in)
+	q := newQueue()
+	q.feed(in, func() { floods++ })
 	for {
 		r, ok := q.next()
 		if !ok {
-			break
+			return waited, floods
 		}
-		if r.Type == "signal" {
-			n++
-		}
+		waited = append(waited, r)
 	}
-	if n > maxQueued {
-		t.Errorf("%d requests waited, at most %d may", n, maxQueued)
+}
+
+func TestQueueMergesAndBounds(t *testing.T) {
+	var storm []*xssh.Request
+	for i := range 10000 {
+		storm = append(storm, &xssh.Request{Type: "window-change", Payload: []byte(fmt.Sprint(i))})
+	}
+	if waited, floods := drain(storm); len(waited) != 1 || string(waited[0].Payload) != "9999" || floods != 0 {
+		t.Errorf("of a storm of changes %d waited, and %d floods", len(waited), floods)
+	}
+	mixed := []*xssh.Request{storm[0], {Type: "signal"}, storm[1], storm[2]}
+	if waited, _ := drain(mixed); len(waited) != 3 || waited[2] != storm[2] {
+		t.Errorf("%d waited of changes around a signal", len(waited))
+	}
+	flood := make([]*xssh.Request, 3*maxQueued)
+	for i := range flood {
+		flood[i] = &xssh.Request{Type: "signal"}
+	}
+	if waited, floods := drain(flood); len(waited) != maxQueued || floods != 1 {
+		t.Errorf("%d waited of a flood, told %d times", len(waited), floods)
 	}
 }
 

@@ -150,9 +150,30 @@ func (c *channel) tell(r *xssh.Request) {
 	}
 }
 
+// wellFormed says that a request of the target is what its name says (RFC 4254, section 6.10); others are not passed on.
+func wellFormed(r *xssh.Request) bool {
+	switch r.Type {
+	case "exit-status":
+		return len(r.Payload) == 4
+	case "exit-signal":
+		var e struct {
+			Signal            string
+			Core              bool
+			Message, Language string
+		}
+		return xssh.Unmarshal(r.Payload, &e) == nil
+	default:
+		return len(r.Payload) <= 1
+	}
+}
+
 // forward records a request of the target and passes it on to the client.
 func (c *channel) forward(r *xssh.Request) {
 	if c.link.session.Observe(interpret.TargetRequest(c.number, r.Type, r.WantReply, r.Payload)) != nil {
+		return
+	}
+	if !wellFormed(r) {
+		answerTarget(r, false)
 		return
 	}
 	ends := r.Type == "exit-status" || r.Type == "exit-signal"

@@ -40,7 +40,6 @@ type rig struct {
 	t        *testing.T
 	dir      string
 	account  string // on the target: whoever runs the test
-	other    string // another that isn't root; "" where there is none
 	config   *configs.Config
 	authn    *authn.Service
 	grants   *grant.Service
@@ -62,7 +61,7 @@ type sshd struct {
 
 const deadline = 60 * time.Second
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	for _, program := range []string{"/usr/sbin/sshd", "ssh", "scp", "sftp"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -74,10 +73,6 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, dir: t.TempDir(), account: me.Username}
-	r.other = r.account
-	if os.Getuid() == 0 {
-		r.other = otherLogin()
-	}
 	ctx := t.Context()
 	r.config = &configs.Config{
 		State: filepath.Join(r.dir, "state"), URL: "https://" + gatewayHost,
@@ -102,7 +97,7 @@ func newRig(t *testing.T) *rig {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(r.sshd.port))
 	pin := strings.TrimSpace(string(xssh.MarshalAuthorizedKey(r.sshd.hostKey)))
 	r.config.Targets = []configs.Target{
-		{Name: "web-1", Kind: configs.KindSSH, Address: address, HostKeys: []string{pin}, Accounts: []configs.Account{account, forwarding, {Name: "other", User: r.other}}, Aliases: []string{"web.example"}},
+		{Name: "web-1", Kind: configs.KindSSH, Address: address, HostKeys: []string{pin}, Accounts: []configs.Account{account, forwarding}, Aliases: []string{"web.example"}},
 		{Name: "changed", Kind: configs.KindSSH, Address: address, HostKeys: []string{line(newSigner(t).PublicKey())}, Accounts: []configs.Account{account}},
 		{Name: "down", Kind: configs.KindSSH, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t))), HostKeys: []string{pin}, Accounts: []configs.Account{account}},
 		{Name: "orders", Kind: configs.KindPostgres, Address: "127.0.0.1:5432", Accounts: []configs.Account{account}},
@@ -115,32 +110,16 @@ func newRig(t *testing.T) *rig {
 	}))(t)
 	t.Cleanup(func() { r.recorder.Close(context.Background()) })
 	r.sessions = must(session.Open(ctx, session.Options{Store: st, Recorder: r.recorder, Authn: r.authn, Config: r.config, Log: log}))(t)
-	r.handler = New(Options{
+	options := Options{
 		Authn: r.authn, Grants: r.grants, Sessions: r.sessions, Host: gatewayHost, URL: r.config.URL, HandshakeTimeout: deadline, Log: log,
-	})
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	r.handler = New(options)
 	r.serve()
 	r.signIn()
 	return r
-}
-
-// otherLogin finds a login with a shell that is neither root nor locked.
-func otherLogin() string {
-	passwd, err := os.ReadFile("/etc/passwd")
-	if err != nil {
-		return ""
-	}
-	shadow, err := os.ReadFile("/etc/shadow")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(passwd)) {
-		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) == 7 && f[2] != "0" && (f[6] == "/bin/sh" || f[6] == "/bin/bash") &&
-			bytes.Contains(shadow, []byte("\n"+f[0]+":")) && !bytes.Contains(shadow, []byte("\n"+f[0]+":!")) {
-			return f[0]
-		}
-	}
-	return ""
 }
 
 func must[T any](v T, err error) func(*testing.T) T {
@@ -245,6 +224,19 @@ func (r *rig) write(name, content string) string {
 		r.t.Fatal(err)
 	}
 	return path
+}
+
+// hide moves a file away while f runs.
+func (r *rig) hide(name string, f func()) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, name)
+	if err := os.Rename(path, path+".hidden"); err != nil {
+		r.t.Fatal(err)
+	}
+	f()
+	if err := os.Rename(path+".hidden", path); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // grant gives alice a grant for the account, by policy.

@@ -1,0 +1,233 @@
+package ssh
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/configs"
+)
+
+// oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
+// a broken exit status for "broken", and tries to open channels towards the client for "open".
+func (r *rig) oddTarget(t *testing.T) {
+	t.Helper()
+	host := newSigner(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	t.Cleanup(func() { l.Close() })
+	config := &xssh.ServerConfig{PublicKeyCallback: func(xssh.ConnMetadata, xssh.PublicKey) (*xssh.Permissions, error) { return nil, nil }}
+	config.AddHostKey(host)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				c, channels, requests, err := xssh.NewServerConn(conn, config)
+				if err != nil {
+					return
+				}
+				go xssh.DiscardRequests(requests)
+				for n := range channels {
+					channel, requests, err := n.Accept()
+					if err != nil {
+						return
+					}
+					go oddSession(c, channel, requests)
+				}
+			}()
+		}
+	}()
+	r.config.Targets = append(r.config.Targets, configs.Target{
+		Name: "odd", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: []string{line(host.PublicKey())},
+		Accounts: []configs.Account{{Name: "me"}},
+	})
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	r.grant("me", "odd")
+}
+
+func oddSession(c xssh.Conn, channel xssh.Channel, requests <-chan *xssh.Request) {
+	exit := func() {
+		channel.SendRequest("exit-status", false, []byte{0, 0, 0, 0})
+		channel.Close()
+	}
+	for r := range requests {
+		if r.Type != "exec" {
+			r.Reply(true, nil)
+			continue
+		}
+		command := string(r.Payload[4:])
+		if command == "stuck" {
+			continue
+		}
+		r.Reply(true, nil)
+		switch command {
+		case "flood":
+			for range 100 * maxQueued {
+				if _, err := channel.SendRequest("exit-status", false, []byte{0, 0, 0, 3}); err != nil {
+					return
+				}
+			}
+		case "broken":
+			channel.SendRequest("exit-status", false, []byte{1})
+			channel.SendRequest("exit-signal", false, []byte{0, 0, 0, 200, 1})
+			channel.Close()
+		case "open":
+			for _, kind := range []string{"forwarded-tcpip", "auth-agent@openssh.com", "x11", "session"} {
+				_, _, err := c.OpenChannel(kind, nil)
+				fmt.Fprintf(channel, "%s: %v\n", kind, err)
+			}
+			exit()
+		default:
+			fmt.Fprintln(channel, command)
+			exit()
+		}
+	}
+}
+
+// TestStuckChannelHoldsNobodyUp: one command's answer never comes, and requests pile up behind it.
+func TestStuckChannelHoldsNobodyUp(t *testing.T) {
+	r := newRig(t)
+	r.oddTarget(t)
+	c := r.client("me@odd")
+	stuck, requests, err := c.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		xssh.DiscardRequests(requests)
+		close(closed)
+	}()
+	go stuck.SendRequest("exec", true, xssh.Marshal(struct{ C string }{"stuck"}))
+	for range 40 {
+		if _, err := stuck.SendRequest("signal", false, xssh.Marshal(struct{ S string }{"INT"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		out, err := must(c.NewSession())(t).Output(fmt.Sprint("hello ", i))
+		if err != nil || string(out) != fmt.Sprintf("hello %d\n", i) {
+			t.Fatalf("%q, %v", out, err)
+		}
+	}
+	for range 2 * maxQueued { // too many: the channel is given up, and only that
+		if _, err := stuck.SendRequest("signal", false, xssh.Marshal(struct{ S string }{"INT"})); err != nil {
+			break
+		}
+	}
+	select {
+	case <-closed:
+	case <-time.After(deadline):
+		t.Fatal("a flooded channel stays open")
+	}
+	if out, err := must(c.NewSession())(t).Output("still here"); err != nil || string(out) != "still here\n" {
+		t.Fatalf("%q, %v", out, err)
+	}
+}
+
+func TestHostileTarget(t *testing.T) {
+	r := newRig(t)
+	r.oddTarget(t)
+	c := r.client("me@odd")
+	out, err := must(c.NewSession())(t).Output("open")
+	if n := strings.Count(string(out), "not allowed through this gateway"); err != nil || n != 4 {
+		t.Errorf("a target opened channels towards the client: %q, %v", out, err)
+	}
+	if err := must(c.NewSession())(t).Run("broken"); err == nil {
+		t.Error("a broken exit status is passed on")
+	}
+	must(c.NewSession())(t).Run("flood") //nolint:errcheck // how it ends is the target's doing; that it ends counts
+	if out, err := must(c.NewSession())(t).Output("still here"); err != nil || string(out) != "still here\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestStrangers: whoever proves nothing is sent away, in time, and the gateway goes on.
+func TestStrangers(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.HandshakeTimeout = 3 * time.Second })
+	t.Run("all at once", func(t *testing.T) { strangers(t, r) })
+	if out, errs, _ := r.ssh("", "-T", "me@gw"); !strings.Contains(out, "Alice") {
+		t.Errorf("afterwards: %q, %s", out, errs)
+	}
+}
+
+func strangers(t *testing.T, r *rig) {
+	for name, say := range map[string]string{
+		"garbage":         strings.Repeat("\xff\x00garbage\n", 1200),
+		"http":            "GET / HTTP/1.1\r\n\r\n",
+		"silence":         "",
+		"half a version":  "SSH-2.0-",
+		"no key exchange": "SSH-2.0-test\r\n",
+		"huge packet":     "SSH-2.0-test\r\n\x7f\xff\xff\xff\x04" + strings.Repeat("x", 100),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := must(net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port)))(t)
+			defer conn.Close()
+			if _, err := io.WriteString(conn, say); err != nil {
+				t.Fatal(err)
+			}
+			conn.SetReadDeadline(time.Now().Add(deadline))
+			got, err := io.ReadAll(conn)
+			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+				t.Fatalf("still open after %s, having said %q", deadline, got)
+			}
+		})
+	}
+}
+
+// TestForeignCertificates: only the gateway's own authority vouches for anybody.
+func TestForeignCertificates(t *testing.T) {
+	r := newRig(t)
+	r.grant("me", "web-1")
+	good := r.signer.PublicKey().(*xssh.Certificate)
+	for name, change := range map[string]func(*xssh.Certificate) xssh.Signer{
+		"another authority": func(*xssh.Certificate) xssh.Signer { return newSigner(t) },
+		"signed by itself":  func(*xssh.Certificate) xssh.Signer { return r.signer },
+		"the host authority's key type": func(c *xssh.Certificate) xssh.Signer {
+			c.CertType = xssh.HostCert
+			return newSigner(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forged := *good
+			if err := forged.SignCert(rand.Reader, plainSigner(change(&forged))); err != nil {
+				t.Fatal(err)
+			}
+			r.write("forged-cert.pub", line(&forged)+"\n")
+			cmd := r.command("ssh")
+			cmd.Args = []string{"ssh", "-F", "none", "-i", filepath.Join(r.dir, "key"), "-o", "CertificateFile=" + filepath.Join(r.dir, "forged-cert.pub"),
+				"-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "HostKeyAlias=" + gatewayHost,
+				"-o", "UserKnownHostsFile=" + filepath.Join(r.dir, "known_hosts"), "-p", fmt.Sprint(r.port), "me@web-1@127.0.0.1", "id"}
+			// The good certificate beside the key is offered too unless it is away.
+			r.hide("key-cert.pub", func() {
+				if out, errs, status := run(t, cmd, ""); status != 255 || out != "" || !strings.Contains(errs, "Permission denied") {
+					t.Errorf("status %d, stdout %q, stderr %q", status, out, errs)
+				}
+			})
+		})
+	}
+}
+
+// plainSigner signs with the key of a certificate instead of the certificate.
+func plainSigner(s xssh.Signer) xssh.Signer { return keyOnly{s} }
+
+type keyOnly struct{ xssh.Signer }
+
+func (k keyOnly) PublicKey() xssh.PublicKey {
+	if c, ok := k.Signer.PublicKey().(*xssh.Certificate); ok {
+		return c.Key
+	}
+	return k.Signer.PublicKey()
+}
