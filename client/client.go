@@ -28,10 +28,11 @@ import (
 	"sallyport/web/api"
 )
 
-// Bounds on what a gateway can make a client hold.
+// Bounds on what a gateway can make a client hold, and on how long it can make it wait for anything but a stream.
 const (
-	maxAnswer = 32 << 20
-	maxLine   = 32 << 20
+	maxAnswer   = 32 << 20
+	maxLine     = 32 << 20
+	callTimeout = 90 * time.Second
 )
 
 // Client talks to the gateway as the person who signed in. Safe for concurrent use.
@@ -79,7 +80,6 @@ func httpClient(authority []byte) (*http.Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
-	transport.ResponseHeaderTimeout = 60 * time.Second
 	return &http.Client{
 		Transport: transport,
 		// The API never redirects; following one could carry the token elsewhere.
@@ -90,6 +90,8 @@ func httpClient(authority []byte) (*http.Client, error) {
 // Do calls the API: in, where not nil, is sent as JSON, and the answer is read into out, where not nil. A refusal of the
 // gateway's is returned as *refusal.Refusal.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	answer, err := c.call(ctx, method, path, in)
 	if err != nil {
 		return err

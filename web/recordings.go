@@ -2,11 +2,12 @@ package web
 
 import (
 	"context"
+	"encoding/json"
+	"io"
 	"iter"
 	"net/http"
-	"reflect"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -14,12 +15,11 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/recorder"
-	"sallyport/recorder/format"
 	"sallyport/web/api"
 )
 
 type exporting struct {
-	Format  string `query:"format" enum:"jsonl" default:"jsonl"`
+	Format  string `query:"format" enum:"jsonl,asciicast,asciicast-v2,text" default:"jsonl" doc:"asciicast is version 3; either holds one session."`
 	Session string `query:"session" maxLength:"64" doc:"The session to export."`
 	All     bool   `query:"all" doc:"Every recording the permission covers."`
 }
@@ -30,7 +30,7 @@ type searching struct {
 	Person string `query:"person" maxLength:"320" doc:"Part of a name, an e-mail address or a subject."`
 	Grant  string `query:"grant" maxLength:"64"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"1000"`
-	period
+	Period
 }
 
 type auditing struct {
@@ -41,25 +41,28 @@ type auditing struct {
 	Session string `query:"session" maxLength:"64"`
 	Outcome string `query:"outcome" maxLength:"64"`
 	Last    int    `query:"last" minimum:"0" maximum:"100000" doc:"Only so many, the newest; 0: all."`
-	period
+	Period
 }
 
-// period bounds when something happened.
-type period struct {
+// Period bounds when something happened.
+type Period struct {
 	Since time.Time `query:"since" doc:"At or after."`
 	Until time.Time `query:"until" doc:"Before."`
 }
 
 func (s *server) registerRecordings() {
-	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line"), api.Item{}, s.items)
-	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"), api.Item{}, s.export)
-	handleStream(s, operation("read-audit", http.MethodGet, "/v1/audit", "The control plane's own log, oldest first"), api.AuditEvent{}, s.audit)
-	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"), api.Match{}, s.search)
-}
-
-func (s *server) schema(v any) *huma.Schema {
-	t := reflect.TypeOf(v)
-	return s.api.OpenAPI().Components.Schemas.Schema(t, true, t.Name())
+	type content = map[string]*huma.MediaType
+	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line"),
+		content{jsonLines: s.media(api.Item{})}, s.items)
+	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"),
+		content{jsonLines: s.media(api.Item{}), asciicast: text, plainText: text}, s.export)
+	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"),
+		content{jsonLines: s.media(api.Match{})}, s.search)
+	handleStream(s, operation("read-audit", http.MethodGet, "/v1/audit", "The control plane's own log, oldest first"),
+		content{jsonLines: s.media(api.AuditEvent{})}, s.audit)
+	handleStream(s, operation("verify", http.MethodGet, "/v1/verify", "Check the whole log"),
+		content{oneJSON: s.media(api.Report{})}, s.verify)
 }
 
 func (s *server) items(ctx context.Context, who caller, in *identified) (*stream, error) {
@@ -70,7 +73,7 @@ func (s *server) items(ctx context.Context, who caller, in *identified) (*stream
 	if err != nil {
 		return nil, err
 	}
-	return lines(items)
+	return lines(items), nil
 }
 
 // read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What
@@ -92,30 +95,39 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	if in.All == (in.Session != "") {
 		return nil, refusal.New(refusal.Invalid, "say what to export").WithHint("session=ID for one recording, or all=true")
 	}
+	sessions := []string{in.Session}
 	if in.Session != "" {
 		if err := s.read(ctx, who, grant.Export, in.Session, "recording.exported"); err != nil {
 			return nil, err
 		}
-		items, err := s.Recorder.Items(ctx, in.Session)
+	} else {
+		if strings.HasPrefix(in.Format, "asciicast") {
+			return nil, refusal.New(refusal.Invalid, "an asciicast holds one session").WithHint("session=ID")
+		}
+		all, err := s.readable(ctx, who, grant.Export)
 		if err != nil {
 			return nil, err
 		}
-		return lines(items)
+		event := s.event(who, "recording.exported")
+		event.Fields = map[string]string{"recordings": strconv.Itoa(len(all)), "format": in.Format}
+		if err := s.Store.Audit(ctx, event); err != nil {
+			return nil, err
+		}
+		sessions = all
 	}
-	sessions, err := s.readable(ctx, who, grant.Export)
-	if err != nil {
-		return nil, err
-	}
-	event := s.event(who, "recording.exported")
-	event.Fields = map[string]string{"recordings": strconv.Itoa(len(sessions)), "format": in.Format}
-	if err := s.Store.Audit(ctx, event); err != nil {
-		return nil, err
-	}
-	return lines(s.itemsOf(ctx, sessions))
+	contentType := map[string]string{"jsonl": jsonLines, "text": plainText, "asciicast": asciicast, "asciicast-v2": asciicast}[in.Format]
+	return &stream{contentType: contentType, write: func(ctx context.Context, w io.Writer) error {
+		for _, id := range sessions {
+			if err := s.Recorder.Export(ctx, id, in.Format, w, recorder.ExportOptions{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, nil
 }
 
-// readable lists the recordings that the permission covers; with none covered whatever was recorded, it refuses.
-func (s *server) readable(ctx context.Context, who caller, permission grant.Permission) ([]format.Header, error) {
+// readable lists the recordings that the permission covers, oldest first; with none whatever was recorded, it refuses.
+func (s *server) readable(ctx context.Context, who caller, permission grant.Permission) ([]string, error) {
 	if err := s.permitSome(ctx, who, permission); err != nil {
 		return nil, err
 	}
@@ -123,9 +135,13 @@ func (s *server) readable(ctx context.Context, who caller, permission grant.Perm
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(h format.Header) bool {
-		return s.Grants.May(who.Identity, permission, h.Target) != nil
-	}), nil
+	var covered []string
+	for _, h := range all {
+		if s.Grants.May(who.Identity, permission, h.Target) == nil {
+			covered = append(covered, h.Session)
+		}
+	}
+	return covered, nil
 }
 
 // permitSome returns nil if the caller has the permission for everything or for any target there is.
@@ -136,24 +152,6 @@ func (s *server) permitSome(ctx context.Context, who caller, permission grant.Pe
 		}
 	}
 	return s.permit(ctx, who, permission, "")
-}
-
-// itemsOf chains the items of recordings.
-func (s *server) itemsOf(ctx context.Context, sessions []format.Header) iter.Seq2[recorder.Item, error] {
-	return func(yield func(recorder.Item, error) bool) {
-		for _, h := range sessions {
-			items, err := s.Recorder.Items(ctx, h.Session)
-			if err != nil {
-				yield(recorder.Item{}, err)
-				return
-			}
-			for item, err := range items {
-				if !yield(item, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
 }
 
 func (s *server) search(ctx context.Context, who caller, in *searching) (*stream, error) {
@@ -173,7 +171,7 @@ func (s *server) search(ctx context.Context, who caller, in *searching) (*stream
 	found := s.Recorder.Search(ctx, recorder.Query{
 		Text: in.Text, Person: in.Person, Target: in.Target, Grant: in.Grant, Since: in.Since, Until: in.Until,
 	})
-	return lines(s.permitted(who, found, in.Limit))
+	return lines(s.permitted(who, found, in.Limit)), nil
 }
 
 // permitted keeps of what a search finds what the caller may read, up to a limit. A recording that can't be read does not
@@ -224,5 +222,24 @@ func (s *server) audit(ctx context.Context, who caller, in *auditing) (*stream, 
 				return
 			}
 		}
-	})
+	}), nil
+}
+
+// verify checks the whole log, which takes as long as reading it.
+func (s *server) verify(ctx context.Context, who caller, _ *struct{}) (*stream, error) {
+	if err := s.permit(ctx, who, grant.VerifyLog, ""); err != nil {
+		return nil, err
+	}
+	report, err := s.Recorder.Verify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	event := s.event(who, "log.verified")
+	event.Fields = map[string]string{"whole": strconv.FormatBool(report.Whole)}
+	if err := s.Store.Audit(ctx, event); err != nil {
+		return nil, err
+	}
+	return &stream{contentType: oneJSON, write: func(_ context.Context, w io.Writer) error {
+		return json.NewEncoder(w).Encode(report)
+	}}, nil
 }

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,7 +21,8 @@ import (
 // The content types of streams.
 const (
 	jsonLines = "application/jsonl"
-	castType  = "application/x-asciicast"
+	oneJSON   = "application/json"
+	asciicast = "application/x-asciicast"
 	plainText = "text/plain; charset=utf-8"
 )
 
@@ -32,9 +35,10 @@ type stream struct {
 
 // handleStream registers an operation whose answer is a stream. The handler decides (permission, audit) before the
 // first byte; its errors leave as problems.
-func handleStream[I any](s *server, op huma.Operation, line any, do func(ctx context.Context, who caller, in *I) (*stream, error)) {
+func handleStream[I any](s *server, op huma.Operation, content map[string]*huma.MediaType, do func(ctx context.Context, who caller, in *I) (*stream, error)) {
 	op.Security = []map[string][]string{{bearerScheme: {}}}
-	op.Responses = map[string]*huma.Response{"200": {Description: "The stream.", Content: content(s, line)}}
+	op.Responses = map[string]*huma.Response{"200": {Description: "The stream.", Content: content}}
+	op.Middlewares = append(op.Middlewares, unhurried)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		who, ok := ctx.Value(callerKey{}).(caller)
 		if !ok {
@@ -51,65 +55,80 @@ func handleStream[I any](s *server, op huma.Operation, line any, do func(ctx con
 	})
 }
 
-// send writes the stream, giving the client time for each piece rather than for the whole.
+// send writes the stream, giving the client time for each piece rather than for the whole. What goes wrong before
+// anything was sent is an answer of its own.
 func (s *server) send(ctx context.Context, operation string, w http.ResponseWriter, out *stream) {
 	w.Header().Set("Content-Type", out.contentType)
-	buffered := bufio.NewWriterSize(&patient{w: w, control: http.NewResponseController(w)}, 32<<10)
+	to := &patient{w: w, control: http.NewResponseController(w)}
+	buffered := bufio.NewWriterSize(to, 32<<10)
 	err := out.write(ctx, buffered)
-	if err != nil && out.contentType == jsonLines {
-		// The reader learns why its stream ends before its time.
-		json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": s.fail(operation, err)})
-	} else if err != nil {
-		s.fail(operation, err)
+	if err != nil {
+		why := s.fail(operation, err)
+		if !to.begun && (buffered.Buffered() == 0 || out.contentType != jsonLines) {
+			write(w, why)
+			return
+		}
+		if out.contentType == jsonLines {
+			// The reader learns why the stream ends before its time.
+			json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": why})
+		}
 	}
 	if flushed := buffered.Flush(); err != nil || flushed != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// patient moves the write deadline on with every write.
+// unhurried takes the deadlines off an answer whose first byte may take long to find: it ends when the client goes away.
+func unhurried(ctx huma.Context, next func(huma.Context)) {
+	_, w := humago.Unwrap(ctx)
+	control := http.NewResponseController(w)
+	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
+		panic(err) // a server that has no deadlines is not one of ours
+	}
+	next(ctx)
+}
+
+// patient gives each piece of an answer its own time to be read in.
 type patient struct {
-	w       http.ResponseWriter
+	w       io.Writer
 	control *http.ResponseController
+	begun   bool
 }
 
 func (p *patient) Write(b []byte) (int, error) {
 	if err := p.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
+	p.begun = true
 	n, err := p.w.Write(b)
 	if err != nil {
 		return n, err
 	}
-	return n, p.control.Flush()
+	if err := p.control.Flush(); err != nil {
+		return n, err
+	}
+	return n, p.control.SetWriteDeadline(time.Time{})
 }
 
-// lines is a stream of JSON Lines. The first element is taken at once, so that an error which comes before anything
-// else is a problem with a status.
-func lines[T any](all iter.Seq2[T, error]) (*stream, error) {
-	next, stop := iter.Pull2(all)
-	first, err, more := next()
-	if err != nil {
-		stop()
-		return nil, err
-	}
+// lines is a stream of JSON Lines.
+func lines[T any](all iter.Seq2[T, error]) *stream {
 	return &stream{contentType: jsonLines, write: func(_ context.Context, w io.Writer) error {
-		defer stop()
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
-		for v := first; more; {
-			if err := encoder.Encode(v); err != nil {
+		for v, err := range all {
+			if err != nil {
 				return err
 			}
-			if v, err, more = next(); err != nil {
+			if err := encoder.Encode(v); err != nil {
 				return err
 			}
 		}
 		return nil
-	}}, nil
+	}}
 }
 
-// content describes a stream for the API's description: lines of that type, and whatever else the operation offers.
-func content(s *server, line any) map[string]*huma.MediaType {
-	return map[string]*huma.MediaType{jsonLines: {Schema: s.schema(line)}}
+// media describes a stream's lines, or its only value.
+func (s *server) media(v any) *huma.MediaType {
+	t := reflect.TypeOf(v)
+	return &huma.MediaType{Schema: s.api.OpenAPI().Components.Schemas.Schema(t, true, t.Name())}
 }

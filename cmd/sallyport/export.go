@@ -13,7 +13,7 @@ import (
 )
 
 // exportFormats are the forms of an export.
-var exportFormats = []string{"jsonl", "asciicast", "asciicast2", "text"}
+var exportFormats = []string{"jsonl", "asciicast", "asciicast-v2", "text"}
 
 func newExportCommand() *cobra.Command {
 	var all bool
@@ -24,7 +24,7 @@ func newExportCommand() *cobra.Command {
 		Long: `Write one recording, or with --all every one you may export:
 
   jsonl        every event, one JSON object a line; a statement's text in "sql", a command's in "command"
-  asciicast    a terminal session as asciicast v3, for asciinema; asciicast2 is its older form
+  asciicast    a terminal session as asciicast v3, for asciinema; asciicast-v2 is its older form
   text         what happened, for reading`,
 		Example: "  sallyport export --all --format jsonl --output events.jsonl",
 		Args:    atMost(1),

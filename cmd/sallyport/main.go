@@ -55,7 +55,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 	}
 	add(groupAccess, newLoginCommand(), newLogoutCommand(), newWhoamiCommand(), newTargetsCommand(), newRequestCommand(), newReleaseCommand())
 	add(groupDecide, newRequestsCommand(), newApproveCommand(), newDenyCommand(), newGrantsCommand(), newRevokeCommand())
-	add(groupRecord, newSessionsCommand(), newKillCommand(), newSearchCommand(), newExportCommand(), newAuditCommand())
+	add(groupRecord, newSessionsCommand(), newKillCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newAuditCommand(), newVerifyCommand())
 	root.AddGroup(&cobra.Group{ID: groupGateway, Title: "The gateway:"})
 	add(groupGateway, gatewayCommands()...)
 	root.AddCommand(newVersionCommand())

@@ -1,0 +1,254 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/internal/demo/provider"
+	"sallyport/proxy"
+)
+
+// The scripts run the real program: a gateway of its own for each, a real provider, and in the place of the person's
+// browser one that fills in the provider's form.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sallyport": main,
+		"xdg-open":  browse,
+	})
+}
+
+func TestCommandLine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts gateways")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               setUpScript,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits,
+			"await": await,
+			"keep":  keep,
+			"until": until,
+		},
+	})
+}
+
+const scriptConfiguration = `
+state: state
+url: https://%[1]s
+listen: {https: "%[1]s", postgres: "%[2]s", ssh: "%[3]s"}
+tls: {certificate: tls.crt, key: tls.key, ca: tls.crt}
+provider:
+  issuer: %[4]s
+  client_id: gateway
+  client_secret: env:PROVIDER_SECRET
+  scopes: [openid, profile, email, groups]
+  ca: tls.crt
+recording: {durability: written, reserve: 1MiB}
+targets:
+  - name: orders
+    kind: postgres
+    address: 127.0.0.1:1
+    tls: {mode: "off"}
+    accounts: [{name: app, password: "env:PROVIDER_SECRET"}, {name: report, password: "env:PROVIDER_SECRET"}]
+  - name: web-1
+    kind: ssh
+    address: 127.0.0.1:1
+    host_ca: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJHHc6xL1b3G6dBYbC1pQZ7VYCC8pqU5J7h0h5JYV0m9
+    accounts: [{name: deploy}]
+policies:
+  - name: automatic
+    groups: [engineers]
+    accounts: ["report@orders", "*@web-1"]
+    max_duration: 1h
+    approve: {auto: true}
+  - name: orders
+    groups: [engineers]
+    accounts: ["app@orders"]
+    max_duration: 8h
+    reason_length: 5
+    approve: {groups: [approvers]}
+permissions:
+  - {groups: [security], may: ["*"]}
+`
+
+// setUpScript starts a provider and writes the configuration of the script's gateway, which the script starts itself.
+func setUpScript(env *testscript.Env) error {
+	ports := make([]string, 3)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		ports[i] = l.Addr().String()
+		defer l.Close() // after all are known, so that they differ; then the programs listen there themselves
+	}
+	certificate, key := filepath.Join(env.WorkDir, "tls.crt"), filepath.Join(env.WorkDir, "tls.key")
+	if err := proxy.SelfSigned("127.0.0.1", certificate, key); err != nil {
+		return err
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return err
+	}
+	listener, err := provider.Listen(context.Background(), "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	p, err := provider.Start(listener, provider.Options{
+		Users: []provider.User{
+			{Name: "alice", FullName: "Alice Engineer", Email: "alice@example.com", Groups: []string{"engineers"}, Password: "alice"},
+			{Name: "bob", FullName: "Bob Approver", Email: "bob@example.com", Groups: []string{"approvers"}, Password: "bob"},
+			{Name: "carol", FullName: "Carol Security", Email: "carol@example.com", Groups: []string{"security"}, Password: "carol"},
+		},
+		Client: provider.Client{ID: "gateway", Secret: "between us", Redirect: "https://" + ports[0] + "/oauth/callback"},
+		TLS:    &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+	})
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { p.Close() })
+	text := fmt.Appendf(nil, scriptConfiguration, ports[0], ports[1], ports[2], p.Issuer)
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "sallyport.yaml"), text, 0o600); err != nil {
+		return err
+	}
+	env.Setenv("GATEWAY", "https://"+ports[0])
+	env.Setenv("PROVIDER_SECRET", "between us")
+	env.Setenv("AUTHORITY", certificate)
+	env.Setenv("HOME", filepath.Join(env.WorkDir, "user"))
+	env.Setenv("XDG_CONFIG_HOME", "")
+	env.Setenv("TZ", "UTC")
+	return os.Mkdir(filepath.Join(env.WorkDir, "user"), 0o700)
+}
+
+// browse is the person's browser: it opens the address, fills in the form as $PERSON and follows where it leads.
+func browse() {
+	if err := signInOnPage(os.Args[1], os.Getenv("PERSON")); err != nil {
+		fmt.Fprintln(os.Stderr, "browser:", err)
+		os.Exit(1)
+	}
+}
+
+func signInOnPage(address, person string) error {
+	authority, err := os.ReadFile(os.Getenv("AUTHORITY"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	page, err := client.Get(address)
+	if err != nil {
+		return err
+	}
+	defer page.Body.Close()
+	text, err := io.ReadAll(page.Body)
+	if err != nil {
+		return err
+	}
+	id := regexp.MustCompile(`name="id" value="([^"]+)"`).FindSubmatch(text)
+	if id == nil {
+		return fmt.Errorf("no form at %s: %s\n%s", page.Request.URL, page.Status, text)
+	}
+	form := url.Values{"id": {string(id[1])}, "name": {person}, "password": {person}}
+	done, err := client.PostForm(page.Request.URL.ResolveReference(&url.URL{Path: "/login"}).String(), form)
+	if err != nil {
+		return err
+	}
+	defer done.Body.Close()
+	if done.StatusCode != http.StatusOK {
+		return fmt.Errorf("signing in ended at %s with %s", done.Request.URL, done.Status)
+	}
+	return nil
+}
+
+// exits runs a program and wants that exit code: exits CODE PROGRAM ARGS….
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%v exits with %d, not %d", args[1:], got, want)
+	}
+}
+
+// await waits until the gateway is ready.
+func await(ts *testscript.TestScript, _ bool, _ []string) {
+	authority, err := os.ReadFile(ts.Getenv("AUTHORITY"))
+	ts.Check(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		answer, err := client.Get(ts.Getenv("GATEWAY") + "/readyz")
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("the gateway is not ready: %v", err)
+		}
+	}
+}
+
+// until runs a program again and again until its output matches: until PATTERN PROGRAM ARGS….
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[0])
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("the output never matched %s", args[0])
+		}
+	}
+}
+
+// keep keeps the first group of a pattern in the last output as a variable: keep NAME PATTERN.
+func keep(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if found == nil {
+		ts.Fatalf("no %s in the output", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
