@@ -34,8 +34,9 @@ func (r *relay) down(context.Context) *ending {
 					return undecided // the session is cut, and knows why
 				}
 			}
+			r.fatal.Store(chunk.fatal)
 			if r.out.write(buf[:end], chunk.walker.Inside()) != nil {
-				return clientClosed
+				return r.clientEnded()
 			}
 		}
 		full := n == len(buf)
@@ -85,11 +86,11 @@ func (c *targetChunk) take(buf []byte) (end int, err error) {
 			break
 		}
 		c.log.Add(p.Type, p.First, p.Length, p.Data)
-		switch p.Type {
-		case 'Z':
+		if p.First {
+			c.fatal = p.Type == 'E' && isFatal(p.Data[wire.HeaderSize:])
+		}
+		if p.Type == 'Z' {
 			c.ready++
-		case 'E':
-			c.fatal = p.First && isFatal(p.Data[wire.HeaderSize:])
 		}
 		end += len(p.Data)
 	}

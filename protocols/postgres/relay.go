@@ -38,9 +38,10 @@ type relay struct {
 	out    clientWriter
 	last   atomic.Pointer[ending] // why it ended, if from inside
 
-	terminated atomic.Bool  // the client said goodbye (Terminate) and the target was told
+	terminated atomic.Bool  // the client said goodbye (Terminate), and the target is told
 	due        atomic.Int64 // ReadyForQuery messages that are to come
 	unsynced   atomic.Bool  // the client sent extended messages and no Sync yet
+	fatal      atomic.Bool  // the last thing the target said ends its session
 	told       atomic.Bool  // the client was told something that it should be given time to read
 }
 

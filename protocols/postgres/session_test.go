@@ -333,7 +333,7 @@ func TestClientVanishes(t *testing.T) {
 // TestGoodbyeLetsTheLastStatementFinish sends a statement and Terminate at once, as a straight connection allows.
 func TestGoodbyeLetsTheLastStatementFinish(t *testing.T) {
 	h := newHouse(t)
-	_, err := h.cluster.asSuperuser("create table goodbye (a int); grant insert on goodbye to app")
+	_, err := h.cluster.asSuperuser("drop table if exists goodbye; create table goodbye (a int); grant insert on goodbye to app")
 	h.must(err)
 	c := h.dialTLS(h.own, nil)
 	c.startup("user", "writer", "database", "postgres")

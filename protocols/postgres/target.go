@@ -43,14 +43,14 @@ type backend struct {
 	params  map[string]string
 }
 
-// targetError is an ErrorResponse with which a target refused the login, and its frame for the client.
+// targetError is an ErrorResponse of a target to the gateway itself, and its frame for the client.
 type targetError struct {
 	response pgproto3.ErrorResponse
 	frame    []byte
 }
 
 func (e *targetError) Error() string {
-	return fmt.Sprintf("the target refused the login: %s (SQLSTATE %s)", e.response.Message, e.response.Code)
+	return fmt.Sprintf("the target says: %s (SQLSTATE %s)", e.response.Message, e.response.Code)
 }
 
 // login makes a connection ready: TLS, start-up, authentication, and everything up to ReadyForQuery. The caller has set

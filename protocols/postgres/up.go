@@ -23,7 +23,7 @@ func (r *relay) up(ctx context.Context) *ending {
 	for {
 		read, err := r.client.ahead.ReadArrived(r.client.conn, buf[n:])
 		if read == 0 && err != nil {
-			return clientClosed
+			return r.clientEnded()
 		}
 		n += read
 		end, err := chunk.take(buf[:n])
@@ -37,11 +37,13 @@ func (r *relay) up(ctx context.Context) *ending {
 			if err != nil {
 				return undecided // the session is cut, and knows why
 			}
+			if chunk.goodbye {
+				r.terminated.Store(true) // before the target can act on it
+			}
 			if err := passOn(&pass, b, buf[:end]); err != nil {
 				return undecided // the other direction learns what became of the target
 			}
 			if chunk.goodbye {
-				r.terminated.Store(true)
 				return undecided
 			}
 		}
@@ -51,6 +53,15 @@ func (r *relay) up(ctx context.Context) *ending {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}
+}
+
+// clientEnded is the ending where the client closed the connection. It does so, too, on hearing that the target's session is
+// over, and is often faster than the target.
+func (r *relay) clientEnded() *ending {
+	if r.fatal.Load() {
+		return r.targetEnded(true)
+	}
+	return clientClosed
 }
 
 // violated is the ending where the client broke the framing.
