@@ -123,19 +123,29 @@ func TestWallClockSetForwardCuts(t *testing.T) {
 	}
 }
 
-// Live itself cuts, before any timer, and does not take it back.
+// Live itself cuts by either clock, before any timer, and does not take it back.
 func TestLiveNeedsNoTimer(t *testing.T) {
-	w := newWorld(t)
-	w.approved(alice, "app", "orders")
-	l := w.lease(alice, "app", "orders")
-	w.Service.Close()
-	w.clocks.set(24 * time.Hour)
-	refused(t, l.Live(), refusal.NoGrant, "expired")
-	w.clocks.set(-24 * time.Hour)
-	refused(t, l.Live(), refusal.NoGrant, "expired")
-	waitEnded(t, l)
-	if reason, _ := l.Why(); reason != EndExpired {
-		t.Errorf("why: %q", reason)
+	for name, change := range map[string]func(*clocks, time.Duration){
+		"set forward": func(c *clocks, sign time.Duration) { c.set(sign * 24 * time.Hour) },
+		"set back, and over": func(c *clocks, sign time.Duration) {
+			c.set(-24 * time.Hour)
+			c.pass(max(0, sign) * 30 * time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.approved(alice, "app", "orders")
+			l := w.lease(alice, "app", "orders")
+			w.Service.Close()
+			change(w.clocks, 1)
+			refused(t, l.Live(), refusal.NoGrant, "expired")
+			change(w.clocks, -1)
+			refused(t, l.Live(), refusal.NoGrant, "expired")
+			waitEnded(t, l)
+			if reason, _ := l.Why(); reason != EndExpired {
+				t.Errorf("why: %q", reason)
+			}
+		})
 	}
 }
 
@@ -188,18 +198,20 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("until %s became %s", until, l.Until())
 	}
 	w.clocks.set(-time.Hour) // the clock that can't be set goes on
-	w.pass(10 * time.Minute)
+	w.clocks.pass(10 * time.Minute)
 	refused(t, l.Live(), refusal.NoGrant, "expired")
 	w.clocks.set(time.Hour)
+	w.pass(0)
 	w.state(g.ID, Ended, EndExpired)
 
 	g = w.approved(alice, "app", "orders")
 	w.lease(alice, "app", "orders")
+	w.clocks.pass(4 * time.Second)
 	w.stop()
-	w.clocks.set(-time.Minute)
+	w.clocks.set(-4 * time.Second)
 	w.start()
 	w.state(g.ID, Ended, EndClockWentBack)
-	w.clocks.set(time.Minute)
+	w.clocks.set(4 * time.Second)
 	_, err := w.Lease(t.Context(), alice, "orders", "app")
 	refused(t, err, refusal.NoGrant, "ended because the gateway's clock went back")
 
@@ -209,6 +221,38 @@ func TestRestart(t *testing.T) {
 	w.clocks.pass(time.Hour)
 	w.start()
 	w.state(g.ID, Ended, EndExpired)
+}
+
+// What a crash forgets of the time is seconds.
+func TestCrashAndClockSetBack(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	w.lease(alice, "app", "orders")
+	for range 4 {
+		w.pass(saveEvery)
+	}
+	w.db.Close() // so that nothing is written at the end
+	w.clocks.set(-4*saveEvery + 2*time.Second)
+	w.Service.Close()
+	w.start()
+	w.state(g.ID, Ended, EndClockWentBack)
+}
+
+// A row read again while the wall clock is right again, after it was behind, has the deadline it had.
+func TestDeadlineIsSetOnce(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
+	w.clocks.set(-20 * time.Minute)
+	w.pass(20 * time.Minute)
+	w.transitions.Lock()
+	w.refresh(g.ID)
+	w.transitions.Unlock()
+	if err := l.Live(); err != nil {
+		t.Fatal(err)
+	}
+	w.clocks.pass(10 * time.Minute)
+	refused(t, l.Live(), refusal.NoGrant, "expired")
 }
 
 func TestGroupsLost(t *testing.T) {
@@ -304,11 +348,9 @@ func TestManyExpiredGrantsDoNotDelayTheStart(t *testing.T) {
 	w := newWorld(t)
 	g := w.approved(alice, "ro", "orders")
 	w.lease(alice, "ro", "orders")
-	const n = 10_000
-	start := time.Now()
 	err := w.db.Do(t.Context(), func(tx *store.Tx) error {
 		row := w.row(g.ID)
-		for i := range n {
+		for i := range manyGrants {
 			row.ID = fmt.Sprintf("g-%06d", i)
 			row.Identity.Subject = fmt.Sprint("sub-", i)
 			if err := insert(t.Context(), tx, row); err != nil {
@@ -320,19 +362,18 @@ func TestManyExpiredGrantsDoNotDelayTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	written := time.Since(start) // the measure of this machine: about 0.3 s with nothing else to do
 	w.stop()
 	w.clocks.pass(24 * time.Hour)
-	start = time.Now()
+	start := time.Now()
 	w.start()
-	if took := time.Since(start); took > 5*written+5*time.Second {
-		t.Errorf("the start took %s, where writing the grants took %s", took, written)
+	if took := time.Since(start); took > 10*time.Second { // less than one, on a machine with nothing else to do
+		t.Errorf("the start took %s", took)
 	}
 	var open int
 	if err := w.db.Read().QueryRow(`SELECT count(*) FROM grants WHERE ` + isOpen).Scan(&open); err != nil || open != 0 {
 		t.Errorf("%d are still open, %v", open, err)
 	}
-	if e := len(w.events("grant.ended")); e != n+1 {
+	if e := len(w.events("grant.ended")); e != manyGrants+1 {
 		t.Errorf("%d endings audited", e)
 	}
 }

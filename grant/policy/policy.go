@@ -106,7 +106,10 @@ func Misses(p configs.Policy, ask Ask) []Miss {
 			miss(Group, "it is for members of %s", Or(p.Groups))
 		}
 	}
-	if asked, most := length(p, ask.Duration), p.MaxDuration.D(); asked <= 0 || asked > most {
+	switch asked, most := length(p, ask.Duration), p.MaxDuration.D(); {
+	case most <= 0:
+		miss(Duration, "it allows no time at all")
+	case asked <= 0 || asked > most:
 		miss(Duration, "%s is longer than the %s it allows", Short(asked), Short(most))
 	}
 	if have, least := utf8.RuneCountInString(ask.Reason), max(p.ReasonLength, 1); have < least {

@@ -1,0 +1,367 @@
+package grant
+
+import (
+	"context"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/policy"
+	"sallyport/internal/store"
+)
+
+// machine plays everything that can happen to grants against a real store, with clocks that do as they please, and
+// knows the one true time, which only it can see.
+type machine struct {
+	*world
+	truth   time.Duration // that has really passed
+	highest time.Time     // the latest wall-clock time that was there to see
+
+	leases map[string][]*Lease
+	began  map[string]time.Duration // truth at the first use
+	seen   map[string]Grant         // rows after the last step
+	slack  time.Duration            // what crashes may have lost
+}
+
+var people = []authn.Identity{alice, bob, dave, carol, job}
+
+var wanted = [][2]string{{"app", "orders"}, {"ro", "orders"}, {"deploy", "web-1"}}
+
+// grant draws a grant, most times one that is not over and in that state.
+func (m *machine) grant(t *rapid.T, state State) Grant {
+	var some []Grant
+	for _, id := range slices.Sorted(maps.Keys(m.seen)) {
+		if m.seen[id].State == state {
+			some = append(some, m.seen[id])
+		}
+	}
+	if len(some) == 0 || rapid.IntRange(0, 9).Draw(t, "any") == 0 {
+		some = slices.Collect(maps.Values(m.seen))
+		slices.SortFunc(some, func(a, b Grant) int { return strings.Compare(a.ID, b.ID) })
+	}
+	if len(some) == 0 {
+		t.Skip("no grant yet")
+	}
+	return some[rapid.IntRange(0, len(some)-1).Draw(t, "grant")]
+}
+
+func who(t *rapid.T) authn.Identity { return rapid.SampledFrom(people).Draw(t, "who") }
+
+func (m *machine) actions() map[string]func(*rapid.T) {
+	ctx := context.Background()
+	// only tells that nothing but this grant, and its votes, may change by an act on it (I7).
+	only := func(t *rapid.T, id string, act func()) {
+		m.settle(t)
+		before := m.rows(t)
+		act()
+		for other, g := range m.rows(t) {
+			if other != id && g.Version != before[other].Version {
+				t.Fatalf("an act on %s changed %s", id, other)
+			}
+		}
+	}
+	return map[string]func(*rapid.T){
+		"request": func(t *rapid.T) {
+			w := rapid.SampledFrom(wanted).Draw(t, "what")
+			d := time.Duration(rapid.SampledFrom([]int{0, 1, 2, 5, 9, 61, 90}).Draw(t, "minutes")) * time.Minute
+			m.Request(ctx, who(t), Ask{Target: w[1], Account: w[0], Duration: d, Reason: "because"})
+		},
+		"approve": func(t *rapid.T) {
+			for range 2 {
+				g, by := m.grant(t, Pending), who(t)
+				only(t, g.ID, func() { m.Approve(ctx, by, g.ID, "") })
+			}
+		},
+		"end": func(t *rapid.T) {
+			g, by := m.grant(t, rapid.SampledFrom([]State{Pending, Approved, Active}).Draw(t, "state")), who(t)
+			only(t, g.ID, func() {
+				switch rapid.IntRange(0, 2).Draw(t, "how") {
+				case 0:
+					m.Deny(ctx, by, g.ID, "")
+				case 1:
+					m.Revoke(ctx, by, g.ID, "")
+				case 2:
+					m.Release(ctx, by, g.ID)
+				}
+			})
+		},
+		"connect": func(t *rapid.T) {
+			g := m.grant(t, Approved)
+			m.connect(g.Identity, g.Account, g.Target)
+		},
+		"time passes": func(t *rapid.T) {
+			// In steps as long as the keeper sleeps, so that it sees what it would see.
+			step, steps := saveEvery, rapid.IntRange(1, 60).Draw(t, "steps")
+			if steps == 60 {
+				step = 5 * time.Minute // asleep, or all of it would take too long to test
+			}
+			for range steps {
+				m.truth += step
+				m.clocks.pass(step)
+				m.watch()
+				if err := m.tick(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"wall clock is set": func(t *rapid.T) {
+			d := time.Duration(rapid.IntRange(-7200, 3600).Draw(t, "seconds")) * time.Second
+			if rapid.Bool().Draw(t, "nudged only") {
+				d /= 3600
+			}
+			m.clocks.set(d)
+			m.watch()
+			m.tick(ctx)
+		},
+		"restart": func(t *rapid.T) {
+			if rapid.Bool().Draw(t, "crash") {
+				// As much as a crash can leave undone: the service never hears of it, and what the clock showed since it was
+				// last written down is forgotten. That is never more than saveEvery while grants are open, which P3 is held to.
+				close(m.keeper.stop)
+				<-m.keeper.stopped
+				m.keeper.stopOnce.Do(func() {})
+				var err error
+				if m.highest, err = loadHigh(ctx, m.db.Read()); err != nil {
+					t.Fatal(err)
+				}
+				m.db.Close()
+				m.slack += saveEvery
+			} else {
+				m.stop()
+			}
+			d := time.Duration(rapid.IntRange(0, 300).Draw(t, "seconds off")) * time.Second
+			m.clocks.pass(d)
+			if rapid.Bool().Draw(t, "clock set back meanwhile") {
+				// That nobody can tell from having been off for less long; but then nobody was let in meanwhile either.
+				m.clocks.set(-time.Duration(rapid.IntRange(0, 600).Draw(t, "seconds back")) * time.Second)
+			} else {
+				m.truth += d
+			}
+			m.begin(t)
+			m.watch()
+		},
+		"the configuration changes": func(t *rapid.T) {
+			c := example()
+			if rapid.IntRange(0, 3).Draw(t, "without a policy") == 0 {
+				i := rapid.IntRange(0, 2).Draw(t, "policy")
+				c.Policies = slices.Delete(c.Policies, i, i+1)
+			}
+			if rapid.Bool().Draw(t, "fewer approvers") {
+				for i := range c.Policies {
+					if c.Policies[i].Name == "ship" {
+						c.Policies[i].Approve.Groups = []string{"leads"}
+					}
+				}
+			}
+			m.config = c
+			if err := m.Reload(ctx, c); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"": m.check,
+	}
+}
+
+// watch notes the wall-clock time; it is read through the service, so the service has seen it too.
+func (m *machine) watch() {
+	wall, _ := m.clock.read()
+	if wall.After(m.highest) {
+		m.highest = wall
+	}
+}
+
+// begin starts the service as a new process: on another clock that can't be set, and without any lease.
+func (m *machine) begin(t *rapid.T) {
+	m.clocks.mu.Lock()
+	m.clocks.mono = 0
+	m.clocks.mu.Unlock()
+	m.start()
+	m.leases = map[string][]*Lease{}
+	m.settle(t)
+}
+
+// settle lets everything happen that the time has brought about.
+func (m *machine) settle(t *rapid.T) {
+	if err := m.tick(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sound is I13's condition, worked out apart from the code under test.
+func (m *machine) sound() bool { return m.highest.Sub(m.clocks.now()) <= 2*time.Second }
+
+func (m *machine) connect(who authn.Identity, account, target string) {
+	if l, err := m.Lease(context.Background(), who, target, account); err == nil {
+		if _, used := m.began[l.Grant.ID]; !used {
+			m.began[l.Grant.ID] = m.truth
+		}
+		m.leases[l.Grant.ID] = append(m.leases[l.Grant.ID], l)
+	}
+}
+
+func (m *machine) rows(t *rapid.T) map[string]Grant {
+	grants, err := query(context.Background(), m.db.Read(), 100000, `WHERE true`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]Grant{}
+	for _, g := range grants {
+		rows[g.ID] = g
+	}
+	return rows
+}
+
+// check is the invariants.
+func (m *machine) check(t *rapid.T) {
+	m.watch()
+	rows := m.rows(t)
+	for id, g := range rows {
+		old, known := m.seen[id]
+		m.checkRow(t, g)
+		if !known {
+			old = Grant{State: Pending}
+		}
+		if known && old.State.Over() && g.Version != old.Version {
+			t.Fatalf("I4: %s was %s and is %s", id, old.State, g.State)
+		}
+		if known && (g.Version < old.Version || g.Identity.Key() != old.Identity.Key() || g.Target != old.Target || g.Account != old.Account || g.Reason != old.Reason || g.Duration != old.Duration) {
+			t.Fatalf("what never changes changed:\n%+v\n%+v", old, g)
+		}
+		if known && !old.Until.IsZero() && (!g.Until.Equal(old.Until) || !g.From.Equal(old.From)) {
+			t.Fatalf("P3: %s: its end moved from %s to %s", id, old.Until, g.Until)
+		}
+		if began := (g.State == Approved || g.State == Active) && g.State != old.State; began && !m.sound() {
+			t.Fatalf("I13: %s became %s while the clock showed %s after %s", id, g.State, m.clocks.now(), m.highest)
+		}
+	}
+	m.checkTime(t, rows)
+	m.checkAudit(t, rows)
+	m.seen = rows
+}
+
+// checkRow is what must hold of a row alone.
+func (m *machine) checkRow(t *rapid.T, g Grant) {
+	var p configs.Policy
+	for _, each := range example().Policies {
+		if each.Name == g.Policy {
+			p = each
+		}
+	}
+	if g.Duration > p.MaxDuration.D() || g.Until.After(g.From.Add(g.Duration)) {
+		t.Fatalf("I3: longer than allowed: %+v", g)
+	}
+	if (g.State == Active || g.State == Approved) && len(g.Approvers()) < max(1, policy.Needed(p)) {
+		t.Fatalf("I9: approved by %v: %+v", g.Approvers(), g)
+	}
+	voters := map[string]bool{}
+	for _, v := range g.Votes {
+		if v.key() == g.Identity.Key() {
+			t.Fatalf("I8: own vote: %+v", g)
+		}
+		if voters[v.key()] {
+			t.Fatalf("I10: two votes: %+v", g)
+		}
+		voters[v.key()] = true
+		if !policy.InAny(g.voters[v.key()], p.Approve.Groups) {
+			t.Fatalf("I9: a vote by %s, who may not: %+v", v.Name, g)
+		}
+	}
+}
+
+// checkTime is P3 by the one true time: whoever holds a lease, and whoever connects again.
+func (m *machine) checkTime(t *rapid.T, rows map[string]Grant) {
+	for _, p := range people {
+		for _, w := range wanted {
+			if e := m.openOf(p, w[1], w[0]); e != nil && e.row.Load().grant.State == Active {
+				m.connect(p, w[0], w[1])
+			}
+		}
+	}
+	for id, leases := range m.leases {
+		g := rows[id]
+		for _, l := range leases {
+			if l.Live() != nil {
+				continue
+			}
+			if g.State.Over() {
+				t.Fatalf("a lease lives on grant %+v", g)
+			}
+			if used := m.truth - m.began[id]; used >= g.Duration+m.slack {
+				t.Fatalf("P3: %s of %s was used for %s, with %s of crashes", id, g.Duration, used, m.slack)
+			}
+		}
+	}
+}
+
+// checkAudit is that each transition has its one event.
+func (m *machine) checkAudit(t *rapid.T, rows map[string]Grant) {
+	all, err := m.db.Outbox(context.Background(), 0, 100000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, e := range all {
+		if strings.HasPrefix(e.Kind, "grant.") {
+			count[e.Grant]++
+		}
+	}
+	for id, g := range rows {
+		want := g.Version
+		if g.Needed == 0 {
+			want++ // requested and approved in one
+		}
+		if count[id] != want {
+			t.Fatalf("%s: %d events for version %d", id, count[id], g.Version)
+		}
+	}
+}
+
+func TestInvariants(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		m := &machine{
+			world:  &world{t: t, dir: dir, clocks: newClocks(), config: example()},
+			leases: map[string][]*Lease{}, began: map[string]time.Duration{}, seen: map[string]Grant{},
+		}
+		m.start()
+		defer func() { m.stop() }()
+		for _, w := range wanted {
+			m.request(dave, w[0], w[1])
+		}
+		m.seen = m.rows(rt)
+		rt.Repeat(m.actions())
+	})
+}
+
+// A vote is written by compare-and-swap: of many at once on one row, one is kept (I2).
+func TestCompareAndSwap(t *testing.T) {
+	w := newWorld(t)
+	g := w.request(alice, "app", "orders")
+	old := w.row(g.ID)
+	var calls []func() error
+	for i := range 8 {
+		calls = append(calls, func() error {
+			next := old.clone()
+			next.cast(person("lead-"+strconv.Itoa(i), "leads"), true, "", w.clocks.now())
+			return w.db.Do(t.Context(), func(tx *store.Tx) error {
+				_, err := save(t.Context(), tx, old, next)
+				return err
+			})
+		})
+	}
+	won := race(calls...)
+	if now := w.row(g.ID); won != 1 || now.Version != 2 || len(now.Votes) != 1 {
+		t.Fatalf("%d of 8 won: %+v", won, now)
+	}
+}
