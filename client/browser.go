@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"os/exec"
@@ -12,18 +13,18 @@ func OpenBrowser(address string) error {
 	if u, err := url.Parse(address); err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		return fmt.Errorf("%q is no web address", address)
 	}
-	var command *exec.Cmd
+	program := []string{"xdg-open"}
 	switch runtime.GOOS {
 	case "windows":
-		command = exec.Command("rundll32", "url.dll,FileProtocolHandler", address)
+		program = []string{"rundll32", "url.dll,FileProtocolHandler"}
 	case "darwin":
-		command = exec.Command("open", address)
-	default:
-		command = exec.Command("xdg-open", address)
+		program = []string{"open"}
 	}
+	// A browser outlives whoever opened it, so no context ends it.
+	command := exec.CommandContext(context.Background(), program[0], append(program[1:], address)...)
 	if err := command.Start(); err != nil {
 		return err
 	}
-	go command.Wait() // it is somebody else's child now; only its remains are collected
+	go func() { _ = command.Wait() }() // how it ends is not ours; only its remains are collected
 	return nil
 }

@@ -150,7 +150,7 @@ func fetchGateway(ctx context.Context, client *http.Client, gateway string) (api
 
 // signInByBrowser is the authorization code flow with PKCE (RFC 7636) and a loopback redirect (RFC 8252, section 7.3).
 func signInByBrowser(ctx context.Context, config *oauth2.Config, o LoginOptions) (*oauth2.Token, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for the browser's answer: %w; sallyport login --device needs no listener", err)
 	}
@@ -186,7 +186,7 @@ func signInByBrowser(ctx context.Context, config *oauth2.Config, o LoginOptions)
 		default: // a second answer to the same sign-in
 		}
 	})
-	go server.Serve(listener)
+	go func() { _ = server.Serve(listener) }() // ends with Shutdown below
 	defer func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -31,22 +32,43 @@ func (s *server) guard(next http.Handler) http.Handler {
 			s.Log.Debug("no write deadline", "error", err)
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		answer := &answerWriter{ResponseWriter: w}
 		defer func() {
 			cause := recover()
 			if cause == nil {
 				return
 			}
-			if cause == http.ErrAbortHandler {
+			if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(cause) // a stream that had to be cut short
 			}
 			s.Log.Error("a request panicked", "path", r.URL.Path, "cause", cause, "stack", string(debug.Stack()))
-			// If the answer had begun, this writes nothing and the client sees it cut short.
+			if answer.begun {
+				panic(http.ErrAbortHandler) // the client sees it cut short
+			}
 			write(w, problem(internal()))
-			panic(http.ErrAbortHandler)
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(answer, r)
 	})
 }
+
+// answerWriter is a ResponseWriter that knows whether the answer has begun.
+type answerWriter struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (w *answerWriter) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *answerWriter) Write(b []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // nothingHere answers what no route takes.
 func (s *server) nothingHere(w http.ResponseWriter, r *http.Request) {

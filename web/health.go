@@ -44,5 +44,5 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 func answer(w http.ResponseWriter, status int, word string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(health{Status: word})
+	_ = json.NewEncoder(w).Encode(health{Status: word}) // an error is the client going away
 }

@@ -69,7 +69,7 @@ func write(w http.ResponseWriter, p *api.Problem) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p)
+	_ = json.NewEncoder(w).Encode(p) // an error is the client going away
 }
 
 // huma's own errors (a body that is no JSON, an unknown parameter) take the same form. It repeats the values that were

@@ -15,6 +15,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/recorder"
+	"sallyport/recorder/verify"
 	"sallyport/web/api"
 )
 
@@ -62,7 +63,7 @@ func (s *server) registerRecordings() {
 	handleStream(s, operation("read-audit", http.MethodGet, "/v1/audit", "The control plane's own log, oldest first"),
 		content{jsonLines: s.media(api.AuditEvent{})}, s.audit)
 	handleStream(s, operation("verify", http.MethodGet, "/v1/verify", "Check the whole log"),
-		content{oneJSON: s.media(api.Report{})}, s.verify)
+		content{oneJSON: s.media(verify.Report{})}, s.verify)
 }
 
 func (s *server) items(ctx context.Context, who caller, in *identified) (*stream, error) {

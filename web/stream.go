@@ -70,7 +70,7 @@ func (s *server) send(ctx context.Context, operation string, w http.ResponseWrit
 		}
 		if out.contentType == jsonLines {
 			// The reader learns why the stream ends before its time.
-			json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": why})
+			_ = json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": why}) // Flush finds out too
 		}
 	}
 	if flushed := buffered.Flush(); err != nil || flushed != nil {

@@ -46,6 +46,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 		&cobra.Group{ID: groupAccess, Title: "Your access:"},
 		&cobra.Group{ID: groupDecide, Title: "Deciding:"},
 		&cobra.Group{ID: groupRecord, Title: "Sessions and recordings:"},
+		&cobra.Group{ID: groupGateway, Title: "The gateway:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -56,7 +57,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 	add(groupAccess, newLoginCommand(), newLogoutCommand(), newWhoamiCommand(), newTargetsCommand(), newRequestCommand(), newReleaseCommand())
 	add(groupDecide, newRequestsCommand(), newApproveCommand(), newDenyCommand(), newGrantsCommand(), newRevokeCommand())
 	add(groupRecord, newSessionsCommand(), newKillCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newAuditCommand(), newVerifyCommand())
-	root.AddGroup(&cobra.Group{ID: groupGateway, Title: "The gateway:"})
 	add(groupGateway, gatewayCommands()...)
 	root.AddCommand(newVersionCommand())
 	return root

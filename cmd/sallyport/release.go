@@ -18,17 +18,14 @@ func newReleaseCommand() *cobra.Command {
 		Long:  "Give your own grant back, which ends its sessions, or withdraw your own request. Without an ID: the only one you have.",
 		Args:  atMost(1),
 		RunE: func(command *cobra.Command, args []string) error {
-			id := ""
-			if len(args) == 1 {
-				id = args[0]
-			} else {
-				only, err := onlyGrant(command)
+			if len(args) == 0 {
+				id, err := onlyGrant(command)
 				if err != nil {
 					return err
 				}
-				id = only
+				args = []string{id}
 			}
-			return transition(command, "/v1/grants/"+url.PathEscape(id)+"/release", "")
+			return transition(command, "/v1/grants/"+url.PathEscape(args[0])+"/release", "")
 		},
 	}
 }

@@ -5,11 +5,7 @@ import (
 
 	"sallyport/recorder/format"
 	"sallyport/recorder/item"
-	"sallyport/recorder/verify"
 )
-
-// Report is what a check of the whole log found; the answer of /v1/verify.
-type Report = verify.Report
 
 // Item is one thing that happened in a session; a line of /v1/sessions/{id}/items.
 type Item = item.Item
