@@ -28,7 +28,7 @@ func (c *clientChannel) write(stream int, data []byte) error {
 	defer c.streams[stream].Unlock()
 	var w io.Writer = c.Channel
 	if stream == stderr {
-		w = c.Channel.Stderr()
+		w = c.Stderr()
 	}
 	_, err := w.Write(data)
 	return err
@@ -40,7 +40,7 @@ func (c *clientChannel) eof() {
 		c.streams[i].Lock()
 		defer c.streams[i].Unlock()
 	}
-	_ = c.Channel.CloseWrite() // fails where the client is gone, which shows elsewhere
+	_ = c.CloseWrite() // fails where the client is gone, which shows elsewhere
 }
 
 // notice shows the gateway's own words: on the terminal where there is one, else on stderr, never among a command's output.

@@ -21,7 +21,6 @@ type connection struct {
 	close   func() // closes what the connection runs on, without waiting for the client
 	address address
 	proof   *proof
-	inner   bool
 
 	ctx            context.Context // ends with the connection
 	open           atomic.Int32    // channels
@@ -147,10 +146,16 @@ func (c *connection) session(n xssh.NewChannel) {
 	l.serve(n, kindSession)
 }
 
-// audit tells the audit log what was refused to an identity by a rule of this protocol.
+// audit tells the audit log what was refused to an identity by a rule of this protocol. target and account may be what the
+// client typed.
 func (c *connection) audit(target, account string, r *refusal.Refusal) {
-	c.handler.Sessions.Refused(c.proof.identity, c.client.RemoteAddr(), target, account, r)
+	c.handler.Sessions.Refused(c.proof.identity, c.client.RemoteAddr(), clipped(target), clipped(account), r)
 }
+
+// maxName is how much of a name that somebody typed is repeated.
+const maxName = 255
+
+func clipped(s string) string { return s[:min(len(s), maxName)] }
 
 // reject refuses a channel; a failed write shows in the connection's end.
 func reject(n xssh.NewChannel, reason xssh.RejectionReason, message string) {

@@ -20,7 +20,7 @@ import (
 func (c *connection) jump(n xssh.NewChannel) {
 	h := c.handler
 	var d interpret.DirectTCPIP
-	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || d.Port > 65535 {
+	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || d.Port > 65535 || len(d.Host) > maxName {
 		reject(n, xssh.ConnectionFailed, "malformed destination")
 		return
 	}
@@ -51,7 +51,7 @@ func (c *connection) jump(n xssh.NewChannel) {
 		return // the client's own ssh says why
 	}
 	inner := &connection{
-		handler: h, client: client, close: func() { conn.Close() }, proof: c.proof, inner: true,
+		handler: h, client: client, close: func() { conn.Close() }, proof: c.proof,
 		address: address{account: client.User(), target: target.Name},
 	}
 	inner.serve(c.ctx, channels, globals)

@@ -20,7 +20,7 @@ func (c *connection) tunnel(n xssh.NewChannel) {
 		return
 	}
 	var d interpret.DirectTCPIP
-	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || d.Port > 65535 {
+	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || d.Port > 65535 || len(d.Host) > maxName {
 		reject(n, xssh.ConnectionFailed, "malformed destination")
 		return
 	}
