@@ -57,6 +57,12 @@ func DefaultHome() (Home, error) {
 // Path is the path of a file in the home.
 func (h Home) Path(name string) string { return filepath.Join(h.Dir, name) }
 
+// Services is the file for psql, and whatever else is built on libpq.
+func (h Home) Services() string { return h.Path(fileServices) }
+
+// SSHConfig is the file for ssh.
+func (h Home) SSHConfig() string { return h.Path(fileSSHConfig) }
+
 // settings are what is known of the gateway.
 type settings struct {
 	Gateway string `json:"gateway"`

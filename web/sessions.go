@@ -3,8 +3,11 @@ package web
 import (
 	"context"
 	"net/http"
+	"strings"
+	"unicode"
 
 	"sallyport/grant"
+	"sallyport/internal/refusal"
 	"sallyport/session"
 	"sallyport/web/api"
 )
@@ -26,6 +29,10 @@ func (s *server) registerSessions() {
 		})
 	handle(s, operation("kill-session", http.MethodPost, "/v1/sessions/{id}/kill", "Cut a live session"),
 		func(ctx context.Context, who caller, in *decision) (*body[api.Session], error) {
+			reason, err := oneLine(in.Body.Comment)
+			if err != nil {
+				return nil, err
+			}
 			info, err := s.Sessions.Get(ctx, in.ID)
 			if err != nil {
 				return nil, err
@@ -35,7 +42,7 @@ func (s *server) registerSessions() {
 					return nil, err
 				}
 			}
-			if err := s.Sessions.Kill(ctx, in.ID, who.Identity, in.Body.Comment); err != nil {
+			if err := s.Sessions.Kill(ctx, in.ID, who.Identity, reason); err != nil {
 				return nil, err
 			}
 			if info, err = s.Sessions.Get(ctx, in.ID); err != nil {
@@ -43,6 +50,18 @@ func (s *server) registerSessions() {
 			}
 			return &body[api.Session]{sessionOf(info)}, nil
 		})
+}
+
+// oneLine makes one line of what somebody wrote, or refuses: the one whose session is cut reads it on their terminal, so it
+// has nothing in it that a terminal obeys.
+func oneLine(text string) (string, error) {
+	line := strings.Join(strings.Fields(text), " ")
+	for _, r := range line {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar {
+			return "", refusal.New(refusal.Invalid, "the comment has a character in it that is no text: %U", r)
+		}
+	}
+	return line, nil
 }
 
 // sessionOf is a session as the API says it.

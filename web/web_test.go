@@ -188,6 +188,8 @@ func TestBadRequests(t *testing.T) {
 		{"a body too long", "POST", "/v1/requests", api.GrantRequest{Target: "orders", Account: "app", Reason: strings.Repeat("x", 100<<10)}, 413, "invalid"},
 		{"a reason too long", "POST", "/v1/requests", api.GrantRequest{Target: "orders", Account: "app", Reason: strings.Repeat("x", 3000)}, 422, "invalid"},
 		{"a key that is none", "POST", "/v1/certificates", api.CertificateRequest{TLSKey: "AAAA"}, 422, "invalid"},
+		{"a comment that moves the cursor", "POST", "/v1/sessions/s-none/kill", api.Decision{Comment: "\x1b[2J"}, 422, "invalid"},
+		{"a reason that moves the cursor", "POST", "/v1/requests", api.GrantRequest{Target: "orders", Account: "app", Reason: "INC \x1b[2J"}, 422, "invalid"},
 		{"nothing to export", "GET", "/v1/export", nil, 422, "invalid"},
 		{"both to export", "GET", "/v1/export?all=true&session=x", nil, 422, "invalid"},
 		{"a form there is not", "GET", "/v1/export?all=true&format=avi", nil, 422, "invalid"},
@@ -276,6 +278,11 @@ func TestSearchAndListsShowOnlyWhatIsPermitted(t *testing.T) {
 	_, data := r.call("carol", "GET", "/v1/search?text=needle&limit=1", nil)
 	if strings.Count(string(data), "\n") != 1 {
 		t.Errorf("limit=1 gave %s", data)
+	}
+	for period, want := range map[string]int{"since=2020-01-01T00:00:00Z": 2, "since=2120-01-01T00:00:00Z": 0, "until=2020-01-01T00:00:00Z": 0} {
+		if _, data := r.call("carol", "GET", "/v1/search?text=needle&"+period, nil); strings.Count(string(data), "\n") != want {
+			t.Errorf("%s gave %s", period, data)
+		}
 	}
 	for person, want := range map[string]int{"alice": 2, "bob": 1, "carol": 2} {
 		var sessions []api.Session

@@ -6,8 +6,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sallyport/client"
 	"sallyport/internal/demo/provider"
 	"sallyport/proxy"
 )
@@ -45,10 +48,12 @@ func TestCommandLine(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setUpScript,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits,
-			"await": await,
-			"keep":  keep,
-			"until": until,
+			"exits":  exits,
+			"await":  await,
+			"keep":   keep,
+			"until":  until,
+			"device": device,
+			"expire": expire,
 		},
 	})
 }
@@ -150,40 +155,115 @@ func browse() {
 }
 
 func signInOnPage(address, person string) error {
-	authority, err := os.ReadFile(os.Getenv("AUTHORITY"))
+	b, err := newBrowser(os.Getenv("AUTHORITY"))
 	if err != nil {
 		return err
+	}
+	return errors.Join(b.get(address), b.signIn(person))
+}
+
+// browser is a person's browser without a screen: it keeps cookies, and shows one page.
+type browser struct {
+	client *http.Client
+	at     *url.URL
+	page   string
+}
+
+func newBrowser(authorityFile string) (*browser, error) {
+	authority, err := os.ReadFile(authorityFile)
+	if err != nil {
+		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority)
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	client := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-	page, err := client.Get(address)
+	return &browser{client: &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}}, nil
+}
+
+func (b *browser) show(answer *http.Response, err error) error {
 	if err != nil {
 		return err
 	}
-	defer page.Body.Close()
-	text, err := io.ReadAll(page.Body)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	b.at, b.page = answer.Request.URL, string(text)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s\n%s", b.at, answer.Status, text)
+	}
+	return err
+}
+
+func (b *browser) get(address string) error { return b.show(b.client.Get(address)) }
+
+func (b *browser) post(path string, form url.Values) error {
+	return b.show(b.client.PostForm(b.at.ResolveReference(&url.URL{Path: path}).String(), form))
+}
+
+// value finds the first group of a pattern in the page.
+func (b *browser) value(pattern string) string {
+	found := regexp.MustCompile(pattern).FindStringSubmatch(b.page)
+	if found == nil {
+		return ""
+	}
+	return html.UnescapeString(found[1])
+}
+
+// signIn fills in the provider's form.
+func (b *browser) signIn(person string) error {
+	id := b.value(`name="id" value="([^"]+)"`)
+	if id == "" {
+		return fmt.Errorf("no form at %s:\n%s", b.at, b.page)
+	}
+	return b.post("/login", url.Values{"id": {id}, "name": {person}, "password": {person}})
+}
+
+// device signs a person in by the device flow, the pages being visited by a browser elsewhere: device PERSON HOME DECISION.
+func device(ts *testscript.TestScript, neg bool, args []string) {
+	person, home, decision := args[0], args[1], args[2]
+	_, err := client.Login(context.Background(), client.Home{Dir: home}, client.LoginOptions{
+		Gateway: ts.Getenv("GATEWAY"), CA: ts.Getenv("AUTHORITY"), Device: true, Out: io.Discard, Timeout: time.Minute,
+		Open: func(address string) error {
+			b, err := newBrowser(ts.Getenv("AUTHORITY"))
+			if err != nil {
+				return err
+			}
+			if err := b.get(address); err != nil {
+				return err
+			}
+			next, err := b.at.Parse(b.value(`class="go" href="([^"]+)"`))
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(b.get(next.String()), b.signIn(person)); err != nil {
+				return err
+			}
+			return b.post("/oauth/device/confirm", url.Values{"confirm": {b.value(`name="confirm" value="([^"]+)"`)}, "decision": {decision}})
+		},
+	})
+	if neg != (err != nil) {
+		ts.Fatalf("signing in by device: %v", err)
+	}
 	if err != nil {
-		return err
+		ts.Logf("%v", err)
 	}
-	id := regexp.MustCompile(`name="id" value="([^"]+)"`).FindSubmatch(text)
-	if id == nil {
-		return fmt.Errorf("no form at %s: %s\n%s", page.Request.URL, page.Status, text)
-	}
-	form := url.Values{"id": {string(id[1])}, "name": {person}, "password": {person}}
-	done, err := client.PostForm(page.Request.URL.ResolveReference(&url.URL{Path: "/login"}).String(), form)
-	if err != nil {
-		return err
-	}
-	defer done.Body.Close()
-	if done.StatusCode != http.StatusOK {
-		return fmt.Errorf("signing in ended at %s with %s", done.Request.URL, done.Status)
-	}
-	return nil
+}
+
+// expire lets a home's access token run out: expire HOME.
+func expire(ts *testscript.TestScript, _ bool, args []string) {
+	file := filepath.Join(args[0], "token.json")
+	var token map[string]any
+	data, err := os.ReadFile(file)
+	ts.Check(err)
+	ts.Check(json.Unmarshal(data, &token))
+	token["expiry"] = time.Now().Add(-time.Hour)
+	data, err = json.Marshal(token)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, data, 0o600))
 }
 
 // exits runs a program and wants that exit code: exits CODE PROGRAM ARGS….
@@ -209,13 +289,13 @@ func await(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority)
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	asking := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 	}}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		answer, err := client.Get(ts.Getenv("GATEWAY") + "/readyz")
+		answer, err := asking.Get(ts.Getenv("GATEWAY") + "/readyz")
 		if err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,8 +40,13 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 			if asJSON(command) {
 				return printJSON(command.OutOrStdout(), who)
 			}
-			_, err = fmt.Fprintf(command.OutOrStdout(), "Signed in as %s until %s.\n  sallyport targets    shows what you may ask for\n", visible(who.Label()), local(who.Expires))
-			return err
+			out := command.OutOrStdout()
+			fmt.Fprintf(out, "Signed in as %s until %s.\n  sallyport targets    shows what you may ask for\n", visible(who.Label()), local(who.Expires))
+			if !home.Shared {
+				fmt.Fprintf(out, "For psql and ssh, since SALLYPORT_HOME is set:\n  export PGSERVICEFILE=%s\n  ssh -F %s TARGET\n",
+					quoted(home.Services()), quoted(home.SSHConfig()))
+			}
+			return nil
 		},
 	}
 	flags := command.Flags()
@@ -49,4 +55,12 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 	flags.BoolVar(&o.Device, "device", false, "sign in on another device, by a code")
 	flags.BoolVar(&noBrowser, "no-browser", false, "print the address and open nothing")
 	return command
+}
+
+// quoted is a path as a shell takes it.
+func quoted(path string) string {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
