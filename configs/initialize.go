@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"text/template"
 )
 
@@ -31,15 +33,18 @@ func Initialize(directory string, in Installation) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Once: the library gives them in another order each time.
+	files := examples.Templates()
+	slices.SortFunc(files, func(a, b *template.Template) int { return strings.Compare(a.Name(), b.Name()) })
 	var paths []string
-	for _, t := range examples.Templates() {
+	for _, t := range files {
 		path := filepath.Join(directory, t.Name())
 		if _, err := os.Lstat(path); err == nil {
 			return nil, fmt.Errorf("%s is there already; nothing was written", path)
 		}
 		paths = append(paths, path)
 	}
-	for i, t := range examples.Templates() {
+	for i, t := range files {
 		f, err := os.OpenFile(paths[i], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 		if err != nil {
 			return nil, fmt.Errorf("write the configuration: %w", err)

@@ -30,7 +30,7 @@ what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwis
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(command.OutOrStdout(), "%s is good: %d targets, %d policies\n", config.File, len(config.Targets), len(config.Policies))
+			fmt.Fprintf(command.OutOrStdout(), "%s is good; targets: %d, policies: %d\n", config.File, len(config.Targets), len(config.Policies))
 			return nil
 		},
 	}
