@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -243,5 +246,32 @@ func TestKeyIDIsOneField(t *testing.T) {
 	id.who.Name = "Al ice,\nroot sess=x\x1b"
 	if got, want := id.keyID(), "Al_ice__root_sess_x_ sess=s-1 grant=g-1"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestWritersStandInOneFile: whoever reviews what can reach a target reads target_write.go and nothing else.
+func TestWritersStandInOneFile(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	writer := regexp.MustCompile(`(?i)target(\.Stderr\(\))?\.(Write|SendRequest|CloseWrite|Close|OpenChannel)\(`)
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := len(writer.FindAll(text, -1))
+		switch {
+		case file == "target_write.go":
+			found = n
+		case strings.HasSuffix(file, "_test.go"):
+		case n > 0:
+			t.Errorf("%s writes to a target: %q", file, writer.Find(text))
+		}
+	}
+	if found != 5 {
+		t.Errorf("target_write.go has %d writers; is this test looking for the right thing?", found)
 	}
 }

@@ -307,8 +307,7 @@ func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
 	for _, key := range c.streams {
 		b := c.bulk[key]
 		out(recorder.Item{
-			Kind: recorder.ItemBulk, Stream: b.Stream, Bytes: b.Bytes, SHA256: b.SHA256,
-			Fields: map[string]string{"why": b.Why},
+			Kind: recorder.ItemBulk, Stream: b.Stream, Bytes: b.Bytes, SHA256: b.SHA256, Text: printable(b.Why),
 		})
 	}
 }

@@ -95,7 +95,7 @@ func TestInterpret(t *testing.T) {
 				{Kind: recorder.ItemCommand, Channel: 1, Ref: 1, Via: "subsystem", Command: "sftp"},
 				{Kind: recorder.ItemFile, Channel: 1, Command: "upload", Path: "a.txt", Bytes: 5, Duration: 5 * time.Second},
 				{Kind: recorder.ItemFile, Channel: 1, Command: "remove", Path: "b.txt", Error: "permission denied", Duration: time.Second},
-				{Kind: recorder.ItemBulk, Channel: 1, Stream: "stdin", Bytes: 5, SHA256: "ab", Fields: map[string]string{"why": WhyFile}},
+				{Kind: recorder.ItemBulk, Channel: 1, Stream: "stdin", Bytes: 5, SHA256: "ab", Text: WhyFile},
 			},
 		},
 		"tunnel": {
