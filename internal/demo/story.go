@@ -317,7 +317,7 @@ func (s *story) audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return holds(out, "login.succeeded", "session.refused", "grant.requested", "grant.approved", "grant.revoked", "grant.expired", "session.started", "session.ended")
+	return holds(out, "login.succeeded", "session.refused", "grant.requested", "grant.approved", "grant.active", "grant.ended", "session.started", "session.ended", "api.refused")
 }
 
 func (s *story) verify(ctx context.Context) error {
