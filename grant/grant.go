@@ -10,7 +10,7 @@
 //   - The clock starts at the first use. Until is set with From, to no more than the duration later, and never again:
 //     reconnecting and restarting do not lengthen a grant. Neither does a clock set back: a running grant also has a
 //     deadline on the clock that does not jump, the latest wall-clock time seen is kept in the store, and while the clock
-//     is behind it nothing is approved and nobody is let in anew.
+//     is behind it nothing is approved and nobody is let in anew. A store that is an old copy of itself revives nothing.
 //   - Nobody approves what they asked for, one person has one vote, and a vote counts only for a policy that still
 //     says what it said. A configuration read anew ends what it no longer allows.
 //   - Denying, revoking and giving back work also when the clock is wrong or the policy is gone.
@@ -70,7 +70,8 @@ const (
 	EndPolicyRemoved = "policy_removed"
 	EndTargetRemoved = "target_removed"
 	EndClockWentBack = "clock_went_back"
-	// EndStoreLost ends leases, not grants: whether they were revoked can't be known any more.
+	// EndStoreLost: whether it was revoked can't be known. It ends leases while the store does not answer, and grants at a
+	// start from a store that is too old.
 	EndStoreLost = "store_lost"
 )
 

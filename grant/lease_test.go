@@ -2,10 +2,13 @@ package grant
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"sallyport/authn"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -221,6 +224,40 @@ func TestRestart(t *testing.T) {
 	w.clocks.pass(time.Hour)
 	w.start()
 	w.state(g.ID, Ended, EndExpired)
+}
+
+// An old copy of the store gives back nothing that was used up or taken away since; a short outage costs nothing.
+func TestOldBackup(t *testing.T) {
+	w := newWorld(t)
+	active := w.approved(alice, "ro", "orders")
+	w.lease(alice, "ro", "orders")
+	approved := w.approved(job, "ro", "orders")
+	waits := w.request(alice, "app", "orders")
+	w.stop()
+	backup, err := os.ReadFile(filepath.Join(w.dir, "sallyport.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clocks.pass(9 * time.Minute)
+	w.start()
+	w.state(active.ID, Active, "")
+	w.state(approved.ID, Approved, "")
+	for id, who := range map[string]authn.Identity{active.ID: carol, approved.ID: job} {
+		if _, err := w.Revoke(t.Context(), who, id, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.clocks.pass(2 * time.Minute)
+	w.stop()
+	if err := os.WriteFile(filepath.Join(w.dir, "sallyport.db"), backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.state(active.ID, Ended, EndStoreLost)
+	w.state(approved.ID, Ended, EndStoreLost)
+	w.state(waits.ID, Pending, "")
+	_, err = w.Lease(t.Context(), alice, "orders", "ro")
+	refused(t, err, refusal.NoGrant, "its store is a copy, since 2026-11-24 12:00:00 UTC")
 }
 
 // What a crash forgets of the time is seconds.

@@ -110,14 +110,22 @@ func (s *Service) load(ctx context.Context) error {
 	for _, g := range grants {
 		s.install(g)
 	}
-	back := s.clock.sound() != nil
+	wall, _ := s.clock.read()
+	back, age := s.clock.sound() != nil, wall.Sub(high)
 	return s.review(ctx, func(r *row) (Grant, bool) {
-		if back && r.grant.State == Active {
-			g := r.grant.clone()
-			g.end(Ended, s.clock.stamp(), EndClockWentBack, system, "how much of its time was left is not known")
+		if g, over := s.judgeTime(r); over {
 			return g, true
 		}
-		return s.judgeAll(r)
+		g := r.grant.clone()
+		switch {
+		case back && g.State == Active:
+			g.end(Ended, s.clock.stamp(), EndClockWentBack, system, "how much of its time was left is not known")
+		case age > trustStore && (g.State == Active || g.State == Approved):
+			g.end(Ended, s.clock.stamp(), EndStoreLost, system, "the gateway was off, or its store is a copy, since "+when(high)+"; what has ended since is not known")
+		default:
+			return s.judgeAll(r)
+		}
+		return g, true
 	})
 }
 
@@ -265,6 +273,11 @@ func (s *Service) entries() []*entry {
 	}
 	return all
 }
+
+// trustStore is how old the store's last word may be for what it says of grants to be believed at a start. While grants
+// are open it speaks every saveEvery, so it is older only after a longer outage, or when it is an old backup, in which
+// grants live on that were used up or revoked since.
+const trustStore = 10 * time.Minute
 
 // system is who acts when nobody does.
 const system = "system"
