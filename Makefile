@@ -46,6 +46,7 @@ bench: build ## Go benchmarks, then pgbench through the gateway beside a straigh
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	test/tools/with-rig --no-target-log -- test/bench/pgbench
 
-conformance: build ## stock programs through the gateway, compared with a straight connection
-	@test/tools/install-missing initdb sshd psql ssh pgbench
+conformance: build ## other people's tests and stock programs through the gateway, compared with a straight connection
+	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
 	test/tools/with-rig -- test/conformance/stock
+	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport

@@ -270,7 +270,10 @@ func (p *postgres) furnish(ctx context.Context, d *Demo) error {
 	return nil
 }
 
-// quoteValue quotes a value of a libpq connection string.
+// quoteValue quotes a value of a libpq connection string, where it needs it.
 func quoteValue(s string) string {
+	if s != "" && !strings.ContainsAny(s, " \t\r\n'\\=") {
+		return s
+	}
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }

@@ -58,7 +58,7 @@ func (d *Demo) exports() (string, error) {
 		return "", err
 	}
 	through := func(user string) string {
-		return fmt.Sprintf("host=localhost hostaddr=127.0.0.1 port=%d dbname=%s user=%s sslmode=verify-full sslrootcert=%s sslcert=%s sslkey=%s",
+		return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s sslmode=verify-full sslrootcert=%s sslcert=%s sslkey=%s",
 			d.port(portGatewayOrders), pgDatabase, user, quoteValue(d.authority.file), quoteValue(alice.Path("tls.crt")), quoteValue(alice.Path("tls.key")))
 	}
 	var errs []error
@@ -67,7 +67,7 @@ func (d *Demo) exports() (string, error) {
 		passwords := d.secretFile(user + ".pgpass")
 		line := fmt.Sprintf("localhost:%d:*:%s:%s\n", d.postgres.port, user, d.postgres.passwords[user])
 		errs = append(errs, os.WriteFile(passwords, []byte(line), 0o600))
-		return fmt.Sprintf("host=localhost hostaddr=127.0.0.1 port=%d dbname=%s user=%s passfile=%s sslmode=verify-full sslrootcert=%s",
+		return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s passfile=%s sslmode=verify-full sslrootcert=%s",
 			d.postgres.port, pgDatabase, user, quoteValue(passwords), quoteValue(d.authority.file))
 	}
 	variables := [][2]string{
