@@ -37,6 +37,7 @@ type bench struct {
 	// because the server must be able to read and write the files that pg_regress names.
 	runner *syscall.Credential
 
+	exports         map[string]string // the rig's variables
 	direct, gateway *side
 }
 
@@ -96,6 +97,7 @@ func (b *bench) connect(ctx context.Context, envFile string) error {
 	if err != nil {
 		return err
 	}
+	b.exports = exports
 	read := func(name string) (conninfo, error) {
 		text := exports[name]
 		if text == "" {
@@ -142,6 +144,9 @@ func (b *bench) administer(ctx context.Context) (*pgx.Conn, error) {
 	// An empty string plus the environment would read this user's own PG variables; a full string leaves them no room.
 	var text strings.Builder
 	for key, value := range b.direct.superuser {
+		if key == "hostaddr" {
+			continue // not one of pgx's, which would ask the server to set it; the host says enough
+		}
 		fmt.Fprintf(&text, "%s='%s' ", key, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value))
 	}
 	conn, err := pgx.Connect(ctx, text.String())
@@ -220,8 +225,10 @@ func (b *bench) lendKeys() error {
 	return nil
 }
 
-// close forgets the keys; logs and table stay.
-func (b *bench) close() error { return os.RemoveAll(filepath.Join(b.out, "keys")) }
+// close forgets the keys and the staged programs; logs and table stay.
+func (b *bench) close() error {
+	return errors.Join(os.RemoveAll(filepath.Join(b.out, "keys")), os.RemoveAll(filepath.Join(b.out, "staged")))
+}
 
 // clean brings the cluster back to what the suites expect to find, whatever the suite before left.
 func (b *bench) clean(ctx context.Context) error {

@@ -87,7 +87,11 @@ func conformance(ctx context.Context, arguments []string) (err error) {
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, rig.stop()) }()
+		defer func() {
+			if err = errors.Join(err, rig.stop()); err == nil {
+				err = b.forget()
+			}
+		}()
 		*env = rig.env
 	}
 	if err := b.connect(ctx, *env); err != nil {
@@ -108,7 +112,7 @@ func conformance(ctx context.Context, arguments []string) (err error) {
 		return err
 	}
 	fmt.Printf("\nLogs of every suite: %s\n", b.out)
-	return verdict
+	return errors.Join(verdict, b.verify(ctx))
 }
 
 // compare runs one suite on both sides. A suite that breaks is in the report as broken and does not keep the others from

@@ -81,7 +81,11 @@ func regress(ctx context.Context, b *bench, s *side, driver, schedule string, ar
 		case strings.HasPrefix(status, "ok"):
 			results = append(results, result{test: test, outcome: passed})
 		default:
-			results = append(results, result{test: test, outcome: failed, why: status + "; see " + filepath.Join(s.dir, "regression.diffs")})
+			shown, readErr := os.ReadFile(filepath.Join(s.dir, "results", test+".out"))
+			if readErr != nil {
+				return nil, readErr
+			}
+			results = append(results, result{test: test, outcome: failed, why: status + "; see " + filepath.Join(s.dir, "regression.diffs"), shown: string(shown)})
 		}
 	}
 	return results, nil

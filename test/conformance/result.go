@@ -20,11 +20,13 @@ const (
 	missing outcome = "missing"
 )
 
-// result is what became of one test on one side. why is for people: a log's name, an error's text, a skip's reason.
+// result is what became of one test on one side. why is for people: a log's name, an error's text, a skip's reason. shown,
+// where a suite has it, is what the test printed: two failures with different words are a difference too.
 type result struct {
 	test    string
 	outcome outcome
 	why     string
+	shown   string
 }
 
 // comparison is one suite's results on both sides, by test.
@@ -86,6 +88,9 @@ func (r report) judge(expected expectations) (string, error) {
 				different++
 				fmt.Fprintf(&notes, "DIFFERENT  %s/%s: passed direct, %s through the gateway: %s\n", c.suite, test, g.outcome, g.why)
 			case d.outcome == passed && g.outcome == passed:
+			case d.outcome == failed && g.outcome == failed && d.shown != g.shown:
+				different++
+				fmt.Fprintf(&notes, "DIFFERENT  %s/%s: fails on both sides, with other words: %s and %s\n", c.suite, test, d.why, g.why)
 			case listed:
 				fmt.Fprintf(&notes, "expected   %s/%s: %s direct, %s through: %s\n", c.suite, test, d.outcome, g.outcome, reason)
 			default:
@@ -110,7 +115,7 @@ func (r report) judge(expected expectations) (string, error) {
 	}
 	var verdict error
 	if differences > 0 {
-		verdict = fmt.Errorf("%d tests pass direct and not through the gateway", differences)
+		verdict = fmt.Errorf("%d tests pass direct and not through the gateway, or fail otherwise there", differences)
 	}
 	if unlisted > 0 {
 		verdict = errors.Join(verdict, fmt.Errorf("%d tests did not pass on both sides and are not in expected.txt", unlisted))

@@ -25,6 +25,8 @@ func TestJudge(t *testing.T) {
 		{name: "skipped on both", direct: one(skipped), gateway: one(skipped), want: "not in expected.txt"},
 		{name: "skipped on both, listed", direct: one(skipped), gateway: one(skipped), listed: true},
 		{name: "fails on both", direct: one(failed), gateway: one(failed), want: "not in expected.txt"},
+		{name: "fails on both, listed", direct: one(failed), gateway: one(failed), listed: true},
+		{name: "fails on both, listed, with other words", direct: one(failed), gateway: []result{{test: "t", outcome: failed, shown: "other"}}, listed: true, want: "fail otherwise"},
 		{name: "fails direct only", direct: one(failed), gateway: one(passed), want: "not in expected.txt"},
 		{name: "passed once and failed once", direct: one(passed), gateway: append(one(failed), one(passed)...), want: "pass direct and not through"},
 	} {

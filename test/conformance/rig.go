@@ -79,6 +79,29 @@ func (r *rig) stop() error {
 	}
 }
 
+// verify asks the gateway whether its log of all this is whole, as the person who may, where the rig says how.
+func (b *bench) verify(ctx context.Context) error {
+	if b.exports["SALLYPORT_BIN"] == "" || b.exports["SALLYPORT_HOME_CAROL"] == "" {
+		b.say("the log is not verified: the rig names no binary and no home for it")
+		return nil
+	}
+	run := exec.CommandContext(ctx, b.exports["SALLYPORT_BIN"], "verify")
+	run.Env = append(os.Environ(), "SALLYPORT_HOME="+b.exports["SALLYPORT_HOME_CAROL"])
+	if out, err := run.CombinedOutput(); err != nil {
+		return fmt.Errorf("sallyport verify finds the log not whole: %w: %s", err, tail(string(out)))
+	}
+	return nil
+}
+
+// forget removes the state of a rig that this run started, which is kept only after a fault.
+func (b *bench) forget() error {
+	state := b.exports["SALLYPORT_STATE"]
+	if state == "" {
+		return errors.New("the rig named no state directory to remove")
+	}
+	return os.RemoveAll(state)
+}
+
 // readExports gives the variables that a file of shell exports sets. A shell reads it, because the quoting is a shell's.
 func readExports(ctx context.Context, file string) (map[string]string, error) {
 	absolute, err := filepath.Abs(file)
