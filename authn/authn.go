@@ -87,6 +87,8 @@ type Service struct {
 	provider *federation.Provider
 	handler  http.Handler
 
+	consoleSecret string // see consoleClient
+
 	hosts    hostCertificates
 	rates    rates
 	strange  counts

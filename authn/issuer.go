@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ import (
 	"sallyport/internal/refusal"
 )
 
-// cliClient is the one client of the gateway's issuer: the command line, on the user's machine or a device. It is public:
-// what proves it is PKCE and the loopback redirect.
+// cliClient is the gateway's issuer's client on the outside: the command line, on the user's machine or a device. It is
+// public: what proves it is PKCE and the loopback redirect. The other one is consoleClient.
 const cliClient = "sallyport-cli"
 
 // The issuer's addresses, below the gateway's URL.
@@ -73,7 +74,11 @@ func (issuer) ValidateAuthRequest(ctx context.Context, request *oidc.AuthRequest
 	if err != nil {
 		return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("there is no client of that name here; the command line is " + cliClient)
 	}
-	if !isLoopbackRedirect(request.RedirectURI) {
+	if request.ClientID == consoleClient {
+		if request.RedirectURI != client.RedirectURIs()[0] {
+			return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("redirect_uri is not the console's")
+		}
+	} else if !isLoopbackRedirect(request.RedirectURI) {
 		return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("redirect_uri must be http://127.0.0.1:PORT/callback or http://[::1]:PORT/callback")
 	}
 	for _, parameter := range []string{request.State, request.Nonce, request.RedirectURI, request.CodeChallenge, strings.Join(request.Scopes, " ")} {
@@ -109,6 +114,7 @@ func isLoopbackRedirect(redirect string) bool {
 // newIssuer sets the issuer and its handler up.
 func (s *Service) newIssuer() error {
 	storage := &storage{s}
+	s.consoleSecret = rand.Text() + rand.Text()
 	provider, err := op.NewProvider(&op.Config{
 		CodeMethodS256: true, GrantTypeRefreshToken: true,
 		DeviceAuthorization: op.DeviceAuthorizationConfig{

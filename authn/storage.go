@@ -68,15 +68,24 @@ func (cli) RestrictAdditionalAccessTokenScopes() func([]string) []string { retur
 
 func same(scopes []string) []string { return scopes }
 
-func (*storage) GetClientByClientID(_ context.Context, id string) (op.Client, error) {
-	if id != cliClient {
-		return nil, oidc.ErrInvalidClient().WithDescription("there is no client of that name here; the command line is " + cliClient)
+func (st *storage) GetClientByClientID(_ context.Context, id string) (op.Client, error) {
+	switch id {
+	case cliClient:
+		return cli{}, nil
+	case consoleClient:
+		return console{redirect: st.s.consoleRedirect()}, nil
 	}
-	return cli{}, nil
+	return nil, oidc.ErrInvalidClient().WithDescription("there is no client of that name here; the command line is " + cliClient)
 }
 
-func (*storage) AuthorizeClientIDSecret(context.Context, string, string) error {
-	return errors.New("the client has no secret")
+func (st *storage) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {
+	if id != consoleClient {
+		return errors.New("the client has no secret")
+	}
+	if !st.s.isConsoleSecret(secret) {
+		return errors.New("that is not the client's secret")
+	}
+	return nil
 }
 
 // authRequest is a row of auth_requests as op sees it.
