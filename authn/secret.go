@@ -102,21 +102,22 @@ func runSecret(ctx context.Context, line string) ([]byte, error) {
 	// What it says on stderr may quote the secret, so it goes nowhere.
 	if err := command.Run(); err != nil {
 		switch {
+		case out.left < 0: // whichever way the program then ended
+			return nil, fmt.Errorf("wrote more than %d bytes", maxSecret)
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
 			return nil, fmt.Errorf("did not end within %s", secretTimeout)
-		case errors.Is(err, errTooLong):
-			return nil, fmt.Errorf("wrote more than %d bytes", maxSecret)
 		}
 		return nil, err
 	}
-	return out.Bytes(), nil
+	return out.got.Bytes(), nil
 }
 
 var errTooLong = errors.New("too long")
 
-// limited is a buffer that fails when it is full.
+// limited is a buffer that fails when it is full. It is no bytes.Buffer by embedding, for that would also be an
+// io.ReaderFrom, which takes everything.
 type limited struct {
-	bytes.Buffer
+	got  bytes.Buffer
 	left int
 }
 
@@ -124,7 +125,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
 		return 0, errTooLong
 	}
-	return l.Buffer.Write(p)
+	return l.got.Write(p)
 }
 
 // splitWords splits a command line as a shell would, but expands nothing.

@@ -82,6 +82,13 @@ func TestSecretCommandIsCutOff(t *testing.T) {
 	}
 }
 
+// A command that writes without end is stopped at the limit, not at the timeout with all of it in memory.
+func TestSecretCommandOutputIsBounded(t *testing.T) {
+	if _, err := Secret(t.Context(), "command:yes"); err == nil || !strings.Contains(err.Error(), "wrote more than") {
+		t.Fatal(err)
+	}
+}
+
 func TestSplitWords(t *testing.T) {
 	for line, want := range map[string][]string{
 		"":                nil,

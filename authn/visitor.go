@@ -88,6 +88,7 @@ type rates struct {
 	mu      sync.Mutex
 	sources map[string]*rate.Limiter
 	others  *rate.Limiter // shared by those beyond maxRates
+	swept   time.Time     // when sources were last looked through for ones to forget
 }
 
 func (l *rates) allow(source string, now time.Time) bool {
@@ -98,7 +99,8 @@ func (l *rates) allow(source string, now time.Time) bool {
 		if l.sources == nil {
 			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(sourceRate, sourceBurst)
 		}
-		if len(l.sources) >= maxRates {
+		if len(l.sources) >= maxRates && now.Sub(l.swept) >= time.Second { // not at each request of a flood
+			l.swept = now
 			for s, b := range l.sources {
 				if b.TokensAt(now) >= sourceBurst { // as good as new
 					delete(l.sources, s)
