@@ -25,9 +25,11 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/time/rate"
 
 	"sallyport/authn/federation"
 	"sallyport/authn/keyring"
+	"sallyport/authn/workload"
 	"sallyport/configs"
 	"sallyport/internal/store"
 )
@@ -85,12 +87,14 @@ type Service struct {
 
 	issuer   issuer
 	provider *federation.Provider
+	jobs     *workload.Issuers
 	handler  http.Handler
 
 	consoleSecret string // see consoleClient
 
 	hosts    hostCertificates
 	rates    rates
+	told     *rate.Limiter // audit events of what no configured workload is
 	strange  counts
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
@@ -123,7 +127,8 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool()}
+	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool(),
+		jobs: workload.New(config.Workloads, now), told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
 	s.clientCAs.AddCert(keys.ClientCACertificate)
 	for _, k := range []struct {
 		to  *ssh.Signer

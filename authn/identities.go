@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -83,6 +84,14 @@ func (s *Service) commitRefusals(ctx context.Context, f func(*store.Tx) error) e
 // signIn is SignIn in the caller's transaction; it also returns the sign-in's id. Where it returns a refusal it has
 // written that event, so the transaction is to be committed.
 func (s *Service) signIn(tx *store.Tx, who Identity, from string) (Identity, string, error) {
+	return s.signInAs(tx, who, from, kinds{"login.succeeded", "login.refused"}, s.config.Credentials.SignIn.D(), nil)
+}
+
+// kinds are the kinds of a sign-in's audit events.
+type kinds struct{ succeeded, refused string }
+
+// signInAs is signIn for a sign-in that lasts as long as given and is audited as kinds, with more fields.
+func (s *Service) signInAs(tx *store.Tx, who Identity, from string, kinds kinds, lasts time.Duration, more map[string]string) (Identity, string, error) {
 	if who.Issuer == "" || who.Subject == "" {
 		return Identity{}, "", refusal.New(refusal.NotAuthenticated, "the provider did not say who signed in")
 	}
@@ -102,8 +111,9 @@ func (s *Service) signIn(tx *store.Tx, who Identity, from string) (Identity, str
 		return Identity{}, "", fmt.Errorf("record who signed in: %w", err)
 	}
 	if disabled != 0 {
-		e := event("login.refused", who, from)
+		e := event(kinds.refused, who, from)
 		e.Outcome = string(refusal.IdentityDisabled)
+		maps.Copy(e.Fields, more)
 		if err := tx.Audit(e); err != nil {
 			return Identity{}, "", err
 		}
@@ -111,12 +121,13 @@ func (s *Service) signIn(tx *store.Tx, who Identity, from string) (Identity, str
 	}
 	at := max(stamp(s.now()), signedOut+1) // a clock set back must not make it older than the last sign-out
 	who.SignedIn = unstamp(at)
-	who.Expires = who.SignedIn.Add(s.config.Credentials.SignIn.D())
+	who.Expires = who.SignedIn.Add(lasts)
 	signIn := newID("s-")
 	if _, err := tx.Exec(`INSERT INTO sign_ins (id, identity, at, expires) VALUES (?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
-	e := event("login.succeeded", who, from)
+	e := event(kinds.succeeded, who, from)
+	maps.Copy(e.Fields, more)
 	e.Fields["sign_in"] = signIn
 	e.Fields["expires"] = who.Expires.Format(time.RFC3339)
 	return who, signIn, tx.Audit(e)
@@ -305,12 +316,17 @@ func (s *Service) purge(ctx context.Context) error {
 			`DELETE FROM trips WHERE expires < ?`,
 			`DELETE FROM auth_requests WHERE expires < ?`,
 			`DELETE FROM devices WHERE expires < ?`,
+			`DELETE FROM workload_tokens WHERE expires < ?`,
 		} {
 			if _, err := tx.Exec(statement, stamp(now.Add(-time.Minute))); err != nil {
 				return fmt.Errorf("forget what is over: %w", err)
 			}
 		}
 		if _, err := tx.Exec(`DELETE FROM sign_ins WHERE expires < ?`, stamp(now.Add(-30*24*time.Hour))); err != nil { // and what hangs on them
+			return fmt.Errorf("forget what is over: %w", err)
+		}
+		// Every job is an identity of its own; people's rows stay, because they may be disabled.
+		if _, err := tx.Exec(`DELETE FROM identities WHERE kind = ? AND disabled = 0 AND NOT EXISTS (SELECT 1 FROM sign_ins s WHERE s.identity = identities.id)`, Workload); err != nil {
 			return fmt.Errorf("forget what is over: %w", err)
 		}
 		return nil

@@ -147,7 +147,7 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathLogin, s.login)
 	mux.HandleFunc("GET "+pathCallback, s.callback)
 	mux.HandleFunc("GET "+pathAuthorized, s.authorized)
-	mux.HandleFunc("POST "+pathToken, func(w http.ResponseWriter, r *http.Request) { op.Exchange(w, r, s.issuer) })
+	mux.HandleFunc("POST "+pathToken, s.token)
 	mux.HandleFunc("POST "+pathRevoke, func(w http.ResponseWriter, r *http.Request) { op.Revoke(w, r, s.issuer) })
 	mux.HandleFunc("POST "+pathDeviceRequest, op.DeviceAuthorizationHandler(s.issuer))
 	mux.HandleFunc("GET "+pathDevice, s.device)
@@ -198,7 +198,7 @@ func (s *Service) discovery(w http.ResponseWriter, _ *http.Request) {
 		ScopesSupported:                        scopes,
 		ResponseTypesSupported:                 []string{string(oidc.ResponseTypeCode)},
 		ResponseModesSupported:                 []string{string(oidc.ResponseModeQuery)},
-		GrantTypesSupported:                    cli{}.GrantTypes(),
+		GrantTypesSupported:                    append(cli{}.GrantTypes(), oidc.GrantTypeTokenExchange),
 		SubjectTypesSupported:                  []string{"public"},
 		IDTokenSigningAlgValuesSupported:       []string{string(signingAlgorithm)},
 		TokenEndpointAuthMethodsSupported:      []oidc.AuthMethod{oidc.AuthMethodNone},

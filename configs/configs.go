@@ -17,6 +17,7 @@ type Config struct {
 	TLS         ServerTLS   `yaml:"tls"`
 	SSH         SSH         `yaml:"ssh"`
 	Provider    Provider    `yaml:"provider"`
+	Workloads   []Workload  `yaml:"workloads"`
 	Credentials Credentials `yaml:"credentials"`
 	Recording   Recording   `yaml:"recording"`
 	Limits      Limits      `yaml:"limits"`

@@ -25,6 +25,9 @@ func (c *Config) setDefaults() {
 	set(&c.Limits.Connections, 5000)
 	set(&c.Limits.Handshake, Duration(10*time.Second))
 	set(&c.Limits.Drain, Duration(30*time.Second))
+	for i := range c.Workloads {
+		c.Workloads[i].setDefaults()
+	}
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		set(&t.Durability, c.Recording.Durability)
@@ -81,6 +84,9 @@ func (c *Config) resolvePaths() {
 	}
 	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.Provider.CA)
 	secret(&c.Provider.ClientSecret)
+	for i := range c.Workloads {
+		resolve(&c.Workloads[i].CA)
+	}
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		resolve(&t.TLS.CA)

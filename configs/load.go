@@ -169,6 +169,19 @@ var customTypes = []yaml.DecodeOption{
 		*d, err = ParseDuration(unquote(text))
 		return err
 	}),
+	yaml.CustomUnmarshaler(func(v *Values, text []byte) error {
+		var one string
+		if yaml.Unmarshal(text, &one) == nil {
+			*v = Values{one}
+			return nil
+		}
+		var list []string
+		if err := yaml.Unmarshal(text, &list); err != nil {
+			return fmt.Errorf("expected a text or a list of texts")
+		}
+		*v = list
+		return nil
+	}),
 	yaml.CustomUnmarshaler(func(b *ByteSize, text []byte) (err error) {
 		*b, err = ParseByteSize(unquote(text))
 		return err

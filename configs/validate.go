@@ -70,6 +70,7 @@ func (l *loader) validate(main *file, c *Config) {
 		}
 	}
 	l.validateProvider(at, c.Provider)
+	validateWorkloads(at, c)
 	for _, d := range []struct {
 		key   string
 		value Duration

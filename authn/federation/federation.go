@@ -9,14 +9,10 @@ package federation
 import (
 	"context"
 	"crypto/subtle"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -34,11 +30,9 @@ import (
 var ErrUnavailable = errors.New("the company's sign-in provider does not answer")
 
 const (
-	timeout = 10 * time.Second
 	// retry is how long a failed discovery is not repeated, so that a flood of sign-ins does not become one on the
 	// provider.
-	retry       = 2 * time.Second
-	maxResponse = 1 << 20
+	retry = 2 * time.Second
 )
 
 // What claims may hold. OpenID Connect Core, section 2, gives the subject 255 characters.
@@ -225,7 +219,7 @@ func (p *Provider) discover(ctx context.Context) (*discovered, error) {
 	if p.failed != nil && p.now().Before(p.retryAt) {
 		return nil, p.failed
 	}
-	client, err := p.client()
+	client, err := Client(p.config.CA, "provider.ca") // made anew until it succeeds, so that a corrected CA file helps
 	if err == nil {
 		// Whoever asked first may go away; those who wait for the same answer should still get it.
 		asking, cancel := context.WithTimeout(oidc.ClientContext(context.WithoutCancel(ctx), client), timeout)
@@ -238,46 +232,6 @@ func (p *Provider) discover(ctx context.Context) (*discovered, error) {
 	}
 	p.failed, p.retryAt = fmt.Errorf("%w: discovery at %s: %w", ErrUnavailable, p.config.Issuer, err), p.now().Add(retry)
 	return nil, p.failed
-}
-
-// client makes the HTTP client for the provider. It is made anew until discovery succeeds, so that a corrected CA file
-// helps without a restart.
-func (p *Provider) client() (*http.Client, error) {
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("the system's certificate authorities: %w", err)
-	}
-	if p.config.CA != "" {
-		data, err := os.ReadFile(p.config.CA)
-		if err != nil {
-			return nil, fmt.Errorf("provider.ca: %w", err)
-		}
-		if !roots.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("provider.ca: %s holds no certificate in PEM form", p.config.CA)
-		}
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	transport.MaxIdleConnsPerHost = 4
-	return &http.Client{
-		Transport:     bounded{transport},
-		Timeout:       timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, nil
-}
-
-// bounded cuts answers off at maxResponse.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	answer, err := b.RoundTripper.RoundTrip(r)
-	if err == nil {
-		answer.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(answer.Body, maxResponse), answer.Body}
-	}
-	return answer, err
 }
 
 // text is a claim that is a text, else nothing.
