@@ -157,8 +157,8 @@ func (a *auditLog) write(ctx context.Context, first uint64, events []Event) erro
 		}
 	}
 	if a.current == nil {
-		if err := a.failure(); err != nil { // no file for each try on a full disk
-			if free, _ := freeSpace(a.recorder.audits()); free < int64(a.recorder.Config.Reserve) {
+		if a.failure() != nil { // no file for each try on a full disk
+			if err := a.recorder.room(); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -12,10 +13,13 @@ const (
 	ballastMost  = 16 << 20
 )
 
-// ballast is a file that does nothing but take up room, so that there is room for endings once the disk is full.
+// ballast is a file that does nothing but take up room, so that there is room for endings once the disk is full. While
+// a piece of it is used, nothing but endings is written, or the sessions that are still open would eat it up.
 type ballast struct {
 	path string
 	want int64
+
+	used atomic.Bool // a piece was given back, and not taken again yet
 
 	mu   sync.Mutex
 	size int64
@@ -60,6 +64,7 @@ func (b *ballast) fill(free int64) error {
 	if err != nil {
 		return fmt.Errorf("keep room for endings: %w", err)
 	}
+	b.used.Store(false)
 	return nil
 }
 
@@ -70,6 +75,7 @@ func (b *ballast) release() bool {
 	if b.size == 0 {
 		return false
 	}
+	b.used.Store(true)
 	b.size -= ballastPiece
 	return os.Truncate(b.path, b.size) == nil
 }

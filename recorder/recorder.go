@@ -75,22 +75,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		o.Config.Durability = configs.Synced
 	}
 	r := &Recorder{Options: o, paths: map[string]string{}, live: map[string]*Recording{}}
-	var err error
-	if r.faults, err = faultsFromEnvironment(o.Log); err != nil {
+	if err := r.prepare(); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{r.recordings(), r.audits()} {
-		if err := makeDirectory(dir); err != nil {
-			return nil, fmt.Errorf("make the session log's directory: %w", err)
-		}
-	}
-	if r.volatile, err = isVolatile(r.recordings()); err != nil {
-		return nil, fmt.Errorf("look at the session log's file system: %w", err)
-	}
-	if err := r.allows(o.Config.Durability); err != nil {
-		return nil, err
-	}
-	r.ballast = newBallast(filepath.Join(r.recordings(), "ballast"), int64(o.Config.Reserve))
 	if err := r.recover(ctx); err != nil {
 		return nil, err
 	}
@@ -100,11 +87,33 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		return nil, fmt.Errorf("measure how long a sync takes: %w", err)
 	}
 	if o.Store != nil {
+		var err error
 		if r.audit, err = openAuditLog(ctx, r); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
+}
+
+// prepare makes the directories and looks at the disk.
+func (r *Recorder) prepare() error {
+	var err error
+	if r.faults, err = faultsFromEnvironment(r.Log); err != nil {
+		return err
+	}
+	for _, dir := range []string{r.recordings(), r.audits()} {
+		if err := makeDirectory(dir); err != nil {
+			return fmt.Errorf("make the session log's directory: %w", err)
+		}
+	}
+	if r.volatile, err = isVolatile(r.recordings()); err != nil {
+		return fmt.Errorf("look at the session log's file system: %w", err)
+	}
+	if err := r.allows(r.Config.Durability); err != nil {
+		return err
+	}
+	r.ballast = newBallast(filepath.Join(r.recordings(), "ballast"), int64(r.Config.Reserve))
+	return nil
 }
 
 func (r *Recorder) recordings() string { return filepath.Join(r.Dir, "recordings") }
@@ -162,6 +171,9 @@ func (r *Recorder) Ready() error {
 	if closed {
 		return refusal.New(refusal.RecorderFailed, "the session log is closed").WithDetail("the gateway is shutting down").Because(ErrClosed)
 	}
+	if err := r.room(); err != nil {
+		return err
+	}
 	if dead == nil && r.audit != nil {
 		dead = r.audit.failure()
 	}
@@ -170,6 +182,12 @@ func (r *Recorder) Ready() error {
 			WithDetail("writing to the gateway's disk failed, and nothing passes unrecorded").
 			WithHint("ask whoever runs the gateway to look at its disk and restart it").Because(dead)
 	}
+	return nil
+}
+
+// room returns nil while there is room for new recordings and for the endings of all; it makes the ballast whole again
+// where it can.
+func (r *Recorder) room() error {
 	free, err := freeSpace(r.recordings())
 	if err != nil {
 		return refusal.New(refusal.RecorderFailed, "the session log's disk cannot be read").

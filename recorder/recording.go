@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sallyport/configs"
@@ -218,7 +219,7 @@ func (r *Recording) commit() {
 	bytes, state, records := r.take()
 	r.busy = true
 	r.mu.Unlock()
-	err := r.store(bytes, records)
+	err := r.keep(bytes, records)
 	r.mu.Lock()
 	r.busy = false
 	r.spare = trim(bytes)
@@ -229,7 +230,7 @@ func (r *Recording) commit() {
 // write makes everything queued safe without letting go of the lock. Nobody is busy.
 func (r *Recording) write() {
 	bytes, state, records := r.take()
-	err := r.store(bytes, records)
+	err := r.keep(bytes, records)
 	r.spare = trim(bytes)
 	r.settle(state, err)
 }
@@ -258,6 +259,14 @@ func (r *Recording) settle(state format.State, err error) {
 	}
 	r.good = state
 	r.safe.Store(state.Offset)
+}
+
+// keep is store for everything but endings, for which the last room is kept.
+func (r *Recording) keep(bytes []byte, records bool) error {
+	if r.recorder.ballast.used.Load() {
+		return fmt.Errorf("write the recording: only endings are written until there is room again: %w", syscall.ENOSPC)
+	}
+	return r.store(bytes, records)
 }
 
 // store brings whole blocks to the file and makes them safe at the level. Nobody else does so meanwhile.
