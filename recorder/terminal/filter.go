@@ -20,7 +20,10 @@ func (f *Filter) Append(dst, data []byte) []byte {
 			if k == printable && c >= 0x80 && c <= 0x9f {
 				continue
 			}
-			dst = append(dst, 0xc2)
+			if k == printable && c >= 0xa0 && c <= 0xbf {
+				dst = append(dst, 0xc2, c)
+				continue
+			}
 		}
 		switch k {
 		case printable:
