@@ -37,7 +37,7 @@ func openGateway(t *testing.T, dir string) *gateway {
 
 func (g *gateway) close(t *testing.T) {
 	t.Helper()
-	if err := g.Recorder.Close(context.Background()); err != nil {
+	if err := g.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.store.Close(); err != nil {
@@ -109,7 +109,7 @@ func TestAuditEventsInLogAndOutboxAreNotMovedAgain(t *testing.T) {
 	dir := t.TempDir()
 	g := openGateway(t, dir)
 	// The same rows once more, as if Moved had never been committed: taken before the mover sees them.
-	if err := g.Recorder.Close(t.Context()); err != nil {
+	if err := g.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 5 {

@@ -48,8 +48,8 @@ func (b *ballast) fill(free int64) error {
 	if err != nil {
 		return err
 	}
-	piece := make([]byte, ballastPiece) // of noise, which no file system stores smaller
-	rand.NewChaCha8([32]byte{}).Read(piece)
+	piece := make([]byte, ballastPiece)            // of noise, which no file system stores smaller
+	_, _ = rand.NewChaCha8([32]byte{}).Read(piece) // never fails
 	for b.size < b.want && err == nil {
 		if _, err = f.WriteAt(piece, b.size); err == nil {
 			b.size += ballastPiece

@@ -3,6 +3,7 @@ package recorder
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 
 	"sallyport/internal/refusal"
@@ -50,7 +51,7 @@ func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer
 	default:
 		return refusal.New(refusal.Invalid, "there is no such form of export: %.40q", form).WithHint("jsonl, asciicast, asciicast-v2 or text")
 	}
-	if err == replay.ErrNoTerminal {
+	if errors.Is(err, replay.ErrNoTerminal) {
 		return refusal.New(refusal.Unsupported, "session %s has no terminal's output", session).WithHint("export it as jsonl or text").Because(err)
 	}
 	return err

@@ -74,7 +74,7 @@ func eventsOf(ctx context.Context, reader *format.Reader) iter.Seq2[Event, error
 	return func(yield func(Event, error) bool) {
 		for {
 			event, err := reader.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if damage, ok := errors.AsType[*format.Damage](err); ok {

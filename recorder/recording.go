@@ -152,7 +152,7 @@ func (r *Recording) flush() {
 	defer r.mu.Unlock()
 	r.armed = false
 	for !r.ended && r.err == nil && r.next.Len() > 0 {
-		r.advance(context.Background())
+		_ = r.advance(context.Background()) // which never ends
 	}
 }
 
@@ -212,6 +212,13 @@ func (r *Recording) advance(ctx context.Context) error {
 		r.commit()
 	}
 	return nil
+}
+
+// idle waits until nobody writes. The lock is held before and after.
+func (r *Recording) idle() {
+	for r.busy {
+		_ = r.wait(context.Background()) // which never ends
+	}
 }
 
 // commit makes everything queued safe and lets go of the lock meanwhile.
@@ -278,7 +285,7 @@ func (r *Recording) store(bytes []byte, records bool) error {
 	faults.at(beforeWrite)
 	at := r.safe.Load()
 	if faults.due(halfWritten) {
-		r.file.WriteAt(bytes[:len(bytes)/2], at)
+		_, _ = r.file.WriteAt(bytes[:len(bytes)/2], at)
 		die()
 	}
 	if _, err := r.file.WriteAt(bytes, at); err != nil {
@@ -313,9 +320,7 @@ func (r *Recording) fail(err error) {
 func (r *Recording) End(end format.End) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.busy {
-		r.wait(context.Background())
-	}
+	r.idle()
 	if r.ended {
 		return nil
 	}
@@ -365,9 +370,7 @@ func (r *Recording) seal(end format.End) error {
 func (r *Recording) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.busy {
-		r.wait(context.Background())
-	}
+	r.idle()
 	if r.ended {
 		return nil
 	}

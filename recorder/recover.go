@@ -22,20 +22,28 @@ const reasonCrashed = "crashed"
 
 // recover looks at every recording and audit file, and closes those that an earlier run left open.
 func (r *Recorder) recover(ctx context.Context) error {
+	var files []string
 	for _, dir := range []string{r.recordings(), r.audits()} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err = errors.Join(err, ctx.Err()); err != nil || entry.IsDir() {
-				return err
+			if err == nil && !entry.IsDir() {
+				files = append(files, path)
 			}
-			name := entry.Name()
-			switch {
-			case strings.HasSuffix(name, extension):
-				return r.look(path)
-			case strings.HasSuffix(name, extension+unborn), strings.HasPrefix(name, "measure-"):
-				return os.Remove(path)
-			}
-			return nil
+			return err
 		})
+		if err != nil {
+			return fmt.Errorf("recover the session log: %w", err)
+		}
+	}
+	for _, path := range files {
+		err := ctx.Err()
+		name := filepath.Base(path)
+		switch {
+		case err != nil:
+		case strings.HasSuffix(name, extension):
+			err = r.look(path)
+		case strings.HasSuffix(name, extension+unborn), strings.HasPrefix(name, "measure-"):
+			err = os.Remove(path)
+		}
 		if err != nil {
 			return fmt.Errorf("recover the session log: %w", err)
 		}
@@ -93,7 +101,7 @@ func (r *Recorder) repair(f *os.File, path string) error {
 	var torn *format.Damage
 	for {
 		_, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		damage, ok := errors.AsType[*format.Damage](err)

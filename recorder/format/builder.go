@@ -12,7 +12,7 @@ import (
 )
 
 // Builder turns events into the bytes of a file; it does no input or output. Add events, call Finish, write Bytes to
-// the file, then Take or Reset for the next block. It is not safe for concurrent use.
+// the file, then Take for the next block. It is not safe for concurrent use.
 type Builder struct {
 	state State
 	hash  hash.Hash

@@ -66,7 +66,7 @@ func read(t testing.TB, content []byte) (c contents, headerless error) {
 	}
 	for {
 		e, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			c.sealed, c.state = r.Sealed(), r.State()
 			return c, nil
 		}
@@ -366,7 +366,7 @@ func FuzzReader(f *testing.F) {
 		}
 		for n := 0; ; n++ {
 			_, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if _, ok := errors.AsType[*Damage](err); err != nil && !ok {

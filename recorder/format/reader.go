@@ -112,7 +112,7 @@ func (r *Reader) Next() (Event, error) {
 				err := r.nextBlock()
 				if damage, ok := errors.AsType[*Damage](err); ok {
 					r.waiting = damage
-				} else if err != nil && (r.open == nil || err != io.EOF) {
+				} else if err != nil && (r.open == nil || !errors.Is(err, io.EOF)) {
 					return Event{}, err
 				} else if err == nil {
 					continue
@@ -124,7 +124,7 @@ func (r *Reader) Next() (Event, error) {
 			continue
 		}
 		f, rest, _ := parseFrame(r.payload) // was checked when the block was read
-		if r.open != nil && !(r.open.Type == f.kind && r.open.Channel == f.channel && len(r.open.Data)+len(f.data) <= MaxEvent) {
+		if r.open != nil && (r.open.Type != f.kind || r.open.Channel != f.channel || len(r.open.Data)+len(f.data) > MaxEvent) {
 			return r.take(), nil
 		}
 		r.payload = rest
@@ -263,7 +263,7 @@ func (r *Reader) resync(what string) error {
 func (r *Reader) peek(n int) []byte {
 	for len(r.buf) < n && !r.eof {
 		if cap(r.buf)-len(r.buf) < 512 {
-			grown := make([]byte, len(r.buf), max(2*len(r.buf), 64<<10))
+			grown := make([]byte, len(r.buf), max(2*len(r.buf), n, 16<<10))
 			copy(grown, r.buf)
 			r.buf = grown
 		}

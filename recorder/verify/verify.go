@@ -168,7 +168,7 @@ func check(path, relative string, o Options, numbers *[]uint64) (File, error) {
 	}
 	for {
 		event, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if damage, ok := errors.AsType[*format.Damage](err); ok {
