@@ -95,6 +95,7 @@ type Service struct {
 	hosts    hostCertificates
 	rates    rates
 	told     *rate.Limiter // audit events of what no configured workload is
+	failures failures      // wrong passwords
 	strange  counts
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup

@@ -239,7 +239,15 @@ func (s *Service) end(tx *store.Tx, who Identity, by store.AuditEvent, reason st
 	if err != nil {
 		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
 	}
-	for _, credential := range credentials {
+	rows, err = tx.Query(`UPDATE passwords SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
+	if err != nil {
+		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
+	}
+	passwords, err := column[string](rows)
+	if err != nil {
+		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
+	}
+	for _, credential := range append(credentials, passwords...) {
 		if err := tx.Audit(store.AuditEvent{
 			Kind: "credential.revoked", Actor: by.Actor, ActorName: by.ActorName, Reason: reason,
 			Fields: map[string]string{"credential": credential, "identity": who.Key()},

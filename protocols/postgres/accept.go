@@ -19,6 +19,7 @@ const (
 	strangerALPN        = "postgres: direct TLS without ALPN"
 	strangerGlued       = "postgres: data before TLS"
 	strangerCertificate = "postgres: no valid client certificate"
+	strangerPassword    = "postgres: no valid password"
 	strangerCancel      = "postgres: cancel with an unknown key"
 )
 
@@ -28,7 +29,8 @@ type client struct {
 	ahead *wire.Ahead // over raw
 	conn  net.Conn    // ahead, and once it is up TLS over it
 	tls   *tls.ConnectionState
-	mute  bool // nothing more can be said to it
+	shown shown // in the TLS handshake
+	mute  bool  // nothing more can be said to it
 }
 
 func newClient(raw net.Conn) *client {
@@ -119,7 +121,7 @@ const (
 
 func (c *client) startTLS(ctx context.Context, config *tls.Config) error {
 	conn := tls.Server(c.ahead, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := conn.HandshakeContext(context.WithValue(ctx, shownKey{}, &c.shown)); err != nil {
 		// crypto/tls has sent the reason as an alert; clear text after it would only confuse.
 		c.mute = true
 		return strange(strangerTLS, refusal.New(refusal.NotAuthenticated, "TLS handshake failed").Because(err))

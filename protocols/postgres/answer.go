@@ -11,6 +11,7 @@ import (
 // SQLSTATEs with which the gateway itself says no (PostgreSQL documentation, appendix A).
 const (
 	stateInvalidAuthorization = "28000"
+	stateInvalidPassword      = "28P01"
 	stateProtocolViolation    = "08P01"
 	stateUnsupported          = "0A000"
 	stateAdminShutdown        = "57P01"

@@ -73,6 +73,11 @@ func New(o Options) *Handler {
 	config.ClientCAs.AddCert(o.Authn.ClientAuthority())
 	config.NextProtos = []string{alpn}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	// A resumed connection would name no certificate to bind a password to, and no two users ever share one's secrets.
+	config.SessionTicketsDisabled = true
+	if get := config.GetCertificate; get != nil {
+		config.GetCertificate = remember(get)
+	}
 	config.DynamicRecordSizingDisabled = true // whole results are passed on, not web pages
 	return &Handler{
 		authn: o.Authn, grants: o.Grants, sessions: o.Sessions, tls: config, url: o.URL,
@@ -145,7 +150,11 @@ func (h *Handler) turnAway(c *client, err error) {
 		r = refusal.New(refusal.RecorderFailed, "the gateway failed").WithDetail("The reason is in the gateway's own log.").
 			WithHint("tell whoever runs the gateway")
 	}
-	c.tell(appendRefusal(nil, r))
+	if s, ok := errors.AsType[*stranger](err); ok && s.kind == strangerPassword && r.Code == refusal.NotAuthenticated {
+		c.tell(appendFatal(nil, stateInvalidPassword, r.Message, r.Detail, r.Hint)) // which some clients look for
+	} else {
+		c.tell(appendRefusal(nil, r))
+	}
 	c.linger()
 }
 
@@ -173,7 +182,15 @@ func (h *Handler) identify(ctx context.Context, c *client) (authn.Identity, erro
 
 // open finds out who wants what, takes a lease on the grant for it, and begins the session.
 func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.Packet) (*relay, error) {
-	who, err := h.identify(ctx, c)
+	named, id, byPassword := passwordUser(packet)
+	var who authn.Identity
+	var password authn.Password
+	var err error
+	if byPassword {
+		who, password, err = h.identifyByPassword(ctx, c, id)
+	} else {
+		who, err = h.identify(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +206,15 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	if err != nil {
 		return nil, refused(err, own, s.user)
 	}
+	if byPassword {
+		s = s.asAccount(named)
+	}
 	where := h.addressOf(own, c.tls.ServerName, s)
 	if err := h.checkKind(where); err != nil {
 		return nil, refused(err, where.target, s.user)
+	}
+	if byPassword && (where.target != password.Target || s.user != password.Account) {
+		return nil, refused(otherAccount(password), where.target, s.user)
 	}
 	lease, err := h.grants.Lease(ctx, who, where.target, s.user)
 	if err != nil {
