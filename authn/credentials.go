@@ -75,7 +75,7 @@ func (s *Service) Certify(ctx context.Context, who Identity, keys Keys) (Certifi
 			return refuseExpired("the sign-in of %s ran out at %s", st.Label(), expires.Format(time.RFC3339))
 		}
 		var live int
-		if err := tx.QueryRow(`SELECT count(*) FROM credentials WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`, stamp(now), st.id).Scan(&live); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM credentials WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`, stamp(now), st.id).Scan(&live); err != nil {
 			return fmt.Errorf("count the credentials of %s: %w", who.Key(), err)
 		}
 		if live >= maxCredentials {
@@ -92,7 +92,7 @@ func (s *Service) Certify(ctx context.Context, who Identity, keys Keys) (Certifi
 				return fmt.Errorf("sign the user certificate: %w", err)
 			}
 		}
-		if _, err := tx.Exec(`INSERT INTO credentials (id, sign_in, tls_key, ssh_key, issued, expires) VALUES (?, ?, ?, ?, ?, ?)`,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO credentials (id, sign_in, tls_key, ssh_key, issued, expires) VALUES (?, ?, ?, ?, ?, ?)`,
 			issued.ID, st.signIn, tlsKey, sshKey, stamp(now), stamp(expires)); err != nil {
 			return fmt.Errorf("record the credential: %w", err)
 		}

@@ -37,10 +37,10 @@ func (st *storage) StoreDeviceAuthorization(ctx context.Context, client, code, u
 	v := visitorOf(ctx)
 	asked = slices.DeleteFunc(slices.Clone(asked), func(scope string) bool { return !slices.Contains(scopes, scope) })
 	return st.s.oauthError(st.s.store.Do(ctx, func(tx *store.Tx) error {
-		if err := roomFor(tx, "devices"); err != nil {
+		if err := roomFor(ctx, tx, "devices"); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO devices (code, user_code, client, scopes, address, agent, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO devices (code, user_code, client, scopes, address, agent, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			hashed(code), userCode, client, strings.Join(asked, " "), v.address, v.agent, stamp(st.s.now()), stamp(expires))
 		return err
 	}))
@@ -54,7 +54,7 @@ func (st *storage) GetDeviceAuthorizatonState(ctx context.Context, client, code 
 	err := st.s.store.Do(ctx, func(tx *store.Tx) error {
 		var scopes, decision string
 		var expires, polled, at int64
-		err := tx.QueryRow(`SELECT d.scopes, d.expires, d.polled, d.decision, coalesce(s.identity, ''), coalesce(s.at, 0)
+		err := tx.QueryRowContext(ctx, `SELECT d.scopes, d.expires, d.polled, d.decision, coalesce(s.identity, ''), coalesce(s.at, 0)
 			FROM devices d LEFT JOIN sign_ins s ON s.id = d.sign_in WHERE d.code = ? AND d.client = ?`, hashed(code), client).
 			Scan(&scopes, &expires, &polled, &decision, &state.Subject, &at)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -75,11 +75,11 @@ func (st *storage) GetDeviceAuthorizatonState(ctx context.Context, client, code 
 			return nil
 		case decision == deviceApproved:
 			state.Done = true
-			_, err := tx.Exec(`UPDATE devices SET decision = ? WHERE code = ?`, deviceTaken, hashed(code))
+			_, err := tx.ExecContext(ctx, `UPDATE devices SET decision = ? WHERE code = ?`, deviceTaken, hashed(code))
 			return err
 		}
 		tooFast = now.Sub(unstamp(polled)) < devicePoll-500*time.Millisecond // the network is not that even
-		_, err = tx.Exec(`UPDATE devices SET polled = ? WHERE code = ?`, stamp(now), hashed(code))
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET polled = ? WHERE code = ?`, stamp(now), hashed(code))
 		return err
 	})
 	if err == nil && tooFast {
@@ -178,7 +178,7 @@ func (s *Service) askDevice(w http.ResponseWriter, r *http.Request, t trip, who 
 			if d, err = s.findDevice(ctx, tx, `code = ?`, t.device); err != nil {
 				return err
 			}
-			return s.keepTrip(tx, token, visitorOf(ctx).browser, trip{device: t.device, identity: packed}, confirmLife)
+			return s.keepTrip(ctx, tx, token, visitorOf(ctx).browser, trip{device: t.device, identity: packed}, confirmLife)
 		})
 	}
 	if err != nil {
@@ -212,7 +212,7 @@ func (s *Service) deviceConfirm(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		if !approve {
-			if _, err := tx.Exec(`UPDATE devices SET decision = ? WHERE code = ?`, deviceDenied, d.code); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE devices SET decision = ? WHERE code = ?`, deviceDenied, d.code); err != nil {
 				return fmt.Errorf("deny the device: %w", err)
 			}
 			e := event("login.refused", who, visitorOf(ctx).address)
@@ -220,11 +220,11 @@ func (s *Service) deviceConfirm(w http.ResponseWriter, r *http.Request) {
 			e.Fields["device"] = d.Address
 			return tx.Audit(e)
 		}
-		_, signIn, err := s.signIn(tx, who, visitorOf(ctx).address)
+		_, signIn, err := s.signIn(ctx, tx, who, visitorOf(ctx).address)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE devices SET decision = ?, sign_in = ? WHERE code = ?`, deviceApproved, signIn, d.code); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE devices SET decision = ?, sign_in = ? WHERE code = ?`, deviceApproved, signIn, d.code); err != nil {
 			return fmt.Errorf("approve the device: %w", err)
 		}
 		e := event("login.device", who, visitorOf(ctx).address)

@@ -39,12 +39,12 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 	}
 	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error {
-		uses, err := s.useToken(tx, job, who, from)
+		uses, err := s.useToken(ctx, tx, job, who, from)
 		if err != nil {
 			return err
 		}
 		var signIn string
-		who, signIn, err = s.signInAs(tx, who, from, kinds{"workload.exchanged", kindJobRefused}, job.Workload.Lasts.D(), map[string]string{
+		who, signIn, err = s.signInAs(ctx, tx, who, from, kinds{"workload.exchanged", kindJobRefused}, job.Workload.Lasts.D(), map[string]string{
 			"workload": job.Workload.Name, "token": job.Token, "token_uses": strconv.FormatInt(uses, 10),
 		})
 		if err != nil {
@@ -52,7 +52,7 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 		}
 		secret := rand.Text()
 		st := standing{Identity: who, id: identityID(who.Issuer, who.Subject), signIn: signIn}
-		if err := newToken(tx, kindAccess, secret, newID("f-"), cliClient, nil, st, s.now()); err != nil {
+		if err := newToken(ctx, tx, kindAccess, secret, newID("f-"), cliClient, nil, st, s.now()); err != nil {
 			return err
 		}
 		access, err = s.issuer.Crypto().Encrypt(secret + ":" + st.id)
@@ -65,10 +65,10 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 }
 
 // useToken counts a token's use, and refuses one that another job has used.
-func (s *Service) useToken(tx *store.Tx, job workload.Job, who Identity, from string) (uses int64, err error) {
+func (s *Service) useToken(ctx context.Context, tx *store.Tx, job workload.Job, who Identity, from string) (uses int64, err error) {
 	id := identityID(who.Issuer, who.Subject)
 	var owner string
-	if err := tx.QueryRow(`INSERT INTO workload_tokens (issuer, token, identity, uses, expires) VALUES (?, ?, ?, 1, ?)
+	if err := tx.QueryRowContext(ctx, `INSERT INTO workload_tokens (issuer, token, identity, uses, expires) VALUES (?, ?, ?, 1, ?)
 		ON CONFLICT (issuer, token) DO UPDATE SET uses = workload_tokens.uses + 1 RETURNING identity, uses`,
 		job.Issuer, job.Token, id, stamp(job.Expires.Add(2*time.Minute))).Scan(&owner, &uses); err != nil { // beyond every skew
 		return 0, fmt.Errorf("record the token's use: %w", err)

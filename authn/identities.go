@@ -59,7 +59,7 @@ func event(kind string, who Identity, from string) store.AuditEvent {
 func (s *Service) SignIn(ctx context.Context, who Identity, from string) (Identity, error) {
 	var signedIn Identity
 	err := s.commitRefusals(ctx, func(tx *store.Tx) (err error) {
-		signedIn, _, err = s.signIn(tx, who, from)
+		signedIn, _, err = s.signIn(ctx, tx, who, from)
 		return err
 	})
 	return signedIn, err
@@ -83,15 +83,15 @@ func (s *Service) commitRefusals(ctx context.Context, f func(*store.Tx) error) e
 
 // signIn is SignIn in the caller's transaction; it also returns the sign-in's id. Where it returns a refusal it has
 // written that event, so the transaction is to be committed.
-func (s *Service) signIn(tx *store.Tx, who Identity, from string) (Identity, string, error) {
-	return s.signInAs(tx, who, from, kinds{"login.succeeded", "login.refused"}, s.config.Credentials.SignIn.D(), nil)
+func (s *Service) signIn(ctx context.Context, tx *store.Tx, who Identity, from string) (Identity, string, error) {
+	return s.signInAs(ctx, tx, who, from, kinds{"login.succeeded", "login.refused"}, s.config.Credentials.SignIn.D(), nil)
 }
 
 // kinds are the kinds of a sign-in's audit events.
 type kinds struct{ succeeded, refused string }
 
 // signInAs is signIn for a sign-in that lasts as long as given and is audited as kinds, with more fields.
-func (s *Service) signInAs(tx *store.Tx, who Identity, from string, kinds kinds, lasts time.Duration, more map[string]string) (Identity, string, error) {
+func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from string, kinds kinds, lasts time.Duration, more map[string]string) (Identity, string, error) {
 	if who.Issuer == "" || who.Subject == "" {
 		return Identity{}, "", refusal.New(refusal.NotAuthenticated, "the provider did not say who signed in")
 	}
@@ -104,7 +104,7 @@ func (s *Service) signInAs(tx *store.Tx, who Identity, from string, kinds kinds,
 	}
 	id := identityID(who.Issuer, who.Subject)
 	var disabled, signedOut int64
-	err = tx.QueryRow(`INSERT INTO identities (id, issuer, subject, kind, name, email, groups) VALUES (?, ?, ?, ?, ?, ?, ?)
+	err = tx.QueryRowContext(ctx, `INSERT INTO identities (id, issuer, subject, kind, name, email, groups) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, email = excluded.email, groups = excluded.groups
 		RETURNING disabled, signed_out`, id, who.Issuer, who.Subject, who.Kind, who.Name, who.Email, groups).Scan(&disabled, &signedOut)
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Service) signInAs(tx *store.Tx, who Identity, from string, kinds kinds,
 	who.SignedIn = unstamp(at)
 	who.Expires = who.SignedIn.Add(lasts)
 	signIn := newID("s-")
-	if _, err := tx.Exec(`INSERT INTO sign_ins (id, identity, at, expires) VALUES (?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires)); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires) VALUES (?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
 	e := event(kinds.succeeded, who, from)
@@ -214,7 +214,7 @@ func (s *Service) Standing(ctx context.Context, who Identity) error {
 // an audit event of its own, and the logout one, all in the same transaction.
 func (s *Service) Revoke(ctx context.Context, who Identity) error {
 	return s.store.Do(ctx, func(tx *store.Tx) error {
-		if err := s.end(tx, who, event("", who, ""), "logout"); err != nil {
+		if err := s.end(ctx, tx, who, event("", who, ""), "logout"); err != nil {
 			return err
 		}
 		return tx.Audit(event("logout", who, ""))
@@ -222,16 +222,16 @@ func (s *Service) Revoke(ctx context.Context, who Identity) error {
 }
 
 // end ends everything that the identity was given. by holds the actor.
-func (s *Service) end(tx *store.Tx, who Identity, by store.AuditEvent, reason string) error {
+func (s *Service) end(ctx context.Context, tx *store.Tx, who Identity, by store.AuditEvent, reason string) error {
 	id, now := identityID(who.Issuer, who.Subject), stamp(s.now())
 	var newest int64 // a clock set back since must not leave it good
-	if err := tx.QueryRow(`SELECT coalesce(max(at), 0) FROM sign_ins WHERE identity = ?`, id).Scan(&newest); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM sign_ins WHERE identity = ?`, id).Scan(&newest); err != nil {
 		return fmt.Errorf("sign %s out: %w", who.Key(), err)
 	}
-	if _, err := tx.Exec(`UPDATE identities SET signed_out = ? WHERE id = ? AND signed_out < ?`, max(now, newest), id, max(now, newest)); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE identities SET signed_out = ? WHERE id = ? AND signed_out < ?`, max(now, newest), id, max(now, newest)); err != nil {
 		return fmt.Errorf("sign %s out: %w", who.Key(), err)
 	}
-	rows, err := tx.Query(`UPDATE credentials SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
+	rows, err := tx.QueryContext(ctx, `UPDATE credentials SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
 	if err != nil {
 		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
 	}
@@ -239,7 +239,7 @@ func (s *Service) end(tx *store.Tx, who Identity, by store.AuditEvent, reason st
 	if err != nil {
 		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
 	}
-	rows, err = tx.Query(`UPDATE passwords SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
+	rows, err = tx.QueryContext(ctx, `UPDATE passwords SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
 	if err != nil {
 		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
 	}
@@ -259,7 +259,7 @@ func (s *Service) end(tx *store.Tx, who Identity, by store.AuditEvent, reason st
 		`UPDATE tokens SET revoked = ? WHERE revoked = 0 AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`,
 		`UPDATE sign_ins SET ended = ? WHERE ended = 0 AND identity = ?`,
 	} {
-		if _, err := tx.Exec(statement, now, id); err != nil {
+		if _, err := tx.ExecContext(ctx, statement, now, id); err != nil {
 			return fmt.Errorf("end the sign-ins of %s: %w", who.Key(), err)
 		}
 	}
@@ -283,26 +283,26 @@ func column[T any](rows *sql.Rows) (all []T, err error) {
 // and it can't sign in until Enable. It refuses with NotFound where the identity never signed in.
 func (s *Service) Disable(ctx context.Context, key string) error {
 	return s.store.Do(ctx, func(tx *store.Tx) error {
-		who, err := s.setDisabled(tx, key, stamp(s.now()))
+		who, err := s.setDisabled(ctx, tx, key, stamp(s.now()))
 		if err != nil {
 			return err
 		}
-		return s.end(tx, who, system, "identity disabled")
+		return s.end(ctx, tx, who, system, "identity disabled")
 	})
 }
 
 // Enable lets an identity that was disabled sign in again.
 func (s *Service) Enable(ctx context.Context, key string) error {
 	return s.store.Do(ctx, func(tx *store.Tx) error {
-		_, err := s.setDisabled(tx, key, 0)
+		_, err := s.setDisabled(ctx, tx, key, 0)
 		return err
 	})
 }
 
-func (s *Service) setDisabled(tx *store.Tx, key string, since int64) (Identity, error) {
+func (s *Service) setDisabled(ctx context.Context, tx *store.Tx, key string, since int64) (Identity, error) {
 	issuer, subject, _ := strings.Cut(key, " ")
 	who := Identity{Issuer: issuer, Subject: subject}
-	err := tx.QueryRow(`UPDATE identities SET disabled = ? WHERE id = ? RETURNING name`, since, identityID(issuer, subject)).Scan(&who.Name)
+	err := tx.QueryRowContext(ctx, `UPDATE identities SET disabled = ? WHERE id = ? RETURNING name`, since, identityID(issuer, subject)).Scan(&who.Name)
 	if errors.Is(err, sql.ErrNoRows) {
 		return who, refusal.New(refusal.NotFound, "no identity %q ever signed in here", key)
 	}
@@ -326,15 +326,15 @@ func (s *Service) purge(ctx context.Context) error {
 			`DELETE FROM devices WHERE expires < ?`,
 			`DELETE FROM workload_tokens WHERE expires < ?`,
 		} {
-			if _, err := tx.Exec(statement, stamp(now.Add(-time.Minute))); err != nil {
+			if _, err := tx.ExecContext(ctx, statement, stamp(now.Add(-time.Minute))); err != nil {
 				return fmt.Errorf("forget what is over: %w", err)
 			}
 		}
-		if _, err := tx.Exec(`DELETE FROM sign_ins WHERE expires < ?`, stamp(now.Add(-30*24*time.Hour))); err != nil { // and what hangs on them
+		if _, err := tx.ExecContext(ctx, `DELETE FROM sign_ins WHERE expires < ?`, stamp(now.Add(-30*24*time.Hour))); err != nil { // and what hangs on them
 			return fmt.Errorf("forget what is over: %w", err)
 		}
 		// Every job is an identity of its own; people's rows stay, because they may be disabled.
-		if _, err := tx.Exec(`DELETE FROM identities WHERE kind = ? AND disabled = 0 AND NOT EXISTS (SELECT 1 FROM sign_ins s WHERE s.identity = identities.id)`, Workload); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM identities WHERE kind = ? AND disabled = 0 AND NOT EXISTS (SELECT 1 FROM sign_ins s WHERE s.identity = identities.id)`, Workload); err != nil {
 			return fmt.Errorf("forget what is over: %w", err)
 		}
 		return nil

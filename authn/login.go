@@ -87,7 +87,7 @@ func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 	t.nonce, t.verifier = rand.Text(), oauth2.GenerateVerifier()
 	to, err := s.provider.Start(ctx, state, t.nonce, t.verifier)
 	if err == nil {
-		err = s.store.Do(ctx, func(tx *store.Tx) error { return s.keepTrip(tx, state, visitorOf(ctx).browser, t, tripLife) })
+		err = s.store.Do(ctx, func(tx *store.Tx) error { return s.keepTrip(ctx, tx, state, visitorOf(ctx).browser, t, tripLife) })
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -96,15 +96,15 @@ func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 	http.Redirect(w, r, to, http.StatusFound)
 }
 
-func (s *Service) keepTrip(tx *store.Tx, state string, browser []byte, t trip, life time.Duration) error {
-	if err := roomFor(tx, "trips"); err != nil {
+func (s *Service) keepTrip(ctx context.Context, tx *store.Tx, state string, browser []byte, t trip, life time.Duration) error {
+	if err := roomFor(ctx, tx, "trips"); err != nil {
 		return err
 	}
 	var authRequest any
 	if t.authRequest != "" {
 		authRequest = t.authRequest
 	}
-	_, err := tx.Exec(`INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err := tx.ExecContext(ctx, `INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		hashed(state), browser, t.nonce, t.verifier, authRequest, t.device, t.identity, stamp(s.now().Add(life)))
 	if err != nil {
 		return fmt.Errorf("keep the way to the provider: %w", err)
@@ -121,7 +121,7 @@ func (s *Service) back(ctx context.Context, tx *store.Tx, state string, proven b
 	}
 	var t trip
 	var authRequest sql.NullString
-	err := tx.QueryRow(`DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, nonce, verifier, identity`,
+	err := tx.QueryRowContext(ctx, `DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, nonce, verifier, identity`,
 		hashed(state), v.browser, stamp(s.now()), proven).Scan(&authRequest, &t.device, &t.nonce, &t.verifier, &t.identity)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trip{}, refuseOver()
@@ -161,11 +161,11 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error {
-		_, signIn, err := s.signIn(tx, who, visitorOf(ctx).address)
+		_, signIn, err := s.signIn(ctx, tx, who, visitorOf(ctx).address)
 		if err != nil {
 			return err
 		}
-		done, err := tx.Exec(`UPDATE auth_requests SET sign_in = ? WHERE id = ? AND sign_in IS NULL AND expires > ?`, signIn, t.authRequest, stamp(s.now()))
+		done, err := tx.ExecContext(ctx, `UPDATE auth_requests SET sign_in = ? WHERE id = ? AND sign_in IS NULL AND expires > ?`, signIn, t.authRequest, stamp(s.now()))
 		if err != nil {
 			return fmt.Errorf("finish the sign-in: %w", err)
 		}

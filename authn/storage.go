@@ -124,10 +124,10 @@ func (st *storage) CreateAuthRequest(ctx context.Context, asked *oidc.AuthReques
 		return nil, oidc.ErrServerError().WithDescription("the browser has no cookie")
 	}
 	err := st.s.store.Do(ctx, func(tx *store.Tx) error {
-		if err := roomFor(tx, "auth_requests"); err != nil {
+		if err := roomFor(ctx, tx, "auth_requests"); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO auth_requests (id, browser, client, redirect, scopes, state, nonce, challenge, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO auth_requests (id, browser, client, redirect, scopes, state, nonce, challenge, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.id, r.browser, r.client, r.redirect, strings.Join(r.scopes, " "), r.state, r.nonce, r.challenge, stamp(now), stamp(now.Add(authRequestLife)))
 		return err
 	})
@@ -135,9 +135,9 @@ func (st *storage) CreateAuthRequest(ctx context.Context, asked *oidc.AuthReques
 }
 
 // roomFor refuses when a table of sign-ins on their way is full.
-func roomFor(tx *store.Tx, table string) error {
+func roomFor(ctx context.Context, tx *store.Tx, table string) error {
 	var n int
-	if err := tx.QueryRow(`SELECT count(*) FROM ` + table).Scan(&n); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+table).Scan(&n); err != nil {
 		return fmt.Errorf("count %s: %w", table, err)
 	}
 	if n >= maxPending {
@@ -180,7 +180,7 @@ func (s *Service) findAuthRequest(ctx context.Context, where string, args ...any
 // SaveAuthCode keeps a request's one code.
 func (st *storage) SaveAuthCode(ctx context.Context, id, code string) error {
 	return st.s.oauthError(st.s.store.Do(ctx, func(tx *store.Tx) error {
-		done, err := tx.Exec(`UPDATE auth_requests SET code = ?, code_expires = ? WHERE id = ? AND sign_in IS NOT NULL AND code IS NULL`,
+		done, err := tx.ExecContext(ctx, `UPDATE auth_requests SET code = ?, code_expires = ? WHERE id = ? AND sign_in IS NOT NULL AND code IS NULL`,
 			hashed(code), stamp(st.s.now().Add(codeLife)), id)
 		if err != nil {
 			return err
@@ -265,7 +265,7 @@ func (st *storage) RevokeToken(ctx context.Context, token, subject, client strin
 		err = st.s.endFamily(ctx, who, family, "revoked by the client")
 	} else if err == nil {
 		err = st.s.store.Do(ctx, func(tx *store.Tx) error {
-			if _, err := tx.Exec(`UPDATE tokens SET revoked = ? WHERE id = ?`, stamp(st.s.now()), id); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE tokens SET revoked = ? WHERE id = ?`, stamp(st.s.now()), id); err != nil {
 				return err
 			}
 			e := event("credential.revoked", who.Identity, visitorOf(ctx).address)

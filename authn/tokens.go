@@ -71,9 +71,9 @@ func (s *Service) access(ctx context.Context, secret, subject string) (standing,
 }
 
 // newToken keeps a token of which only the hash of secret is kept.
-func newToken(tx *store.Tx, kind, secret, family, client string, scopes []string, st standing, now time.Time) error {
+func newToken(ctx context.Context, tx *store.Tx, kind, secret, family, client string, scopes []string, st standing, now time.Time) error {
 	id := newID("t-")
-	if _, err := tx.Exec(`INSERT INTO tokens (id, hash, kind, family, sign_in, client, scopes, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	if _, err := tx.ExecContext(ctx, `INSERT INTO tokens (id, hash, kind, family, sign_in, client, scopes, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		id, hashed(secret), kind, family, st.signIn, client, strings.Join(scopes, " "), stamp(now), stamp(st.Expires)); err != nil {
 		return fmt.Errorf("keep the token: %w", err)
 	}
@@ -97,11 +97,11 @@ func (s *Service) exchange(ctx context.Context, request op.TokenRequest, withRef
 		}
 		expires = st.Expires
 		access = rand.Text()
-		if err := newToken(tx, kindAccess, access, family, client, request.GetScopes(), st, now); err != nil || !withRefresh {
+		if err := newToken(ctx, tx, kindAccess, access, family, client, request.GetScopes(), st, now); err != nil || !withRefresh {
 			return err
 		}
 		refresh = rand.Text() + rand.Text()
-		return newToken(tx, kindRefresh, refresh, family, client, request.GetScopes(), st, now)
+		return newToken(ctx, tx, kindRefresh, refresh, family, client, request.GetScopes(), st, now)
 	})
 	if err != nil {
 		return "", "", time.Time{}, s.oauthError(err)
@@ -117,10 +117,10 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, request op.TokenReque
 	switch r := request.(type) {
 	case *authRequest:
 		signIn, family, client = r.signIn, r.id, r.client
-		done, err = tx.Exec(`UPDATE auth_requests SET used = ? WHERE id = ? AND used = 0`, now, r.id)
+		done, err = tx.ExecContext(ctx, `UPDATE auth_requests SET used = ? WHERE id = ? AND used = 0`, now, r.id)
 	case *refreshRequest:
 		signIn, family, client = r.signIn, r.family, r.client
-		done, err = tx.Exec(`UPDATE tokens SET used = ? WHERE id = ? AND used = 0 AND revoked = 0`, now, r.id)
+		done, err = tx.ExecContext(ctx, `UPDATE tokens SET used = ? WHERE id = ? AND used = 0 AND revoked = 0`, now, r.id)
 	case *op.DeviceAuthorizationState: // spent when it was read (GetDeviceAuthorizatonState)
 		issuer, subject, err := identityByID(ctx, tx, r.Subject)
 		if err != nil {
@@ -193,7 +193,7 @@ func (s *Service) refresh(ctx context.Context, token string) (*refreshRequest, e
 // endFamily revokes what one exchange began.
 func (s *Service) endFamily(ctx context.Context, st standing, family, reason string) error {
 	return s.store.Do(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(`UPDATE tokens SET revoked = ? WHERE family = ? AND revoked = 0 RETURNING id`, stamp(s.now()), family)
+		rows, err := tx.QueryContext(ctx, `UPDATE tokens SET revoked = ? WHERE family = ? AND revoked = 0 RETURNING id`, stamp(s.now()), family)
 		if err != nil {
 			return fmt.Errorf("revoke tokens: %w", err)
 		}
