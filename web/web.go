@@ -75,6 +75,7 @@ func New(o Options) http.Handler {
 
 	s.registerGateway()
 	s.registerMe()
+	s.registerCredentials()
 	s.registerTargets()
 	s.registerGrants()
 	s.registerSessions()

@@ -1,0 +1,75 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/web/api"
+)
+
+func (s *server) registerCredentials() {
+	handle(s, operation("issue-credential", http.MethodPost, "/v1/credentials", "A password for one account on a Postgres target, shown once"), s.issueCredential)
+	handle(s, operation("list-credentials", http.MethodGet, "/v1/credentials", "Your passwords that are still good"),
+		func(ctx context.Context, who caller, _ *struct{}) (*body[[]api.Credential], error) {
+			list, err := s.Authn.Passwords(ctx, who.Identity)
+			if err != nil {
+				return nil, err
+			}
+			out := make([]api.Credential, 0, len(list))
+			for _, p := range list {
+				out = append(out, credential(p))
+			}
+			return &body[[]api.Credential]{out}, nil
+		})
+	handle(s, operation("revoke-credential", http.MethodDelete, "/v1/credentials/{id}", "End one of your passwords or certificates"),
+		func(ctx context.Context, who caller, in *identified) (*struct{}, error) {
+			return nil, s.Authn.RevokeCredential(ctx, who.Identity, in.ID)
+		})
+}
+
+func (s *server) issueCredential(ctx context.Context, who caller, in *body[api.CredentialRequest]) (*body[api.IssuedCredential], error) {
+	ask := in.Body
+	var lasts configs.Duration
+	if ask.Duration != "" {
+		var err error
+		if lasts, err = configs.ParseDuration(ask.Duration); err != nil || lasts <= 0 {
+			return nil, refusal.New(refusal.Invalid, "duration %.32q makes no sense", ask.Duration).WithDetail("write it as 30m, 8h or 1d").Because(err)
+		}
+	}
+	// What nobody offers and what is not there sound the same, so that names can't be tried out.
+	offers, err := s.Grants.Offers(ctx, who.Identity)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(offers, func(o grant.Offer) bool { return o.Target == ask.Target && o.Account == ask.Account }) {
+		return nil, refusal.New(refusal.UnknownAccount, "there is no account %.64q on a target %.64q that you may ask for", ask.Account, ask.Target).
+			WithHint("see which there are with: sallyport targets")
+	}
+	target, ok := s.Grants.Target(ask.Target)
+	if !ok || target.Kind != configs.KindPostgres {
+		return nil, refusal.New(refusal.Unsupported, "passwords are for PostgreSQL targets").WithHint("for SSH the certificates of sallyport login are the way in")
+	}
+	out := api.IssuedCredential{}
+	if out.Gateway, err = s.gateway(); err != nil {
+		return nil, err
+	}
+	out.Connection = s.connection(target, []string{ask.Account}, out.Gateway)
+	if out.Connection.Port == 0 {
+		return nil, refusal.New(refusal.Unsupported, "this gateway has no listener for target %s", target.Name)
+	}
+	issued, secret, err := s.Authn.IssuePassword(ctx, who.Identity, target.Name, ask.Account, lasts.D())
+	if err != nil {
+		return nil, err
+	}
+	out.Credential, out.Password = credential(issued), secret
+	return &body[api.IssuedCredential]{out}, nil
+}
+
+func credential(p authn.Password) api.Credential {
+	return api.Credential{ID: p.ID, User: p.User(), Target: p.Target, Account: p.Account, Issued: p.Issued, Expires: p.Expires}
+}
