@@ -141,15 +141,7 @@ func (b *bench) connect(ctx context.Context, envFile string) error {
 
 // administer opens a connection of the harness's own: the superuser's, direct.
 func (b *bench) administer(ctx context.Context) (*pgx.Conn, error) {
-	// An empty string plus the environment would read this user's own PG variables; a full string leaves them no room.
-	var text strings.Builder
-	for key, value := range b.direct.superuser {
-		if key == "hostaddr" {
-			continue // not one of pgx's, which would ask the server to set it; the host says enough
-		}
-		fmt.Fprintf(&text, "%s='%s' ", key, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value))
-	}
-	conn, err := pgx.Connect(ctx, text.String())
+	conn, err := pgx.Connect(ctx, b.direct.superuser.text())
 	if err != nil {
 		return nil, fmt.Errorf("connect straight to the rig's server as its superuser: %w", err)
 	}
@@ -263,6 +255,7 @@ func (b *bench) clean(ctx context.Context) error {
 // command is one program run for a suite as the runner, connected the way c says.
 type command struct {
 	as    conninfo
+	dir   string // where it runs, if not in the suite's directory
 	log   string // file name inside the suite's directory that takes what it prints
 	stdin string
 	env   []string
@@ -279,6 +272,9 @@ func (b *bench) do(ctx context.Context, s *side, c command) (string, error) {
 	}
 	run := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	run.Dir = s.dir
+	if c.dir != "" {
+		run.Dir = c.dir
+	}
 	run.Env = append([]string{"PATH=" + bindir + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "TMPDIR=" + s.dir}, c.as.environment()...)
 	run.Env = append(run.Env, c.env...)
 	run.Stdin = strings.NewReader(c.stdin)

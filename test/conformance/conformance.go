@@ -40,6 +40,7 @@ var suites = []suite{
 	{name: "lib-pq", timeout: 3 * time.Minute, prepare: buildGo("libpq"), run: runGo("libpq")},
 	{name: "node-postgres", timeout: 3 * time.Minute, prepare: prepareNode, run: runNode},
 	{name: "pgjdbc", timeout: 3 * time.Minute, prepare: buildJava, run: runJava},
+	{name: "pgx-tests", timeout: 10 * time.Minute, prepare: pgxModule.build, run: pgxModule.run},
 	{name: "pgbench", timeout: 10 * time.Minute, run: runPgbench},
 	{name: "dump-restore", timeout: 10 * time.Minute, run: runDump},
 	{name: "isolation", timeout: 30 * time.Minute, prepare: stageIsolation, run: runIsolation},

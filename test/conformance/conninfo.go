@@ -80,3 +80,15 @@ func (c conninfo) with(key, value string) conninfo {
 	changed[key] = value
 	return changed
 }
+
+// text is c as a connection string again, for Go's drivers: without hostaddr, which is not one of their keywords and would
+// be sent to the server as a setting. The host says enough.
+func (c conninfo) text() string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(c)) {
+		if key != "hostaddr" {
+			parts = append(parts, key+"='"+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(c[key])+"'")
+		}
+	}
+	return strings.Join(parts, " ")
+}

@@ -30,3 +30,11 @@ func TestParseConninfo(t *testing.T) {
 		}
 	}
 }
+
+func TestConninfoText(t *testing.T) {
+	want := conninfo{"host": "localhost", "password": `it's \ so`, "dbname": ""}
+	got, err := parseConninfo(want.with("hostaddr", "127.0.0.1").text())
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+}

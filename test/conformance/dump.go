@@ -104,7 +104,6 @@ func (d *dumper) tidy() error {
 	return nil
 }
 
-
 type dumper struct {
 	*bench
 	*side
