@@ -40,6 +40,12 @@ type quiet struct{ error }
 
 // report prints what went wrong, why, and what to do next, and returns the exit code.
 func report(w io.Writer, err error) int {
+	if own, ok := errors.AsType[*exitStatus](err); ok {
+		if code := report(w, own.err); code != exitInterrupted {
+			return own.code
+		}
+		return exitInterrupted
+	}
 	var wrong *usageError
 	var said quiet
 	switch r := refusal.Of(err); {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
+	"sallyport/internal/demo/provider"
 )
 
 // gateway is the gateway as a process of its own, started again on the same ports when it dies.
@@ -60,6 +61,17 @@ provider:
   scopes: [openid, profile, email, groups]
   groups_claim: groups
   ca: {{quote .CA}}
+workloads:
+  - name: shop deploy
+    preset: github
+    issuer: {{quote .CIIssuer}}
+    audience: {{quote .URL}}
+    ca: {{quote .CA}}
+    bind:
+      repository_id: {{quote .CIRepository}}
+      repository_owner_id: {{quote .CIOwner}}
+      ref: refs/heads/main
+    groups: [ci]
 credentials:
   sign_in: 24h
   certificate: 24h
@@ -110,6 +122,12 @@ policies:
     approve:
       groups: [approvers]
       start: 12h
+  - name: deployments
+    groups: [ci]
+    accounts: ["{{.PGAccount}}@{{.PGTarget}}", "{{.SSHAccount}}@{{.SSHTarget}}"]
+    max_duration: 30m
+    approve:
+      auto: true
 permissions:
   - groups: [security]
     may: [grants.list, grants.revoke, sessions.list, sessions.kill, sessions.watch, recordings.read, recordings.export, log.verify, targets.manage]
@@ -160,6 +178,7 @@ func (g *gateway) configure() error {
 		"HTTPS": loopback(d.port(portHTTPS)), "Postgres": loopback(d.port(portGatewayPostgres)), "SSH": loopback(d.port(portGatewaySSH)),
 		"Certificate": certificate, "Key": key, "CA": d.authority.file,
 		"Issuer": d.provider.Issuer, "ClientID": clientID, "ClientSecret": "file:" + d.secretFile("provider"),
+		"CIIssuer": d.provider.CI.Issuer, "CIRepository": provider.RepositoryID, "CIOwner": provider.OwnerID,
 		"Durability": durability,
 		"PGTarget":   pgTarget, "PGAddress": loopback(d.port(portPostgres)), "PGListen": loopback(d.port(portGatewayOrders)), "PGDatabase": pgDatabase,
 		"PGAccount": pgAccount, "PGPassword": "file:" + d.secretFile(pgAccount),

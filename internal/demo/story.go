@@ -59,6 +59,8 @@ func Check(ctx context.Context, o Options) (err error) {
 		{"a reconnect does not lengthen the grant", s.reconnect},
 		{"revocation ends a running statement and an open shell", s.revocation},
 		{"expiry ends a running statement and an open shell", s.expiry},
+		{"a pipeline migrates the database and restarts a service in one run", s.pipeline},
+		{"what a pipeline had is over with it", s.pipelineOver},
 		{"every session can be replayed", s.replay},
 		{"what was done can be found", s.search},
 		{"the control plane's log tells of it", s.audit},
@@ -292,7 +294,7 @@ func (s *story) replay(ctx context.Context) error {
 		}
 		said.WriteString(out)
 	}
-	return holds(said.String(), markSimple, "SELECT item, $2::text FROM orders WHERE customer = $1", markPrepared, markCommand, markShell+"-42", "pg_sleep(60)")
+	return holds(said.String(), markSimple, "SELECT item, $2::text FROM orders WHERE customer = $1", markPrepared, markCommand, markShell+"-42", "pg_sleep(60)", markMigration, markRestart)
 }
 
 func (s *story) search(ctx context.Context) error {

@@ -26,14 +26,25 @@ type CI struct {
 	mux    *http.ServeMux
 }
 
+// RepositoryID and OwnerID are what a gateway binds the job to.
+const (
+	RepositoryID = "260064828"
+	OwnerID      = "1342004"
+)
+
 // workload is the job that the token endpoint speaks for, in GitHub's claims.
 var workload = map[string]any{
-	"sub":              "repo:example/shop:ref:refs/heads/main",
-	"repository":       "example/shop",
-	"repository_owner": "example",
-	"ref":              "refs/heads/main",
-	"workflow":         "deploy",
-	"event_name":       "push",
+	"sub":                 "repo:example/shop:ref:refs/heads/main",
+	"repository":          "example/shop",
+	"repository_id":       RepositoryID,
+	"repository_owner":    "example",
+	"repository_owner_id": OwnerID,
+	"ref":                 "refs/heads/main",
+	"workflow":            "deploy",
+	"event_name":          "push",
+	"run_id":              "77",
+	"run_attempt":         "1",
+	"check_run_id":        "9001",
 }
 
 func newCI(issuer string) (*CI, error) {
