@@ -70,7 +70,7 @@ func (s *Service) EndConsole(ctx context.Context, token string) error {
 	}
 	content, err := s.issuer.Crypto().Decrypt(token)
 	if err != nil {
-		return nil // not ours, so there is nothing to end
+		return nil //nolint:nilerr // it is not ours, so there is nothing to end
 	}
 	secret, subject, _ := strings.Cut(content, ":")
 	if failed := (&storage{s}).RevokeToken(ctx, secret, subject, consoleClient); failed != nil {

@@ -216,7 +216,7 @@ func handshakeOn(ctx context.Context, conn net.Conn, target configs.Target, f fu
 			return err
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // if it fails the connection is closed already
 	err := f(conn)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)

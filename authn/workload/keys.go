@@ -65,7 +65,7 @@ type keys struct {
 // VerifySignature returns the payload of a token that one of the issuer's keys signed. Only the token's key id and
 // algorithm are looked at; keys that it brings itself (jwk, jku, x5c, x5u) are not.
 func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
-	token, err := jose.ParseSigned(raw, algorithms)
+	token, err := jose.ParseSignedCompact(raw, algorithms)
 	if err != nil {
 		return nil, err
 	}

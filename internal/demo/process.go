@@ -51,16 +51,6 @@ func (r *register) start(name string, cmd *exec.Cmd, stop syscall.Signal) (*proc
 	return p, nil
 }
 
-// ended reports whether the process is gone.
-func (p *process) ended() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // end asks the process to stop, waits, and after patience makes it and what it left behind stop.
 func (p *process) end(patience time.Duration) {
 	family := descendants(p.cmd.Process.Pid)

@@ -27,7 +27,6 @@ type transcript struct {
 	b        *backend
 	up       *clientChunk
 	down     *targetChunk
-	from     []byte
 	events   []recorder.Event
 	answered string // the types of the server's messages
 }

@@ -135,6 +135,6 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 // Close stops serving and waits for it.
 func (p *Provider) Close() error {
 	err := p.server.Close()
-	<-p.served
+	_ = <-p.served // http.ErrServerClosed
 	return err
 }
