@@ -17,6 +17,11 @@ func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, e
 	if err != nil {
 		return nil, err
 	}
+	return r.itemsOf(header, events), nil
+}
+
+// itemsOf are the items that a recording's events mean.
+func (r *Recorder) itemsOf(header format.Header, events iter.Seq2[Event, error]) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		t := teller{header: header, yield: yield}
 		if make, ok := r.Interpreters[header.Protocol]; ok {
@@ -25,7 +30,7 @@ func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, e
 			t.interpreter = plain{}
 		}
 		t.tell(events)
-	}, nil
+	}
 }
 
 // teller turns the events of one recording into numbered items.

@@ -98,20 +98,17 @@ func eventsOf(ctx context.Context, reader *format.Reader) iter.Seq2[Event, error
 // Sessions lists the headers of all recordings, oldest first. A recording whose header is damaged is logged and left out;
 // Verify names it.
 func (r *Recorder) Sessions(ctx context.Context) ([]format.Header, error) {
-	r.mu.Lock()
-	sessions := make([]string, 0, len(r.paths))
-	for session, path := range r.paths {
-		if strings.HasPrefix(path, "recordings") {
-			sessions = append(sessions, session)
-		}
-	}
-	r.mu.Unlock()
+	return r.headers(ctx, r.sessions())
+}
+
+// headers reads the headers of recordings, oldest first; what has none that can be read is left out.
+func (r *Recorder) headers(ctx context.Context, sessions []string) ([]format.Header, error) {
 	headers := make([]format.Header, 0, len(sessions))
 	for _, session := range sessions {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		file, reader, err := r.open(session)
+		header, err := r.header(session)
 		if err != nil {
 			// One that is just being begun or could not be has no file.
 			if !errors.Is(err, os.ErrNotExist) && !refusal.Is(err, refusal.NotFound) {
@@ -119,11 +116,34 @@ func (r *Recorder) Sessions(ctx context.Context) ([]format.Header, error) {
 			}
 			continue
 		}
-		file.Close()
-		headers = append(headers, reader.Header())
+		headers = append(headers, header)
 	}
-	slices.SortFunc(headers, func(a, b format.Header) int {
-		return cmp.Or(a.Started.Compare(b.Started), strings.Compare(a.Session, b.Session))
-	})
+	slices.SortFunc(headers, byAge)
 	return headers, nil
+}
+
+// byAge orders headers, the oldest first.
+func byAge(a, b format.Header) int {
+	return cmp.Or(a.Started.Compare(b.Started), strings.Compare(a.Session, b.Session))
+}
+
+func (r *Recorder) header(session string) (format.Header, error) {
+	file, reader, err := r.open(session)
+	if err != nil {
+		return format.Header{}, err
+	}
+	return reader.Header(), file.Close()
+}
+
+// sessions are the ids of all recordings.
+func (r *Recorder) sessions() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sessions := make([]string, 0, len(r.paths))
+	for session, path := range r.paths {
+		if strings.HasPrefix(path, "recordings") {
+			sessions = append(sessions, session)
+		}
+	}
+	return sessions
 }

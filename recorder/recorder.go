@@ -41,6 +41,8 @@ type Options struct {
 	Store *store.Store
 	// Interpreters has a constructor for each protocol by Header.Protocol.
 	Interpreters map[string]func(format.Header) Interpreter
+	// Index is the file of the search index; without one searches read the recordings.
+	Index string
 	// Version is the gateway's version, for headers.
 	Version string
 	Log     *slog.Logger
@@ -54,6 +56,7 @@ type Recorder struct {
 	ballast  *ballast
 	crashed  []format.Header
 	audit    *auditLog // nil without a store
+	indexer  *indexer  // nil without an index
 
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
@@ -91,6 +94,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		if r.audit, err = openAuditLog(ctx, r); err != nil {
 			return nil, err
 		}
+	}
+	if o.Index != "" {
+		r.indexer = startIndexer(ctx, r)
 	}
 	return r, nil
 }
@@ -298,6 +304,9 @@ func (r *Recorder) Close(ctx context.Context) error {
 	var errs []error
 	for _, rec := range live {
 		errs = append(errs, rec.close())
+	}
+	if r.indexer != nil {
+		r.indexer.close()
 	}
 	if r.audit != nil {
 		errs = append(errs, r.audit.close(ctx))

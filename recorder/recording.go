@@ -40,6 +40,7 @@ type Recording struct {
 	faults   *faults
 	failed   chan struct{}
 	safe     atomic.Int64 // bytes of the file that are safe at the level; readers of a live recording see no more
+	grown    signal       // safe has grown, or the recording ended
 
 	mu      sync.Mutex
 	next    *format.Builder // what is queued
@@ -266,6 +267,7 @@ func (r *Recording) settle(state format.State, err error) {
 	}
 	r.good = state
 	r.safe.Store(state.Offset)
+	r.grown.wake()
 }
 
 // keep is store for everything but endings, for which the last room is kept.
@@ -392,6 +394,7 @@ func (r *Recording) finish() {
 		r.recorder.Log.Error("close a recording", "session", r.header.Session, "error", err)
 	}
 	r.recorder.ended(r)
+	r.grown.wake()
 	r.wake()
 }
 

@@ -2,28 +2,36 @@ package recorder
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strings"
 	"time"
 
+	"sallyport/internal/refusal"
 	"sallyport/recorder/format"
-	"sallyport/recorder/terminal"
+	"sallyport/recorder/index"
 )
 
 // Query narrows a Search.
 type Query struct {
-	Text   string // matched in statements, commands, paths, terminal lines; case-insensitive substring
-	Person string // part of name, e-mail or subject
-	Target string
-	Grant  string
+	Text     string // matched in statements, commands, paths, terminal lines; case-insensitive substring
+	Person   string // part of name, e-mail or subject
+	Target   string
+	Account  string
+	Protocol string
+	Grant    string
+	// Errors leaves only statements that ended in an error, commands that did with a status other than 0 or by a signal,
+	// and operations on files that were refused.
+	Errors bool
 	// Since and Until bound when it happened: at or after, and before. Zero means no bound.
 	Since time.Time
 	Until time.Time
 	Limit int // of matches; 0 means none
 }
 
-// Match is one place where Query.Text was found.
+// Match is one place where Query.Text was found. Item is without what is long and not searched: the bytes of output, a
+// statement's parameters.
 type Match struct {
 	Session string        `json:"session"`
 	Header  format.Header `json:"header"`
@@ -35,35 +43,160 @@ type Match struct {
 // they are safe. A terminal line is found by what a terminal would have shown of it: joined from the pieces in which it
 // came, without escape sequences; Match.Item is the output with which it ended. An error of one recording does not end
 // the search; one of ctx does.
+//
+// What is in the index (Options.Index) is found there, after it was brought up to date; other recordings are read. Either
+// way the result is the same.
 func (r *Recorder) Search(ctx context.Context, q Query) iter.Seq2[Match, error] {
 	return func(yield func(Match, error) bool) {
-		sessions, err := r.Sessions(ctx)
+		left := q.Limit
+		s := searching{recorder: r, ctx: ctx, query: q, yield: func(m Match, err error) bool {
+			if !yield(m, err) {
+				return false
+			}
+			if err == nil {
+				left--
+			}
+			return left != 0 || err != nil
+		}}
+		s.run()
+	}
+}
+
+// searching is one search under way. Its functions report whether to go on.
+type searching struct {
+	recorder *Recorder
+	ctx      context.Context
+	query    Query
+	yield    func(Match, error) bool
+	apart    []apart // sessions that the index does not have, or not all of; the newest last
+}
+
+// apart is a session that is not, or not wholly, found through the index.
+type apart struct {
+	header format.Header
+	// pending are lines that are under way in a session that is otherwise in the index; a session without is read.
+	indexed bool
+	pending []index.Entry
+}
+
+func (s *searching) run() {
+	r := s.recorder
+	x, apart, err := r.indexer.ready(s.ctx)
+	if err != nil {
+		s.yield(Match{}, err)
+		return
+	}
+	if x == nil {
+		all, err := r.Sessions(s.ctx)
 		if err != nil {
-			yield(Match{}, err)
+			s.yield(Match{}, err)
 			return
 		}
-		s := searcher{query: q, text: strings.ToLower(q.Text), left: q.Limit, yield: yield}
-		for _, header := range slices.Backward(sessions) {
-			if !q.admits(header) {
-				continue
+		s.read(all)
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer context.AfterFunc(x.ctx, cancel)()
+	s.apart = apart
+	skip := map[string]bool{}
+	for _, a := range apart {
+		skip[a.header.Session] = !a.indexed
+	}
+	found := 0
+	for hit, err := range x.index.Search(ctx, index.Query{
+		Text: s.query.Text, Protocol: s.query.Protocol, Target: s.query.Target, Account: s.query.Account, Grant: s.query.Grant,
+		Errors: s.query.Errors, Since: s.query.Since, Until: s.query.Until,
+		Admit: func(h format.Header) bool { return !skip[h.Session] && s.query.admits(h) && r.has(h.Session) },
+	}) {
+		if err != nil {
+			s.failed(err, found)
+			return
+		}
+		if !s.before(*hit.Header) {
+			return
+		}
+		found++
+		if !s.yield(Match{Session: hit.Header.Session, Header: *hit.Header, Item: hit.Item, Line: hit.Line}, nil) {
+			return
+		}
+	}
+	s.before(format.Header{})
+}
+
+// failed ends a search whose index did not do. With nothing given yet, everything is read instead.
+func (s *searching) failed(err error, found int) {
+	r := s.recorder
+	if s.ctx.Err() != nil {
+		s.yield(Match{}, s.ctx.Err())
+		return
+	}
+	r.Log.Error("the search index failed", "error", err)
+	if errors.Is(err, index.ErrDamaged) {
+		r.indexer.damaged()
+	}
+	if found > 0 {
+		s.yield(Match{}, refusal.New(refusal.RecorderFailed, "the search index failed half-way").
+			WithDetail("what was found is not all there may be; the index is being made anew").WithHint("search again").Because(err))
+		return
+	}
+	all, err := r.Sessions(s.ctx)
+	if err != nil {
+		s.yield(Match{}, err)
+		return
+	}
+	s.read(all)
+}
+
+// read searches sessions by reading them, the newest first.
+func (s *searching) read(sessions []format.Header) {
+	for _, header := range slices.Backward(sessions) {
+		if s.query.admits(header) && !s.recorder.scan(s.ctx, header, s.query, s.yield) {
+			return
+		}
+	}
+}
+
+// before searches what stands apart and is newer than a session whose turn it is.
+func (s *searching) before(turn format.Header) bool {
+	for len(s.apart) > 0 {
+		a := s.apart[len(s.apart)-1]
+		if byAge(a.header, turn) <= 0 {
+			return true
+		}
+		s.apart = s.apart[:len(s.apart)-1]
+		if !s.query.admits(a.header) {
+			continue
+		}
+		if !a.indexed {
+			if !s.recorder.scan(s.ctx, a.header, s.query, s.yield) {
+				return false
 			}
-			items, err := r.Items(ctx, header.Session)
-			if err != nil {
-				if !yield(Match{Session: header.Session, Header: header}, err) {
-					return
-				}
-				continue
-			}
-			if !s.session(ctx, header, items) {
-				return
+			continue
+		}
+		sc := scanner{query: s.query, header: a.header, folded: index.Fold(s.query.Text), yield: s.yield}
+		for _, e := range a.pending {
+			if sc.emit(e); sc.stopped {
+				return false
 			}
 		}
 	}
+	return true
+}
+
+// has reports whether there is a recording of that session.
+func (r *Recorder) has(session string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.paths[session]
+	return ok
 }
 
 // admits reports whether a session may hold a match.
 func (q Query) admits(h format.Header) bool {
 	return (q.Target == "" || h.Target == q.Target) &&
+		(q.Account == "" || h.Account == q.Account) &&
+		(q.Protocol == "" || h.Protocol == q.Protocol) &&
 		(q.Grant == "" || h.Grant == q.Grant) &&
 		(q.Person == "" || contains(h.Identity.Name, q.Person) || contains(h.Identity.Email, q.Person) || contains(h.Identity.Subject, q.Person)) &&
 		(q.Until.IsZero() || h.Started.Before(q.Until))
@@ -71,65 +204,6 @@ func (q Query) admits(h format.Header) bool {
 
 func contains(text, part string) bool {
 	return strings.Contains(strings.ToLower(text), strings.ToLower(part))
-}
-
-// searcher looks through sessions.
-type searcher struct {
-	query Query
-	text  string // in lower case
-	left  int
-	yield func(Match, error) bool
-}
-
-// stream is one terminal's or pipe's text.
-type stream struct {
-	channel uint32
-	name    string
-}
-
-// session looks through one session and reports whether to go on with the next.
-func (s *searcher) session(ctx context.Context, header format.Header, items iter.Seq2[Item, error]) bool {
-	lines := map[stream]*terminal.Lines{}
-	last := map[stream]Item{}
-	goOn := true
-	match := func(item Item, line string) {
-		if !goOn || !strings.Contains(strings.ToLower(line), s.text) || !s.query.during(item.Time) {
-			return
-		}
-		goOn = s.yield(Match{Session: header.Session, Header: header, Item: item, Line: line}, nil)
-		if s.left--; s.left == 0 {
-			goOn = false
-		}
-	}
-	for item, err := range items {
-		if err != nil {
-			goOn = goOn && s.yield(Match{Session: header.Session, Header: header}, err) && ctx.Err() == nil
-			return goOn
-		}
-		switch item.Kind {
-		case ItemOutput:
-			from := stream{item.Channel, item.Stream}
-			if lines[from] == nil {
-				lines[from] = new(terminal.Lines)
-			}
-			last[from] = item
-			lines[from].Write(item.Data, func(line string) { match(item, line) })
-		case ItemStatement, ItemCommand, ItemFile, ItemOther:
-			for _, text := range []string{item.SQL, item.Command, item.Path} {
-				if text != "" && strings.Contains(strings.ToLower(text), s.text) {
-					match(item, text)
-					break
-				}
-			}
-		}
-		if !goOn {
-			return false
-		}
-	}
-	for from, l := range lines {
-		l.Finish(func(line string) { match(last[from], line) })
-	}
-	return goOn
 }
 
 func (q Query) during(t time.Time) bool {

@@ -26,11 +26,14 @@ type exporting struct {
 }
 
 type searching struct {
-	Text   string `query:"text" required:"true" minLength:"1" maxLength:"1000" doc:"What to look for; upper and lower case are the same."`
-	Target string `query:"target" maxLength:"253"`
-	Person string `query:"person" maxLength:"320" doc:"Part of a name, an e-mail address or a subject."`
-	Grant  string `query:"grant" maxLength:"64"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"1000"`
+	Text     string `query:"text" required:"true" minLength:"1" maxLength:"1000" doc:"What to look for; upper and lower case are the same."`
+	Target   string `query:"target" maxLength:"253"`
+	Person   string `query:"person" maxLength:"320" doc:"Part of a name, an e-mail address or a subject."`
+	Account  string `query:"account" maxLength:"128"`
+	Protocol string `query:"protocol" enum:"postgres,ssh"`
+	Grant    string `query:"grant" maxLength:"64"`
+	Errors   bool   `query:"errors" doc:"Only statements, commands and operations on files that failed."`
+	Limit    int    `query:"limit" minimum:"1" maximum:"10000" default:"1000"`
 	Period
 }
 
@@ -64,6 +67,7 @@ func (s *server) registerRecordings() {
 		content{jsonLines: s.media(api.AuditEvent{})}, s.audit)
 	handleStream(s, operation("verify", http.MethodGet, "/v1/verify", "Check the whole log"),
 		content{oneJSON: s.media(verify.Report{})}, s.verify)
+	handle(s, operation("rebuild-index", http.MethodPost, "/v1/index/rebuild", "Make the search index anew, from the recordings"), s.rebuildIndex)
 }
 
 func (s *server) items(ctx context.Context, who caller, in *identified) (*stream, error) {
@@ -165,12 +169,17 @@ func (s *server) search(ctx context.Context, who caller, in *searching) (*stream
 	}
 	event := s.event(who, "recording.searched")
 	event.Target = in.Target
+	event.Account, event.Grant = in.Account, in.Grant
 	event.Fields = map[string]string{"text": in.Text, "person": in.Person, "grant": in.Grant}
+	if in.Errors {
+		event.Fields["errors"] = "true"
+	}
 	if err := s.Store.Audit(ctx, event); err != nil {
 		return nil, err
 	}
 	found := s.Recorder.Search(ctx, recorder.Query{
-		Text: in.Text, Person: in.Person, Target: in.Target, Grant: in.Grant, Since: in.Since, Until: in.Until,
+		Text: in.Text, Person: in.Person, Target: in.Target, Account: in.Account, Protocol: in.Protocol, Grant: in.Grant,
+		Errors: in.Errors, Since: in.Since, Until: in.Until,
 	})
 	return lines(s.permitted(who, found, in.Limit)), nil
 }
@@ -243,4 +252,24 @@ func (s *server) verify(ctx context.Context, who caller, _ *struct{}) (*stream, 
 	return &stream{contentType: oneJSON, write: func(_ context.Context, w io.Writer) error {
 		return json.NewEncoder(w).Encode(report)
 	}}, nil
+}
+
+// rebuildIndex begins to; searches read what is not in the index yet.
+func (s *server) rebuildIndex(ctx context.Context, who caller, _ *struct{}) (*body[api.Index], error) {
+	if err := s.permit(ctx, who, grant.VerifyLog, ""); err != nil {
+		return nil, err
+	}
+	if err := s.Store.Audit(ctx, s.event(who, "index.rebuilt")); err != nil {
+		return nil, err
+	}
+	if err := s.Recorder.RebuildIndex(); err != nil {
+		return nil, err
+	}
+	return &body[api.Index]{s.index()}, nil
+}
+
+// index is how the search index stands.
+func (s *server) index() api.Index {
+	status, kept := s.Recorder.IndexStatus()
+	return api.Index{Kept: kept, Sessions: status.Sessions, Live: status.Live, Behind: status.Behind, Error: status.Error}
 }

@@ -145,6 +145,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { r.store.Close() })
 	r.recorder, err = recorder.Open(ctx, recorder.Options{
 		Dir: r.config.State, Config: r.config.Recording, Store: r.store, Version: "test", Log: log,
+		Index: filepath.Join(r.config.State, "index.db"),
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{
 			configs.KindPostgres: func(format.Header) recorder.Interpreter { return plain{} },
 			configs.KindSSH:      func(format.Header) recorder.Interpreter { return plain{} },

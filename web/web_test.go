@@ -65,6 +65,8 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"GET /v1/export", fixed("/v1/export?all=true"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/search", fixed("/v1/search?text=uptime"), nil, [4]int{401, 403, 200, 200}},
 		{"GET /v1/search", fixed("/v1/search?text=uptime&target=web-1"), nil, [4]int{401, 403, 403, 200}},
+		{"GET /v1/search", fixed("/v1/search?text=uptime&account=deploy&protocol=ssh&errors=true"), nil, [4]int{401, 403, 200, 200}},
+		{"POST /v1/index/rebuild", fixed("/v1/index/rebuild"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/audit", fixed("/v1/audit"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/verify", fixed("/v1/verify"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/logout", fixed("/v1/logout"), nil, [4]int{401, 204, 204, 204}},

@@ -15,21 +15,26 @@ import (
 )
 
 func newSearchCommand() *cobra.Command {
-	var target, person, grant, since, until string
+	var target, account, person, grant, protocol, since, until string
+	var failed bool
 	var limit int
 	command := &cobra.Command{
 		Use:   "search TEXT",
 		Short: "Find statements, commands and terminal lines",
 		Long: `Find TEXT in the statements, commands, file names and terminal lines of the recordings you may read; upper and lower case are
-the same. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d).`,
+the same. --errors leaves only what failed: statements that ended in an error, commands with another exit status than 0 or
+ended by a signal, file operations that were refused. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d).`,
 		Example: `  sallyport search "drop table" --target orders --since 7d`,
 		Args:    exactly("TEXT"),
 		RunE: func(command *cobra.Command, args []string) error {
 			q := url.Values{"text": {args[0]}, "limit": {strconv.Itoa(limit)}}
-			for name, value := range map[string]string{"target": target, "person": person, "grant": grant} {
+			for name, value := range map[string]string{"target": target, "account": account, "person": person, "grant": grant, "protocol": protocol} {
 				if value != "" {
 					q.Set(name, value)
 				}
+			}
+			if failed {
+				q.Set("errors", "true")
 			}
 			if err := addTimes(command, q, since, until); err != nil {
 				return err
@@ -43,6 +48,9 @@ the same. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04
 	}
 	flags := command.Flags()
 	flags.StringVar(&target, "target", "", "only this `TARGET`")
+	flags.StringVar(&account, "account", "", "only sessions as this `ACCOUNT`")
+	flags.StringVar(&protocol, "protocol", "", "only sessions of this `PROTOCOL`: postgres or ssh")
+	flags.BoolVar(&failed, "errors", false, "only what failed")
 	flags.StringVar(&person, "person", "", "only sessions of this `PERSON`: part of a name, an e-mail address or a subject")
 	flags.StringVar(&grant, "grant", "", "only sessions under this grant (`ID`)")
 	flags.StringVar(&since, "since", "", "only after this `TIME`")

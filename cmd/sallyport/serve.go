@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -126,7 +127,7 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	}
 	g.recorder, err = recorder.Open(ctx, recorder.Options{
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
-		Interpreters: interpreters,
+		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
 	})
 	if err != nil {
 		return err

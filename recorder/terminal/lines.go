@@ -47,3 +47,10 @@ func (l *Lines) Finish(emit func(string)) {
 	}
 	l.line = l.line[:0]
 }
+
+// Clone is a copy that goes on by itself.
+func (l *Lines) Clone() *Lines {
+	return &Lines{parser: parser{
+		state: l.parser.state, seq: bytes.Clone(l.parser.seq), long: l.parser.long, rest: l.parser.rest,
+	}, line: bytes.Clone(l.line)}
+}

@@ -18,6 +18,15 @@ type Match struct {
 	Line    string        `json:"line"`
 }
 
+// Index is how the search index stands.
+type Index struct {
+	Kept     bool   `json:"kept" doc:"There is an index; without one every search reads the recordings."`
+	Sessions int    `json:"sessions" doc:"Recordings that are wholly in it."`
+	Live     int    `json:"live" doc:"Live recordings, which are brought in as they go."`
+	Behind   int    `json:"behind" doc:"Recordings that wait to be brought in; searches read them meanwhile."`
+	Error    string `json:"error,omitempty" doc:"Why there is no index just now."`
+}
+
 // AuditEvent is one event of the control plane; a line of /v1/audit.
 type AuditEvent struct {
 	Number    uint64            `json:"number"`

@@ -1,0 +1,463 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"sallyport/recorder/format"
+	"sallyport/recorder/index"
+)
+
+const (
+	// batchEntries and batchBytes are what one transaction brings into the index at most, about.
+	batchEntries = 500
+	batchBytes   = 1 << 20
+)
+
+// filling is one open index that recordings are brought into: those that have ended one after another, the oldest first,
+// live ones as they go.
+type filling struct {
+	recorder *Recorder
+	index    *index.Index
+	ctx      context.Context // ends when the index is to be closed, for the reason that is its cause
+	fail     context.CancelCauseFunc
+	work     sync.WaitGroup // goroutines that write
+	turn     sync.Mutex     // of the live ones: they are interpreted one at a time
+	finding  sync.Mutex     // of discover
+
+	mu      sync.Mutex
+	changed chan struct{}       // closed and replaced when anything below changes
+	tick    uint64              // grows when live recordings are to be looked at
+	whole   map[string]struct{} // wholly in the index
+	open    map[string]*source  // all others
+	backlog []*source           // of those, what has ended, in the order in which to read it
+	counted int                 // recordings when discover looked last; -1: look again
+	broken  map[string]struct{} // have no header that can be read: no search finds them, verify does
+}
+
+// source is one recording that is not wholly in the index.
+type source struct {
+	header  format.Header
+	live    bool          // followed by a goroutine of its own
+	seen    uint64        // the tick up to which what was safe is in
+	pending []index.Entry // lines that were under way then
+	again   time.Time     // after a failure: when to try next
+}
+
+func newFilling(ctx context.Context, r *Recorder, x *index.Index) *filling {
+	f := &filling{
+		recorder: r, index: x, changed: make(chan struct{}),
+		whole: map[string]struct{}{}, open: map[string]*source{}, broken: map[string]struct{}{}, counted: -1,
+	}
+	f.ctx, f.fail = context.WithCancelCause(ctx)
+	return f
+}
+
+// load compares the index with the recordings: what is gone is taken out, and what was not read to its ending, or is
+// another file since, is to be read again.
+func (f *filling) load() error {
+	states, err := f.index.Sessions(f.ctx)
+	if err != nil {
+		return err
+	}
+	for session, state := range states {
+		size, err := f.recorder.size(session)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			err = f.index.Forget(f.ctx, session)
+		case err == nil && state.Whole && state.Bytes == size:
+			f.whole[session] = struct{}{}
+		case err == nil && state.Entries > 0:
+			err = f.index.Clear(f.ctx, session)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run works until the index is to be closed, and returns why.
+func (f *filling) run() error {
+	f.work.Go(f.readBacklog)
+	ticker := time.NewTicker(indexInterval)
+	defer ticker.Stop()
+	for f.ctx.Err() == nil {
+		if err := f.discover(f.ctx); err != nil {
+			f.fail(err)
+		}
+		f.advance()
+		select {
+		case <-ticker.C:
+		case <-f.ctx.Done():
+		}
+	}
+	return context.Cause(f.ctx)
+}
+
+// close closes the index, also under searches that go on, which fail.
+func (f *filling) close() {
+	f.fail(nil)
+	f.mu.Lock() // whoever began some work has begun it
+	f.mu.Unlock()
+	f.work.Wait()
+	if err := f.index.Close(); err != nil {
+		f.recorder.Log.Error("close the search index", "error", err)
+	}
+}
+
+// change tells those who wait. The lock is held.
+func (f *filling) change() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// advance has live recordings looked at and returns the number of that look.
+func (f *filling) advance() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tick++
+	f.change()
+	return f.tick
+}
+
+// discover finds recordings that it does not know yet.
+func (f *filling) discover(ctx context.Context) error {
+	f.finding.Lock()
+	defer f.finding.Unlock()
+	r := f.recorder
+	r.mu.Lock()
+	count := len(r.paths)
+	r.mu.Unlock()
+	f.mu.Lock()
+	same := count == f.counted
+	f.mu.Unlock()
+	if same {
+		return nil
+	}
+	var unknown []string
+	all := r.sessions()
+	f.mu.Lock()
+	for _, session := range all {
+		_, whole := f.whole[session]
+		_, broken := f.broken[session]
+		if _, open := f.open[session]; !whole && !open && !broken {
+			unknown = append(unknown, session)
+		}
+	}
+	f.mu.Unlock()
+	headers, err := r.headers(ctx, unknown)
+	if err == nil {
+		err = f.index.Register(ctx, headers)
+	}
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx.Err() != nil {
+		return context.Cause(f.ctx)
+	}
+	f.counted = count
+	for _, h := range headers {
+		s := &source{header: h}
+		f.open[h.Session] = s
+		if r.isOpen(h.Session) {
+			s.live = true
+			f.work.Go(func() { f.follow(s) })
+		} else {
+			f.backlog = append(f.backlog, s)
+		}
+	}
+	for _, session := range unknown {
+		if _, read := f.open[session]; read {
+			continue
+		}
+		if r.isOpen(session) { // it is just being begun
+			f.counted = -1
+		} else {
+			f.broken[session] = struct{}{}
+		}
+	}
+	f.change()
+	return nil
+}
+
+// isOpen reports whether a session's recording is being written.
+func (r *Recorder) isOpen(session string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live[session] != nil
+}
+
+// readBacklog reads what has ended.
+func (f *filling) readBacklog() {
+	for {
+		f.mu.Lock()
+		changed := f.changed
+		var next *source
+		if i := slices.IndexFunc(f.backlog, func(s *source) bool { return !time.Now().Before(s.again) }); i >= 0 {
+			next = f.backlog[i]
+			f.backlog = slices.Delete(f.backlog, i, i+1)
+		}
+		f.mu.Unlock()
+		if next != nil {
+			_, events, err := f.recorder.Read(f.ctx, next.header.Session)
+			f.finished(next, f.feed(next, events, err, nil))
+			continue
+		}
+		select {
+		case <-changed:
+		case <-f.ctx.Done():
+			return
+		}
+	}
+}
+
+// follow reads a live recording to its end.
+func (f *filling) follow(s *source) {
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	w := &tickWaiter{filling: f, source: s}
+	_, events, err := f.recorder.follow(f.ctx, s.header.Session, func(*Recording) waiter { return w })
+	f.finished(s, f.feed(s, events, err, w))
+}
+
+// feed brings one recording into the index, from its beginning.
+func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *tickWaiter) error {
+	if err != nil {
+		return err
+	}
+	var batch index.Batch
+	bytes := 0
+	flush := func() error {
+		if len(batch.Entries) == 0 && len(batch.Failed) == 0 && !batch.Whole {
+			return nil
+		}
+		if err := f.recorder.spare(); err != nil {
+			return err
+		}
+		if err := f.index.Append(f.ctx, s.header.Session, batch); err != nil {
+			return err
+		}
+		batch = index.Batch{From: batch.From + int64(len(batch.Entries))}
+		bytes = 0
+		return nil
+	}
+	x := index.Extractor{
+		Emit: func(e index.Entry) {
+			batch.Entries = append(batch.Entries, e)
+			for _, text := range e.Texts {
+				bytes += len(text)
+			}
+		},
+		Failed: func(n int64) { batch.Failed = append(batch.Failed, n) },
+	}
+	if w != nil {
+		w.flush, w.pending = flush, x.Pending
+	}
+	for item, err := range f.recorder.itemsOf(s.header, events) {
+		if err != nil {
+			return err
+		}
+		x.Item(item)
+		if len(batch.Entries) >= batchEntries || bytes >= batchBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	batch.Whole = true
+	if batch.Bytes, err = f.recorder.size(s.header.Session); err != nil {
+		return err
+	}
+	return flush()
+}
+
+// spare returns nil while there is room for what is not needed: the reserve is for recordings.
+func (r *Recorder) spare() error {
+	free, err := freeSpace(r.recordings())
+	if err == nil && free < int64(r.Config.Reserve) {
+		err = fmt.Errorf("%w: %d bytes are free", errNoRoom, free)
+	}
+	return err
+}
+
+var errNoRoom = errors.New("the search index waits for room on the disk")
+
+// finished notes how reading a recording went.
+func (f *filling) finished(s *source, err error) {
+	session := s.header.Session
+	switch {
+	case err == nil:
+	case f.ctx.Err() != nil:
+		return
+	case errors.Is(err, index.ErrDamaged), errors.Is(err, errNoRoom):
+		f.fail(err)
+		return
+	case !f.recorder.has(session): // purged meanwhile
+		if err := f.index.Forget(f.ctx, session); err != nil {
+			f.recorder.Log.Error("a recording that is gone could not be taken out of the search index", "session", session, "error", err)
+		}
+	default:
+		f.recorder.Log.Error("a recording could not be indexed; searches read it, and it is tried again", "session", session, "error", err)
+		if err := f.index.Clear(f.ctx, session); err != nil {
+			f.fail(err)
+			return
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(f.open, session)
+		f.whole[session] = struct{}{}
+	case !f.recorder.has(session):
+		delete(f.open, session)
+	default:
+		s.live, s.pending, s.again = false, nil, time.Now().Add(indexRetry)
+		f.backlog = append(f.backlog, s)
+	}
+	f.change()
+}
+
+// tickWaiter lets a live recording be looked at when it is time, and tells when all that was safe then is in the index.
+type tickWaiter struct {
+	filling *filling
+	source  *source
+	flush   func() error
+	pending func() []index.Entry
+	tick    uint64
+}
+
+func (w *tickWaiter) arm() {
+	w.filling.mu.Lock()
+	defer w.filling.mu.Unlock()
+	w.tick = w.filling.tick
+}
+
+func (w *tickWaiter) wait(ctx context.Context) error {
+	f := w.filling
+	if err := w.flush(); err != nil {
+		return err
+	}
+	pending := w.pending()
+	f.turn.Unlock()
+	defer f.turn.Lock()
+	f.mu.Lock()
+	if w.source.seen < w.tick {
+		w.source.seen, w.source.pending = w.tick, pending
+		f.change()
+	}
+	for f.tick <= w.tick {
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// upToDate brings in what is safe of live recordings now, and returns what is not wholly in the index, the oldest first.
+func (f *filling) upToDate(ctx context.Context) ([]apart, error) {
+	if err := f.discover(ctx); err != nil {
+		return nil, err
+	}
+	tick := f.advance()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		behind := false
+		for _, s := range f.open {
+			behind = behind || s.live && s.seen < tick
+		}
+		if !behind {
+			break
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		var err error
+		select {
+		case <-changed:
+		case <-f.ctx.Done():
+			err = context.Cause(f.ctx)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		f.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	var all []apart
+	for _, s := range f.open {
+		if !s.live || len(s.pending) > 0 {
+			all = append(all, apart{header: s.header, indexed: s.live, pending: s.pending})
+		}
+	}
+	slices.SortFunc(all, func(a, b apart) int { return byAge(a.header, b.header) })
+	return all, nil
+}
+
+// settled waits until nothing is open that has ended.
+func (f *filling) settled(ctx context.Context) {
+	for {
+		f.mu.Lock()
+		changed, open := f.changed, slices.Collect(maps.Values(f.open))
+		f.mu.Unlock()
+		if !slices.ContainsFunc(open, func(s *source) bool { return !f.recorder.isOpen(s.header.Session) }) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-f.ctx.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// forget takes a recording that is gone out of the index.
+func (f *filling) forget(ctx context.Context, session string) error {
+	f.mu.Lock()
+	_, whole := f.whole[session]
+	f.counted = -1
+	f.mu.Unlock()
+	if !whole { // finished does it
+		return nil
+	}
+	if err := f.index.Forget(ctx, session); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.whole, session)
+	return nil
+}
+
+func (f *filling) status() IndexStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := IndexStatus{Sessions: len(f.whole)}
+	for _, source := range f.open {
+		if source.live {
+			s.Live++
+		} else {
+			s.Behind++
+		}
+	}
+	return s
+}

@@ -1,0 +1,153 @@
+package recorder
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"sync/atomic"
+
+	"sallyport/recorder/format"
+)
+
+// Follow is Read that goes on with a live recording: what becomes safe at its level is given as soon as it is, and
+// nothing before, until the recording has its ending or can't be written any more. It reads the file, as far as the
+// caller keeps up; nothing waits for the caller.
+func (r *Recorder) Follow(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
+	return r.follow(ctx, session, func(rec *Recording) waiter { return &grownWaiter{rec: rec} })
+}
+
+// FollowItems is Follow through the protocol's Interpreter, as Items is of Read.
+func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+	header, events, err := r.Follow(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	return r.itemsOf(header, events), nil
+}
+
+// waiter waits for a recording to grow.
+type waiter interface {
+	// arm is called before the recording is looked at, so that nothing that happens after is missed by wait.
+	arm()
+	// wait returns when it is worth looking again, or with ctx's error.
+	wait(ctx context.Context) error
+}
+
+// follow is Follow with a way of its own to wait.
+func (r *Recorder) follow(ctx context.Context, session string, by func(*Recording) waiter) (format.Header, iter.Seq2[Event, error], error) {
+	r.mu.Lock()
+	live := r.live[session]
+	r.mu.Unlock()
+	if live == nil {
+		return r.Read(ctx, session)
+	}
+	file, reader, err := r.open(session)
+	if err != nil {
+		return format.Header{}, nil, err
+	}
+	file.Close()
+	return reader.Header(), func(yield func(Event, error) bool) {
+		file, _, err := r.open(session)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer file.Close()
+		reader, err := format.NewReader(&growing{ctx: ctx, rec: live, file: file, waiter: by(live)})
+		if err != nil {
+			yield(Event{}, fmt.Errorf("follow the recording of session %s: %w", session, err))
+			return
+		}
+		for event, err := range eventsOf(ctx, reader) {
+			if err != nil {
+				err = fmt.Errorf("follow the recording of session %s: %w", session, err)
+			}
+			if !yield(event, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// growing reads a live recording's file as far as it is safe, and then waits for more.
+type growing struct {
+	ctx    context.Context
+	rec    *Recording
+	file   *os.File
+	waiter waiter
+	at     int64
+}
+
+func (g *growing) Read(p []byte) (int, error) {
+	for {
+		g.waiter.arm()
+		ended := g.rec.over() // before looking: what it grew by until then is seen
+		if left := g.rec.safe.Load() - g.at; left > 0 {
+			n, err := g.file.ReadAt(p[:min(int64(len(p)), left)], g.at)
+			g.at += int64(n)
+			if n > 0 {
+				return n, nil
+			}
+			return 0, err
+		}
+		if ended {
+			return 0, io.EOF
+		}
+		if err := g.waiter.wait(g.ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// over reports whether nothing more will be written.
+func (r *Recording) over() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
+}
+
+// signal tells those who follow a recording that it has grown or ended. It costs the writer one atomic operation.
+type signal struct {
+	waiting atomic.Pointer[chan struct{}]
+}
+
+// channel is closed at the next wake.
+func (s *signal) channel() <-chan struct{} {
+	for {
+		if c := s.waiting.Load(); c != nil {
+			return *c
+		}
+		c := make(chan struct{})
+		if s.waiting.CompareAndSwap(nil, &c) {
+			return c
+		}
+	}
+}
+
+func (s *signal) wake() {
+	if s.waiting.Load() == nil {
+		return
+	}
+	if c := s.waiting.Swap(nil); c != nil {
+		close(*c)
+	}
+}
+
+// grownWaiter waits for the writer's signal.
+type grownWaiter struct {
+	rec   *Recording
+	grown <-chan struct{}
+}
+
+func (w *grownWaiter) arm() { w.grown = w.rec.grown.channel() }
+
+func (w *grownWaiter) wait(ctx context.Context) error {
+	select {
+	case <-w.grown:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,215 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sallyport/internal/refusal"
+	"sallyport/recorder/index"
+)
+
+const (
+	// indexInterval is how often live recordings are looked at; a search looks at once.
+	indexInterval = 2 * time.Second
+	// indexRetry is how long what could not be indexed waits for the next try.
+	indexRetry = 30 * time.Second
+	// indexFarewell is how long Close waits for what has just ended.
+	indexFarewell = 3 * time.Second
+)
+
+// indexer keeps the search index up to date, in the background and off the way of everything that is recorded. What it
+// can't do costs a search its speed and never its completeness: a recording that is not in the index is read.
+type indexer struct {
+	recorder *Recorder
+	path     string
+	stop     context.CancelFunc
+	stopped  chan struct{}
+
+	mu      sync.Mutex
+	current *filling // nil while there is none to search
+	err     error    // why there is none
+}
+
+// IndexStatus is how the search index stands.
+type IndexStatus struct {
+	// Sessions are wholly in it; Live are followed as they go; Behind wait to be read, and are searched by reading them.
+	Sessions int `json:"sessions"`
+	Live     int `json:"live"`
+	Behind   int `json:"behind"`
+	// Error is why there is no index just now.
+	Error string `json:"error,omitempty"`
+}
+
+func startIndexer(ctx context.Context, r *Recorder) *indexer {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ix := &indexer{recorder: r, path: r.Index, stop: stop, stopped: make(chan struct{})}
+	go ix.run(running)
+	return ix
+}
+
+// run fills one index after another: a damaged one is followed by a new one.
+func (ix *indexer) run(ctx context.Context) {
+	defer close(ix.stopped)
+	for remove := false; ctx.Err() == nil; {
+		f, err := ix.open(ctx, remove)
+		if err == nil {
+			ix.set(f, nil)
+			err = f.run()
+			ix.set(nil, err)
+			f.close()
+		}
+		remove = errors.Is(err, index.ErrDamaged)
+		switch {
+		case ctx.Err() != nil:
+		case remove:
+			ix.recorder.Log.Warn("the search index is made anew", "reason", err)
+		default:
+			ix.set(nil, err)
+			ix.recorder.Log.Error("there is no search index; searches read the recordings", "error", err)
+			pause(ctx, indexRetry)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (ix *indexer) open(ctx context.Context, remove bool) (*filling, error) {
+	if remove {
+		if err := index.Remove(ix.path); err != nil {
+			return nil, err
+		}
+	}
+	x, _, err := index.Open(ctx, ix.path)
+	if err != nil {
+		return nil, err
+	}
+	f := newFilling(ctx, ix.recorder, x)
+	if err := f.load(); err != nil {
+		f.fail(err)
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (ix *indexer) set(f *filling, err error) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.current, ix.err = f, err
+}
+
+// use returns the index to search; its own context ends when it is closed.
+func (ix *indexer) use() *filling {
+	if ix == nil {
+		return nil
+	}
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	return ix.current
+}
+
+// ready returns the index after bringing it up to date, and the sessions of which it has nothing or not all. Without an
+// index it returns nil.
+func (ix *indexer) ready(ctx context.Context) (*filling, []apart, error) {
+	f := ix.use()
+	if f == nil {
+		return nil, nil, nil
+	}
+	apart, err := f.upToDate(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		return nil, nil, nil // the index failed just now, and is said to have elsewhere
+	}
+	return f, apart, nil
+}
+
+// damaged makes the index in use anew.
+func (ix *indexer) damaged() { ix.rebuild(index.ErrDamaged) }
+
+func (ix *indexer) rebuild(why error) {
+	if f := ix.use(); f != nil {
+		f.fail(why)
+	}
+}
+
+// forget takes a recording that is gone out of the index.
+func (ix *indexer) forget(ctx context.Context, session string) error {
+	f := ix.use()
+	if f == nil { // found out when the index is opened
+		return nil
+	}
+	return f.forget(ctx, session)
+}
+
+func (ix *indexer) status() IndexStatus {
+	ix.mu.Lock()
+	err := ix.err
+	ix.mu.Unlock()
+	f := ix.use()
+	if f == nil {
+		s := IndexStatus{Behind: len(ix.recorder.sessions()), Error: "it is being opened"}
+		if err != nil {
+			s.Error = err.Error()
+		}
+		return s
+	}
+	return f.status()
+}
+
+// close lets what has just ended be indexed, for a moment, and closes the index.
+func (ix *indexer) close() {
+	if f := ix.use(); f != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), indexFarewell)
+		f.upToDate(ctx) // what does not get in is found missing by the next Open
+		f.settled(ctx)
+		cancel()
+	}
+	ix.stop()
+	<-ix.stopped
+}
+
+// RebuildIndex makes the search index anew, from the recordings, in the background.
+func (r *Recorder) RebuildIndex() error {
+	if r.indexer == nil {
+		return refusal.New(refusal.Unsupported, "this gateway keeps no search index").WithHint("searches read the recordings")
+	}
+	r.indexer.rebuild(fmt.Errorf("%w: somebody said so", index.ErrDamaged))
+	return nil
+}
+
+// IndexStatus tells how the search index stands; false where there is none.
+func (r *Recorder) IndexStatus() (IndexStatus, bool) {
+	if r.indexer == nil {
+		return IndexStatus{}, false
+	}
+	return r.indexer.status(), true
+}
+
+// size is a recording's.
+func (r *Recorder) size(session string) (int64, error) {
+	r.mu.Lock()
+	path, ok := r.paths[session]
+	r.mu.Unlock()
+	if !ok {
+		return 0, os.ErrNotExist
+	}
+	info, err := os.Stat(filepath.Join(r.Dir, path))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
