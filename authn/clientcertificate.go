@@ -20,7 +20,7 @@ const clientCertificate = "client certificate"
 // credentialScheme and credentialPrefix make a credential's id a URI, the only name in a client certificate that counts.
 const (
 	credentialScheme = "sallyport"
-	credentialPrefix = "credential:" //nolint:gosec // a name, no secret
+	credentialPrefix = "credential:"
 )
 
 // ClientAuthority is the certificate of the authority that signs client certificates: it is what a listener names in its

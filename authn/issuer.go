@@ -34,7 +34,7 @@ const (
 	pathAuthorized    = pathAuthorize + "/callback" // op appends it
 	pathLogin         = "/oauth/login"
 	pathCallback      = "/oauth/callback" // registered at the company's provider
-	pathToken         = "/oauth/token"    //nolint:gosec // an address, no secret
+	pathToken         = "/oauth/token"
 	pathKeys          = "/oauth/keys"
 	pathUserinfo      = "/oauth/userinfo"
 	pathRevoke        = "/oauth/revoke"

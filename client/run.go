@@ -370,7 +370,7 @@ func (r *run) insist(ctx context.Context, do func() error) error {
 func (c *Client) forget(ctx context.Context) error {
 	token, err := c.tokens.access(ctx, "")
 	if err != nil {
-		return nil //nolint:nilerr // it has run out, which is as good
+		return nil // it has run out, which is as good
 	}
 	form := url.Values{"token": {token}, "token_type_hint": {"access_token"}, "client_id": {clientID}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.gateway+"/oauth/revoke", strings.NewReader(form.Encode()))

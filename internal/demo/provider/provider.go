@@ -135,6 +135,8 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 // Close stops serving and waits for it.
 func (p *Provider) Close() error {
 	err := p.server.Close()
-	_ = <-p.served // http.ErrServerClosed
+	if serving := <-p.served; !errors.Is(serving, http.ErrServerClosed) {
+		err = errors.Join(err, serving)
+	}
 	return err
 }
