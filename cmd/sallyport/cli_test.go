@@ -69,6 +69,14 @@ provider:
   client_secret: env:PROVIDER_SECRET
   scopes: [openid, profile, email, groups]
   ca: tls.crt
+workloads:
+  - name: shop
+    preset: github
+    issuer: %[4]s/ci
+    audience: https://%[1]s
+    ca: tls.crt
+    bind: {repository_id: "%[5]s", repository_owner_id: "%[6]s"}
+    groups: [ci]
 recording: {durability: written, reserve: 1MiB}
 targets:
   - name: orders
@@ -85,6 +93,11 @@ policies:
   - name: automatic
     groups: [engineers]
     accounts: ["report@orders", "*@web-1"]
+    max_duration: 1h
+    approve: {auto: true}
+  - name: deployments
+    groups: [ci]
+    accounts: ["app@orders", "*@web-1"]
     max_duration: 1h
     approve: {auto: true}
   - name: orders
@@ -133,11 +146,13 @@ func setUpScript(env *testscript.Env) error {
 		return err
 	}
 	env.Defer(func() { p.Close() })
-	text := fmt.Appendf(nil, scriptConfiguration, ports[0], ports[1], ports[2], p.Issuer)
+	text := fmt.Appendf(nil, scriptConfiguration, ports[0], ports[1], ports[2], p.Issuer, provider.RepositoryID, provider.OwnerID)
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "sallyport.yaml"), text, 0o600); err != nil {
 		return err
 	}
 	env.Setenv("GATEWAY", "https://"+ports[0])
+	env.Setenv("CI_TOKEN_ADDRESS", p.CI.Issuer+"/token")
+	env.Setenv("CI_TOKEN_BEARER", p.CI.RequestToken)
 	env.Setenv("PROVIDER_SECRET", "between us")
 	env.Setenv("AUTHORITY", certificate)
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "user"))
