@@ -30,6 +30,8 @@ type Config struct {
 
 	// File is where this was loaded from.
 	File string `yaml:"-"`
+
+	policyPlaces []place // of Policies, by index; see PolicyProblem
 }
 
 // Listen are the addresses (host:port) to listen on. A port of 0 takes a free one.
@@ -176,35 +178,6 @@ func (a Account) UserName() string {
 		return a.User
 	}
 	return a.Name
-}
-
-// Policy says who may be granted what, for how long, and who approves. The first policy that admits a request wins
-// whole; none means no.
-type Policy struct {
-	Name   string   `yaml:"name"`
-	Groups []string `yaml:"groups"`
-	// Accounts are ACCOUNT@TARGET, where either side may be "*" or end in "*"; Labels further narrows the targets.
-	Accounts []string          `yaml:"accounts"`
-	Labels   map[string]string `yaml:"labels"`
-	// MaxDuration bounds a grant; DefaultDuration is used when a request names none.
-	MaxDuration     Duration `yaml:"max_duration"`
-	DefaultDuration Duration `yaml:"default_duration"`
-	// ReasonLength is the least number of characters of a reason; default 1.
-	ReasonLength int `yaml:"reason_length"`
-	// Approve is required: either auto, or the groups any member of which (but the requester) may approve.
-	Approve Approve `yaml:"approve"`
-}
-
-// Approve says who decides.
-type Approve struct {
-	Auto   bool     `yaml:"auto"`
-	Groups []string `yaml:"groups"`
-	// Count is how many different people must approve; default 1.
-	Count int `yaml:"count"`
-	// Within is how long a request waits for a decision; default 24h. Start is how long an approved grant waits to be
-	// used first; default 1h.
-	Within Duration `yaml:"within"`
-	Start  Duration `yaml:"start"`
 }
 
 // Permission lets groups do things to grants and sessions of targets. Deny by default.

@@ -40,14 +40,7 @@ func (c *Config) setDefaults() {
 		}
 	}
 	for i := range c.Policies {
-		p := &c.Policies[i]
-		set(&p.DefaultDuration, min(p.MaxDuration, Duration(30*time.Minute)))
-		set(&p.ReasonLength, 1)
-		set(&p.Approve.Within, Duration(24*time.Hour))
-		set(&p.Approve.Start, Duration(time.Hour))
-		if !p.Approve.Auto {
-			set(&p.Approve.Count, 1)
-		}
+		c.Policies[i].setDefaults()
 	}
 }
 

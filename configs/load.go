@@ -77,6 +77,7 @@ func Load(path string) (*Config, error) {
 			config.Policies = append(config.Policies, more.Policies...)
 		}
 	}
+	config.policyPlaces = l.policies
 	config.setDefaults()
 	config.resolvePaths()
 	if len(l.problems) == 0 {

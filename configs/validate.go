@@ -228,44 +228,6 @@ func validateAccounts(at reporter, t Target) {
 	}
 }
 
-func (l *loader) validatePolicies(c *Config) {
-	names := map[string]bool{}
-	for i, p := range c.Policies {
-		where := l.policies[i]
-		at := func(path, format string, args ...any) { l.at(where.file, where.path+"."+path, format, args...) }
-		if !policyName.MatchString(p.Name) {
-			at("name", "a policy needs a name of letters, digits, blanks, dots and dashes, at most 63; got %q", p.Name)
-		}
-		if names[p.Name] {
-			at("name", "there is another policy named %q", p.Name)
-		}
-		names[p.Name] = true
-		if len(p.Groups) == 0 {
-			at("groups", "groups is missing; a policy gives access to groups")
-		}
-		if len(p.Accounts) == 0 {
-			at("accounts", "accounts is missing; write ACCOUNT@TARGET, where * stands for any")
-		}
-		for j, account := range p.Accounts {
-			checkPattern(at, fmt.Sprintf("accounts[%d]", j), account, c.Targets)
-		}
-		if p.MaxDuration <= 0 {
-			at("max_duration", "max_duration is missing; every grant ends: write it like 1h")
-		}
-		if p.DefaultDuration > p.MaxDuration {
-			at("default_duration", "default_duration (%s) is longer than max_duration (%s)", p.DefaultDuration, p.MaxDuration)
-		}
-		switch {
-		case p.Approve.Auto && (len(p.Approve.Groups) > 0 || p.Approve.Count > 0):
-			at("approve", "approve has auto and also groups or count; it is one or the other")
-		case !p.Approve.Auto && len(p.Approve.Groups) == 0:
-			at("approve", "approve is missing; write the groups who may approve, or auto: true")
-		case p.Approve.Count < 0 || p.Approve.Count > 10:
-			at("approve.count", "approve.count is %d; it is between 1 and 10", p.Approve.Count)
-		}
-	}
-}
-
 // checkPattern finds patterns that are no pattern, or name an account that is not there.
 func checkPattern(at reporter, path, text string, targets []Target) {
 	if !pattern.MatchString(text) {

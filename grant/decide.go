@@ -2,13 +2,12 @@ package grant
 
 import (
 	"context"
-	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	"sallyport/authn"
-	"sallyport/configs"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
@@ -28,23 +27,29 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 		if err := s.clock.sound(); err != nil {
 			return store.AuditEvent{}, err
 		}
-		if g.State != Pending {
+		if g.State != Pending && g.Extension == nil {
 			return store.AuditEvent{}, s.decided(*g)
 		}
-		if ended, over := s.judgeTime(&row{grant: *g}); over {
+		if ended, over := s.judgeTime(s.rowOf(*g)); over {
 			*g = ended
 			gone = refusal.New(refusal.Conflict, "it is too late to approve grant %s", g.ID).
 				WithDetail("%s", s.describe(*g)).WithHint("%s has to ask again", g.Identity.Label())
-			return s.event("grant.lapsed", nil, *g), nil
+			return s.over(*g), nil
 		}
 		r := s.rules.Load()
-		if reason, text := r.objection(*g, g.Identity.Groups); reason != "" {
-			s.object(g, reason, text)
+		if o := r.objection(*g, s.settled(*g)); o.reason != "" {
+			s.object(g, o)
 			gone = refusal.New(refusal.Conflict, "the policy does not allow grant %s any more", g.ID).
-				WithDetail("%s", text).WithHint("%s has to ask again", g.Identity.Label())
-			event := s.event("grant.denied", nil, *g)
-			event.Reason, event.Fields["end_reason"] = text, reason
-			return event, nil
+				WithDetail("%s", o.text).WithHint("%s has to ask again", g.Identity.Label())
+			return s.over(*g), nil
+		}
+		if g.Extension != nil {
+			event, text, err := s.approveExtension(r, g, who, comment)
+			if text != "" {
+				gone = refusal.New(refusal.Conflict, "grant %s can't be extended by that any more", g.ID).
+					WithDetail("%s", text).WithHint("%s has to ask again", g.Identity.Label())
+			}
+			return event, err
 		}
 		return s.approve(r, g, who, comment)
 	})
@@ -58,7 +63,7 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 // approve counts one more vote on a request that the policy still admits.
 func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string) (store.AuditEvent, error) {
 	p, _ := r.policy(g.Policy)
-	groups := stillMayApprove(p, *g)
+	groups := stillMayApprove(p, g.MayApprove)
 	if !policy.InAny(who.Groups, groups) {
 		return store.AuditEvent{}, notApprover("approve", *g, groups)
 	}
@@ -70,8 +75,8 @@ func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string
 	now := s.clock.stamp()
 	g.cast(who, true, comment, now)
 	event := s.event("grant.voted", &who, *g)
-	if needed := max(g.Needed, policy.Needed(p)); g.approvals(groups) >= needed {
-		g.State, g.ActivateBy = Approved, now.Add(policy.Start(p))
+	if needed := max(g.Needed, policy.Needed(p.Policy)); g.approvals(groups) >= needed {
+		g.State, g.ActivateBy = Approved, now.Add(policy.Start(p.Policy))
 		event = s.event("grant.approved", &who, *g)
 		event.Fields["approvers"] = strings.Join(g.Approvers(), ",")
 	} else {
@@ -81,18 +86,44 @@ func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string
 	return event, nil
 }
 
-// stillMayApprove are the groups that could approve when g was asked for and can under the policy as it is now. A policy
-// that has come to approve by itself takes nothing from them.
-func stillMayApprove(p configs.Policy, g Grant) []string {
-	if policy.Auto(p) {
-		return g.MayApprove
+// stillMayApprove are those of the groups that could approve when something was asked for who can under the policy as it
+// is now. A policy that has come to approve by itself takes nothing from them.
+func stillMayApprove(p *policy.Policy, could []string) []string {
+	if policy.Auto(p.Policy) {
+		return could
 	}
-	return slices.DeleteFunc(slices.Clone(g.MayApprove), func(group string) bool { return !slices.Contains(p.Approve.Groups, group) })
+	return slices.DeleteFunc(slices.Clone(could), func(group string) bool { return !slices.Contains(p.Approve.Groups, group) })
 }
 
-// Deny ends a pending request. It works whatever has become of the policy.
+// over is the event of a grant that the gateway itself has just ended.
+func (s *Service) over(g Grant) store.AuditEvent {
+	event := s.event("grant."+string(g.State), nil, g)
+	event.Reason = g.EndComment
+	if g.EndReason != "" {
+		event.Fields["end_reason"] = g.EndReason
+	}
+	return event
+}
+
+// rowOf is a grant as it stands in a transaction, with what memory knows of it.
+func (s *Service) rowOf(g Grant) *row {
+	r := &row{grant: g, deadline: math.MaxInt64}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if e := s.open[g.ID]; e != nil {
+		if known := e.row.Load(); known.grant.State == g.State {
+			r.entry, r.deadline = e, known.deadline
+		}
+	}
+	return r
+}
+
+// Deny ends a pending request, or turns down the extension that waits. It works whatever has become of the policy.
 func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
 	return s.vote(ctx, "deny.refused", who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
+		if g.Extension != nil {
+			return s.denyExtension(g, who, comment), nil
+		}
 		if g.State != Pending {
 			return store.AuditEvent{}, s.decided(*g)
 		}
@@ -122,8 +153,8 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 				r.WithDetail("another member of %s has to", policy.Or(g.MayApprove)).WithHint("ask one of them to run: sallyport approve %s", g.ID)
 			}
 			return store.AuditEvent{}, r
-		case !policy.InAny(who.Groups, g.MayApprove):
-			return store.AuditEvent{}, notApprover(verb, *g, g.MayApprove)
+		case !policy.InAny(who.Groups, g.deciders()):
+			return store.AuditEvent{}, notApprover(verb, *g, g.deciders())
 		}
 		return decide(g, comment)
 	})
@@ -214,36 +245,4 @@ func notApprover(verb string, g Grant, groups []string) error {
 
 func noSuch(id string) error {
 	return refusal.New(refusal.NotFound, "there is no grant %s that you may see", quote(id)).WithHint("list them with: sallyport grants")
-}
-
-// objection says why the configuration does not allow a grant (any more) that somebody in those groups has; the reason
-// is empty where it does. Of one that is active only the subject is looked at: its length was settled when it began.
-func (r *rules) objection(g Grant, groups []string) (reason, text string) {
-	t, ok := r.names[g.Target]
-	if !ok {
-		return EndTargetRemoved, "target " + g.Target + " was removed"
-	}
-	if _, ok := Account(t, g.Account); !ok {
-		return EndTargetRemoved, "account " + g.name() + " was removed"
-	}
-	p, ok := r.policy(g.Policy)
-	if !ok {
-		return EndPolicyRemoved, "policy " + g.Policy + " was removed"
-	}
-	var texts []string
-	for _, m := range policy.Misses(p, policy.Ask{Groups: groups, Target: t, Account: g.Account, Duration: g.Duration, Reason: g.Reason}) {
-		if g.State != Active || m.Clause == policy.Coverage || m.Clause == policy.Group {
-			texts = append(texts, m.Text)
-		}
-	}
-	switch may := stillMayApprove(p, g); {
-	case g.State == Pending && len(may) == 0:
-		texts = append(texts, "nobody is left who could approve it")
-	case g.State == Approved && g.approvals(may) < policy.Needed(p):
-		texts = append(texts, fmt.Sprintf("it now asks for %d approvals by %s", policy.Needed(p), policy.Or(p.Approve.Groups)))
-	}
-	if len(texts) == 0 {
-		return "", ""
-	}
-	return EndPolicyRemoved, "policy " + g.Policy + ": " + strings.Join(texts, ", ")
 }

@@ -185,8 +185,12 @@ func TestVoteAfterPolicyWentAway(t *testing.T) {
 	g := w.request(alice, "app", "orders")
 	c := example()
 	c.Policies = c.Policies[1:]
-	w.rules.Store(index(c)) // as in the moment between taking it in and ending what it ends
-	_, err := w.Approve(t.Context(), bob, g.ID, "")
+	rules, err := index(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.rules.Store(rules) // as in the moment between taking it in and ending what it ends
+	_, err = w.Approve(t.Context(), bob, g.ID, "")
 	refused(t, err, refusal.Conflict, "policy write was removed")
 	w.state(g.ID, Denied, EndPolicyRemoved)
 	if len(w.events("grant.denied")) != 1 || len(w.events("approve.refused")) != 1 {

@@ -7,8 +7,9 @@
 //     function says already, so a failure in it never prolongs access.
 //   - A transition is one compare-and-swap on the row's version and its audit event, in one transaction; one of two
 //     that race wins, and states that are over have no way out.
-//   - The clock starts at the first use. Until is set with From, to no more than the duration later, and never again:
-//     reconnecting and restarting do not lengthen a grant. Neither does a clock set back: a running grant also has a
+//   - The clock starts at the first use. Until is set with From, to no more than the duration later, and moved only by an
+//     extension that was decided as the request was, within a total that was settled when it was asked for: reconnecting
+//     and restarting do not lengthen a grant. Neither does a clock set back: a running grant also has a
 //     deadline on the clock that does not jump, the latest wall-clock time seen is kept in the store, and while the clock
 //     is behind it nothing is approved and nobody is let in anew. A store that is an old copy of itself revives nothing.
 //   - Nobody approves what they asked for, one person has one vote, and a vote counts only for a policy that still
@@ -18,10 +19,10 @@
 // The life of a grant:
 //
 //	request ─► pending ──approvals──► approved ──first use──► active ──► ended
-//	              │                      │                       expired, released, revoked,
-//	              ├─► denied             ├─► ended               policy, target or account gone,
-//	              ├─► withdrawn          ├─► withdrawn           clock went back
-//	              └─► lapsed             └─► lapsed
+//	              │                      │                       expired, hours over, idle,
+//	              ├─► denied             ├─► ended               released, revoked, forbidden,
+//	              ├─► withdrawn          ├─► withdrawn           policy, target or account gone,
+//	              └─► lapsed             └─► lapsed              clock went back
 //
 // Why so few states: nothing has to be made on a target before a grant can be used, or cleaned up after it, so there is
 // nothing to wait for between approved and active or between active and ended, and the one row says it all. Suspending
@@ -30,6 +31,7 @@ package grant
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -58,7 +60,7 @@ func (s State) Over() bool { return len(ways[s]) == 0 }
 var ways = map[State][]State{
 	Pending:  {Pending, Approved, Denied, Withdrawn, Lapsed},
 	Approved: {Active, Ended, Withdrawn, Lapsed},
-	Active:   {Ended},
+	Active:   {Active, Ended}, // and nothing but its end moves, and what is asked of it
 }
 
 // Why a grant ended; stable words.
@@ -68,6 +70,9 @@ const (
 	EndRevoked       = "revoked"
 	EndIdentityGone  = "identity_gone"
 	EndPolicyRemoved = "policy_removed"
+	EndForbidden     = "forbidden"     // a policy has come to forbid it
+	EndWindowClosed  = "window_closed" // the hours of its policy are over
+	EndIdle          = "idle"          // it was not in use for as long as its policy allows
 	EndTargetRemoved = "target_removed"
 	EndClockWentBack = "clock_went_back"
 	// EndStoreLost: whether it was revoked can't be known. It ends leases while the store does not answer, and grants at a
@@ -87,27 +92,50 @@ type Vote struct {
 
 // Grant is (identity, target, account, from, until, why). Identity, target, account and reason never change.
 type Grant struct {
-	ID         string         `json:"id"` // short, typeable: g-7k3mq2
-	State      State          `json:"state"`
-	Identity   authn.Identity `json:"identity"` // as it was proven when it asked
-	Target     string         `json:"target"`
-	Account    string         `json:"account"`
-	Reason     string         `json:"reason"`
-	Policy     string         `json:"policy"`
-	Duration   time.Duration  `json:"duration_ns"`
-	Votes      []Vote         `json:"votes"`
-	Needed     int            `json:"approvals_needed"` // 0: approved by policy
-	MayApprove []string       `json:"may_approve"`      // groups
-	Requested  time.Time      `json:"requested"`
-	DecideBy   time.Time      `json:"decide_by,omitzero"`
-	ActivateBy time.Time      `json:"activate_by,omitzero"`
-	From       time.Time      `json:"from,omitzero"`  // when access started
-	Until      time.Time      `json:"until,omitzero"` // when it ends at the latest; set with From, never later
-	EndedAt    time.Time      `json:"ended_at,omitzero"`
-	EndReason  string         `json:"end_reason,omitempty"`
-	EndedBy    string         `json:"ended_by,omitempty"`    // a name, or "system"
-	EndComment string         `json:"end_comment,omitempty"` // what they said, or what exactly was gone
-	Version    int            `json:"version"`
+	ID       string         `json:"id"` // short, typeable: g-7k3mq2
+	State    State          `json:"state"`
+	Identity authn.Identity `json:"identity"` // as it was proven when it asked
+	Target   string         `json:"target"`
+	Account  string         `json:"account"`
+	Reason   string         `json:"reason"`
+	Ticket   string         `json:"ticket,omitempty"`
+	Source   netip.Addr     `json:"source,omitzero"` // where it was asked for from, if that is known
+	Policy   string         `json:"policy"`
+	Duration time.Duration  `json:"duration_ns"`
+	Total    time.Duration  `json:"total_ns"`          // how long it may last with all extensions
+	Idle     time.Duration  `json:"idle_ns,omitempty"` // it ends after so long without a session; 0: it does not
+	Ballot
+	Needed     int        `json:"approvals_needed"` // 0: approved by policy
+	MayApprove []string   `json:"may_approve"`      // groups
+	Requested  time.Time  `json:"requested"`
+	DecideBy   time.Time  `json:"decide_by,omitzero"`
+	ActivateBy time.Time  `json:"activate_by,omitzero"`
+	From       time.Time  `json:"from,omitzero"`  // when access started
+	Until      time.Time  `json:"until,omitzero"` // when it ends at the latest; set with From, moved by extensions only
+	Extension  *Extension `json:"extension,omitempty"`
+	Extensions int        `json:"extensions,omitempty"` // how many have been asked for
+	EndedAt    time.Time  `json:"ended_at,omitzero"`
+	EndReason  string     `json:"end_reason,omitempty"`
+	EndedBy    string     `json:"ended_by,omitempty"`    // a name, or "system"
+	EndComment string     `json:"end_comment,omitempty"` // what they said, or what exactly was gone
+	Version    int        `json:"version"`
+
+	settled *Ballot // the votes that have just decided an extension, until they are written
+}
+
+// Extension is a wish of the holder's that an active grant end later. The grant goes on to its old end while it waits.
+type Extension struct {
+	Duration   time.Duration `json:"duration_ns"` // by how much
+	Reason     string        `json:"reason"`
+	Requested  time.Time     `json:"requested"`
+	Needed     int           `json:"approvals_needed"`
+	MayApprove []string      `json:"may_approve"`
+	Ballot     `json:"-"`
+}
+
+// Ballot is the votes on one thing.
+type Ballot struct {
+	Votes []Vote `json:"votes"`
 
 	voters map[string][]string // the groups of those who voted, when they did, by identity key
 }
@@ -129,14 +157,22 @@ func (g Grant) Approvers() []string {
 // owned reports whether it is that identity's own.
 func (g Grant) owned(who authn.Identity) bool { return g.Identity.Key() == who.Key() }
 
-// eligible returns the votes of people in those groups: of the others the right to vote is gone.
-func (g Grant) eligible(groups []string) []Vote {
-	return slices.DeleteFunc(slices.Clone(g.Votes), func(v Vote) bool { return !policy.InAny(g.voters[v.key()], groups) })
+// deciders are the groups that may vote on what waits.
+func (g Grant) deciders() []string {
+	if g.Extension != nil {
+		return g.Extension.MayApprove
+	}
+	return g.MayApprove
 }
 
-// approvals counts the votes for g by people in those groups.
-func (g Grant) approvals(groups []string) (n int) {
-	for _, v := range g.eligible(groups) {
+// eligible returns the votes of people in those groups: of the others the right to vote is gone.
+func (b Ballot) eligible(groups []string) []Vote {
+	return slices.DeleteFunc(slices.Clone(b.Votes), func(v Vote) bool { return !policy.InAny(b.voters[v.key()], groups) })
+}
+
+// approvals counts the votes in favour by people in those groups.
+func (b Ballot) approvals(groups []string) (n int) {
+	for _, v := range b.eligible(groups) {
 		if v.Approve {
 			n++
 		}
@@ -145,14 +181,14 @@ func (g Grant) approvals(groups []string) (n int) {
 }
 
 // cast adds or replaces somebody's vote.
-func (g *Grant) cast(who authn.Identity, approve bool, comment string, at time.Time) {
+func (b *Ballot) cast(who authn.Identity, approve bool, comment string, at time.Time) {
 	v := Vote{Issuer: who.Issuer, Subject: who.Subject, Name: who.Label(), Approve: approve, Comment: comment, Time: at}
-	g.Votes = slices.DeleteFunc(g.Votes, func(other Vote) bool { return other.key() == v.key() })
-	g.Votes = append(g.Votes, v)
-	if g.voters == nil {
-		g.voters = map[string][]string{}
+	b.Votes = slices.DeleteFunc(b.Votes, func(other Vote) bool { return other.key() == v.key() })
+	b.Votes = append(b.Votes, v)
+	if b.voters == nil {
+		b.voters = map[string][]string{}
 	}
-	g.voters[v.key()] = slices.Clone(who.Groups)
+	b.voters[v.key()] = slices.Clone(who.Groups)
 }
 
 // key is the voter's, as authn.Identity.Key.
@@ -163,12 +199,29 @@ func (g Grant) name() string { return g.Account + "@" + g.Target }
 
 // clone shares nothing with g.
 func (g Grant) clone() Grant {
-	g.Votes, g.MayApprove, g.voters = slices.Clone(g.Votes), slices.Clone(g.MayApprove), maps.Clone(g.voters)
+	g.Ballot, g.MayApprove = g.Ballot.clone(), slices.Clone(g.MayApprove)
 	g.Identity.Groups = slices.Clone(g.Identity.Groups)
+	if g.Extension != nil {
+		e := *g.Extension
+		e.Ballot, e.MayApprove = e.Ballot.clone(), slices.Clone(e.MayApprove)
+		g.Extension = &e
+	}
 	return g
 }
+
+func (b Ballot) clone() Ballot { return Ballot{slices.Clone(b.Votes), maps.Clone(b.voters)} }
 
 // end moves g to a last state.
 func (g *Grant) end(to State, at time.Time, reason, by, comment string) {
 	g.State, g.EndedAt, g.EndReason, g.EndedBy, g.EndComment = to, at, reason, by, comment
+	g.Extension = nil
+}
+
+// expire ends a grant whose time is over.
+func (g *Grant) expire(at time.Time) {
+	if g.Until.Before(g.From.Add(g.Duration)) { // it was never to be longer
+		g.end(Ended, at, EndWindowClosed, system, "the hours of policy "+g.Policy+" are over")
+		return
+	}
+	g.end(Ended, at, EndExpired, system, "its "+policy.Short(g.Until.Sub(g.From))+" are over")
 }

@@ -20,6 +20,8 @@ const (
 	saveEvery = 5 * time.Second
 	// storeGrace is how long leases live on when that writing fails: what was revoked can't be known then.
 	storeGrace = 30 * time.Second
+	// judgeEvery is how often open grants are held against the policies again: what a policy forbids can begin at a time.
+	judgeEvery = time.Minute
 	// batch is how many grants end in one transaction.
 	batch = 500
 )
@@ -33,8 +35,9 @@ type keeper struct {
 	unfinished atomic.Bool
 	// lastSaved is when, by clock.elapsed, the store last took something, or nothing was open; lastTried when the time was
 	// last to be written down.
-	lastSaved atomic.Int64
-	lastTried atomic.Int64
+	lastSaved  atomic.Int64
+	lastTried  atomic.Int64
+	lastJudged atomic.Int64 // when, by clock.elapsed, all grants were held against the policies
 }
 
 func newKeeper() *keeper {
@@ -79,14 +82,15 @@ func (s *Service) keep() {
 func (s *Service) tick(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, saveEvery)
 	defer cancel()
-	judge := s.judgeTime
-	all := s.keeper.unfinished.Load()
+	judge, now := s.judgeTime, int64(s.clock.elapsed())
+	all := s.keeper.unfinished.Load() || now-s.keeper.lastJudged.Load() >= int64(judgeEvery)
 	if all {
 		judge = s.judgeAll
 	}
 	err := s.review(ctx, judge)
 	if err == nil && all {
 		s.keeper.unfinished.Store(false)
+		s.keeper.lastJudged.Store(now)
 	}
 	return errors.Join(err, s.saveTime(ctx))
 }
@@ -160,12 +164,7 @@ func (s *Service) review(ctx context.Context, judge func(*row) (Grant, bool)) er
 		s.transitions.Lock()
 		err := s.store.Do(ctx, func(tx *store.Tx) error {
 			for _, e := range some {
-				event := s.event("grant."+string(e.g.State), nil, e.g)
-				event.Reason = e.g.EndComment
-				if e.g.EndReason != "" {
-					event.Fields["end_reason"] = e.g.EndReason
-				}
-				_, err := s.commit(ctx, tx, e.old, e.g, event)
+				_, err := s.commit(ctx, tx, e.old, e.g, s.over(e.g))
 				if err != nil && !errors.Is(err, errStale) { // stale: somebody else was faster
 					return err
 				}
@@ -190,7 +189,11 @@ func (s *Service) judgeTime(r *row) (Grant, bool) {
 	case g.State == Approved && past(g.ActivateBy):
 		g.end(Lapsed, stamp, "", system, "not used by "+when(g.ActivateBy))
 	case g.State == Active && (past(g.Until) || s.clock.elapsed() >= r.deadline):
-		g.end(Ended, stamp, EndExpired, system, "its "+policy.Short(g.Duration)+" are over")
+		g.expire(stamp)
+	case g.State == Active && r.entry.idle():
+		g.end(Ended, stamp, EndIdle, system, "it had no session for "+policy.Short(g.Idle))
+	case g.State == Active && !s.rules.Load().open(g.Policy, stamp):
+		g.end(Ended, stamp, EndWindowClosed, system, "the hours of policy "+g.Policy+" are over")
 	default:
 		return g, false
 	}
@@ -202,20 +205,20 @@ func (s *Service) judgeAll(r *row) (Grant, bool) {
 	if g, over := s.judgeTime(r); over {
 		return g, true
 	}
-	reason, text := s.rules.Load().objection(r.grant, r.grant.Identity.Groups)
-	if reason == "" {
+	o := s.rules.Load().objection(r.grant, s.settled(r.grant))
+	if o.reason == "" {
 		return r.grant, false
 	}
 	g := r.grant
-	s.object(&g, reason, text)
+	s.object(&g, o)
 	return g, true
 }
 
 // object ends a grant that the configuration no longer allows.
-func (s *Service) object(g *Grant, reason, text string) {
+func (s *Service) object(g *Grant, o objection) {
 	to := Ended
 	if g.State == Pending {
 		to = Denied
 	}
-	g.end(to, s.clock.stamp(), reason, system, text)
+	g.end(to, s.clock.stamp(), o.reason, system, o.text)
 }

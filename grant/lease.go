@@ -64,11 +64,11 @@ func (s *Service) lease(ctx context.Context, who authn.Identity, target, account
 		return nil, s.noGrant(ctx, who, t, a.Name)
 	}
 	if r.grant.State == Approved {
-		if err := s.activate(ctx, who, r.grant.ID); err != nil {
+		if err := s.activate(ctx, who, r.grant); err != nil {
 			return nil, err
 		}
-	} else if reason, text := s.rules.Load().objection(r.grant, who.Groups); reason != "" {
-		return nil, s.changed(ctx, who, r.grant.ID, reason, text)
+	} else if o := s.rules.Load().objection(r.grant, s.connecting(ctx, who)); o.reason != "" {
+		return nil, s.changed(ctx, who, r.grant, o)
 	}
 	l := &Lease{Grant: e.row.Load().grant.clone(), clock: &s.clock, entry: e, ended: make(chan struct{})}
 	if !e.take(l) || l.Live() != nil {
@@ -79,50 +79,60 @@ func (s *Service) lease(ctx context.Context, who authn.Identity, target, account
 }
 
 // activate starts the clock of an approved grant; of two who try at once, one does and both may go on.
-func (s *Service) activate(ctx context.Context, who authn.Identity, id string) error {
-	var reason, text string
-	_, err := s.change(ctx, id, func(g *Grant) (store.AuditEvent, error) {
+func (s *Service) activate(ctx context.Context, who authn.Identity, g Grant) error {
+	var o objection
+	_, err := s.change(ctx, g.ID, func(g *Grant) (store.AuditEvent, error) {
 		if g.State != Approved {
 			return store.AuditEvent{}, nil // what it is now, the caller looks at
 		}
-		if ended, over := s.judgeTime(&row{grant: *g}); over {
+		if ended, over := s.judgeTime(s.rowOf(*g)); over {
 			*g = ended
-			return s.event("grant.lapsed", nil, *g), nil
+			return s.over(*g), nil
 		}
 		if err := s.clock.sound(); err != nil {
 			return store.AuditEvent{}, err
 		}
-		if reason, text = s.rules.Load().objection(*g, who.Groups); reason != "" {
+		r := s.rules.Load()
+		if o = r.objection(*g, s.connecting(ctx, who)); o.reason != "" {
 			return store.AuditEvent{}, nil
 		}
 		g.State = Active
 		g.From, _ = s.clock.read()
-		g.Until = g.From.Add(g.Duration)
+		g.Until = r.latest(*g, g.From, g.From.Add(g.Duration))
+		if !g.Until.After(g.From) {
+			return store.AuditEvent{}, fmt.Errorf("the hours of policy %s end as they begin", g.Policy)
+		}
 		event := s.event("grant.active", &who, *g)
 		event.Fields["until"] = g.Until.Format(time.RFC3339Nano)
 		return event, nil
 	})
-	if err == nil && reason != "" {
-		return s.changed(ctx, who, id, reason, text)
+	if err == nil && o.reason != "" {
+		return s.changed(ctx, who, g, o)
 	}
 	return err
 }
 
 // changed refuses because the policy does not admit the identity as it is now. That ends the grant, unless what was
-// presented is older than the grant: an old certificate with fewer groups must not end what a new one was given.
-func (s *Service) changed(ctx context.Context, who authn.Identity, id, reason, text string) error {
-	g, err := s.change(ctx, id, func(g *Grant) (store.AuditEvent, error) {
+// presented is older than the grant: an old certificate with fewer groups must not end what a new one was given. Nor does
+// it end where only the circumstances of this connection are at fault.
+func (s *Service) changed(ctx context.Context, who authn.Identity, g Grant, o objection) error {
+	if o.passing {
+		return refusal.New(refusal.NoGrant, "grant %s for %s does not let you in now", g.ID, g.name()).
+			WithDetail("%s", o.text).WithHint("connect again when that has changed, or give it back with: sallyport release %s", g.ID)
+	}
+	g, err := s.change(ctx, g.ID, func(g *Grant) (store.AuditEvent, error) {
 		if g.State.Over() || who.SignedIn.Before(g.Identity.SignedIn) {
 			return store.AuditEvent{}, nil
 		}
-		s.object(g, reason, text)
+		s.object(g, o)
 		event := s.event("grant.ended", nil, *g)
-		event.Reason, event.Fields["end_reason"] = text, reason
+		event.Reason, event.Fields["end_reason"] = o.text, o.reason
 		return event, nil
 	})
 	if err != nil {
 		return err
 	}
+	text := o.text
 	return refusal.New(refusal.NoGrant, "no live grant for %s", g.name()).
 		WithDetail("grant %s does not hold for you as you are signed in now: %s", g.ID, text).
 		WithHint("sign in again with sallyport login, then see what you may ask for with: sallyport targets")
@@ -144,13 +154,13 @@ func (s *Service) noGrant(ctx context.Context, who authn.Identity, t configs.Tar
 		}
 	}
 	policies := s.rules.Load().policies
-	e := policy.Decide(policies, policy.Ask{Groups: who.Groups, Target: t, Account: account})
+	e := policy.Decide(policies, policy.Ask{Identity: who, Target: t, Account: account, Time: s.clock.stamp(), Source: source(ctx)})
 	// Asked without a reason and for the default duration: what is still missing then is not for the next command to mend.
-	if offers := s.offersOf(s.rules.Load(), who, t, account); len(offers) > 0 {
+	if offers := s.offersOf(s.rules.Load(), who, t, account); len(offers) > 0 && len(e.Forbidden) == 0 {
 		p, _ := s.rules.Load().policy(offers[0].Policy)
-		return r.WithHint("%s", command(t.Name, account, p.MaxDuration.D(), p.ReasonLength))
+		return r.WithHint("%s", command(t.Name, account, p.MaxDuration.D(), p.ReasonLength, p.Policy.Ticket))
 	}
-	if len(newest) == 0 {
+	if len(newest) == 0 || len(e.Forbidden) > 0 {
 		r.WithDetail("no policy lets you ask for one: %s", e.Detail())
 	}
 	return r.WithHint("%s", s.nearest(e, who, t.Name, account))
@@ -160,7 +170,7 @@ func (s *Service) noGrant(ctx context.Context, who authn.Identity, t configs.Tar
 func (e *entry) take(l *Lease) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.row.Load().grant.State != Active {
+	if e.row.Load().grant.State != Active || e.idleNow() {
 		return false
 	}
 	e.leases[l] = struct{}{}
@@ -174,7 +184,32 @@ func (e *entry) cut(reason, sentence string) {
 	for l := range e.leases {
 		l.end(reason, sentence)
 	}
+	if len(e.leases) > 0 {
+		e.idleSince = e.clock.elapsed()
+	}
 	clear(e.leases)
+}
+
+// begin is called when the grant becomes active, or is loaded as such.
+func (e *entry) begin() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.idleSince = e.clock.elapsed()
+}
+
+// idle reports whether the grant has had no lease for longer than it may. Then it gets none any more.
+func (e *entry) idle() bool {
+	if e == nil { // a row that is not open
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.idleNow()
+}
+
+func (e *entry) idleNow() bool {
+	most := e.row.Load().grant.Idle
+	return most > 0 && len(e.leases) == 0 && e.clock.elapsed()-e.idleSince >= most
 }
 
 // end ends one lease; the first reason stays.
@@ -206,7 +241,7 @@ func (l *Lease) Live() error {
 func (l *Lease) dead() error {
 	g := l.entry.row.Load().grant
 	if !g.State.Over() { // the timer comes later
-		g.end(Ended, g.Until, EndExpired, system, "its "+policy.Short(g.Duration)+" are over")
+		g.expire(g.Until)
 	}
 	l.end(g.EndReason, sentence(g))
 	_, why := l.Why()
@@ -214,7 +249,7 @@ func (l *Lease) dead() error {
 		return errReturned
 	}
 	return refusal.New(refusal.NoGrant, "%s", why).
-		WithHint("ask again with: %s", command(g.Target, g.Account, g.Duration, 1))
+		WithHint("ask again with: %s", command(g.Target, g.Account, g.Duration, 1, g.Ticket))
 }
 
 // Ended is closed when the lease has ended, by time or by a transition.
@@ -228,13 +263,18 @@ func (l *Lease) Why() (reason, sentence string) {
 	return l.reason, l.sentence
 }
 
-// Until is when the lease ends at the latest.
-func (l *Lease) Until() time.Time { return l.Grant.Until }
+// Until is when the lease ends at the latest, as it stands; an extension moves it.
+func (l *Lease) Until() time.Time { return l.entry.row.Load().grant.Until }
 
 // Return gives the lease up; the grant goes on. Ended is not closed by it.
 func (l *Lease) Return() {
 	l.entry.mu.Lock()
-	delete(l.entry.leases, l)
+	if _, held := l.entry.leases[l]; held {
+		delete(l.entry.leases, l)
+		if len(l.entry.leases) == 0 {
+			l.entry.idleSince = l.clock.elapsed()
+		}
+	}
 	l.entry.mu.Unlock()
 	l.mu.Lock()
 	l.returned = true

@@ -424,8 +424,11 @@ func TestTableRefuses(t *testing.T) {
 		`UPDATE grants SET until = until + 1`,
 		`UPDATE grants SET state = 'forever'`,
 		`UPDATE grants SET until = 0`,
-		`INSERT INTO grants SELECT 'g-1', version, state, issuer, subject, identity, target, account, reason, policy, duration, needed, may_approve,
-			requested, decide_by, activate_by, started, until, ended_at, end_reason, ended_by, end_comment FROM grants`,
+		`UPDATE grants SET until = started + total + 1, extensions = 1`,
+		`UPDATE grants SET total = duration - 1`,
+		`INSERT INTO grants SELECT 'g-1', version, state, issuer, subject, identity, source, target, account, reason, ticket, policy, duration,
+			total, idle, needed, may_approve, requested, decide_by, activate_by, started, until, extensions, extension, ended_at, end_reason,
+			ended_by, end_comment FROM grants`,
 		`INSERT INTO grant_votes SELECT * FROM grant_votes`,
 	} {
 		err := w.db.Do(t.Context(), func(tx *store.Tx) error {

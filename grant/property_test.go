@@ -27,6 +27,7 @@ type machine struct {
 
 	leases map[string][]*Lease
 	began  map[string]time.Duration // truth at the first use
+	used   map[string]time.Duration // truth when a lease was last held, or the process began
 	seen   map[string]Grant         // rows after the last step
 	slack  time.Duration            // what crashes may have lost
 }
@@ -72,11 +73,24 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"request": func(t *rapid.T) {
 			w := rapid.SampledFrom(wanted).Draw(t, "what")
 			d := time.Duration(rapid.SampledFrom([]int{0, 1, 2, 5, 9, 61, 90}).Draw(t, "minutes")) * time.Minute
-			m.Request(ctx, who(t), Ask{Target: w[1], Account: w[0], Duration: d, Reason: "because"})
+			m.Request(ctx, who(t), Ask{Target: w[1], Account: w[0], Duration: d, Reason: "because", Ticket: "OPS-1"})
+		},
+		"extend": func(t *rapid.T) {
+			g := m.grant(t, Active)
+			d := time.Duration(rapid.SampledFrom([]int{1, 5, 30, 61}).Draw(t, "minutes")) * time.Minute
+			only(t, g.ID, func() { m.Extend(ctx, g.Identity, g.ID, d, "not done yet") })
+			if rapid.Bool().Draw(t, "voted on") {
+				by := who(t)
+				only(t, g.ID, func() { m.Approve(ctx, by, g.ID, "") })
+			}
+		},
+		"disconnect": func(t *rapid.T) {
+			g := m.grant(t, Active)
+			m.disconnect(g.ID)
 		},
 		"approve": func(t *rapid.T) {
 			for range 2 {
-				g, by := m.grant(t, Pending), who(t)
+				g, by := m.grant(t, rapid.SampledFrom([]State{Pending, Pending, Active}).Draw(t, "state")), who(t)
 				only(t, g.ID, func() { m.Approve(ctx, by, g.ID, "") })
 			}
 		},
@@ -149,7 +163,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			m.watch()
 		},
 		"the configuration changes": func(t *rapid.T) {
-			c := example()
+			c := exacting()
 			if rapid.IntRange(0, 3).Draw(t, "without a policy") == 0 {
 				i := rapid.IntRange(0, 2).Draw(t, "policy")
 				c.Policies = slices.Delete(c.Policies, i, i+1)
@@ -160,6 +174,9 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 						c.Policies[i].Approve.Groups = []string{"leads"}
 					}
 				}
+			}
+			if rapid.IntRange(0, 3).Draw(t, "forbids") == 0 {
+				c.Policies = append(c.Policies, configs.Policy{Name: "freeze", Effect: configs.Forbid, Accounts: []string{"app@*"}, Groups: []string{"leads"}})
 			}
 			m.config = c
 			if err := m.Reload(ctx, c); err != nil {
@@ -185,6 +202,9 @@ func (m *machine) begin(t *rapid.T) {
 	m.clocks.mu.Unlock()
 	m.start()
 	m.leases = map[string][]*Lease{}
+	for id := range m.used {
+		m.used[id] = m.truth
+	}
 	m.settle(t)
 }
 
@@ -204,7 +224,18 @@ func (m *machine) connect(who authn.Identity, account, target string) {
 			m.began[l.Grant.ID] = m.truth
 		}
 		m.leases[l.Grant.ID] = append(m.leases[l.Grant.ID], l)
+		m.used[l.Grant.ID] = m.truth
 	}
+}
+
+func (m *machine) disconnect(id string) {
+	if len(m.leases[id]) > 0 {
+		m.used[id] = m.truth
+	}
+	for _, l := range m.leases[id] {
+		l.Return()
+	}
+	delete(m.leases, id)
 }
 
 func (m *machine) rows(t *rapid.T) map[string]Grant {
@@ -235,14 +266,18 @@ func (m *machine) check(t *rapid.T) {
 		if known && (g.Version < old.Version || g.Identity.Key() != old.Identity.Key() || g.Target != old.Target || g.Account != old.Account || g.Reason != old.Reason || g.Duration != old.Duration) {
 			t.Fatalf("what never changes changed:\n%+v\n%+v", old, g)
 		}
-		if known && !old.Until.IsZero() && (!g.Until.Equal(old.Until) || !g.From.Equal(old.From)) {
-			t.Fatalf("P3: %s: its end moved from %s to %s", id, old.Until, g.Until)
+		if known && !old.Until.IsZero() && !g.From.Equal(old.From) {
+			t.Fatalf("P3: %s: its beginning moved from %s to %s", id, old.From, g.From)
+		}
+		if known && !old.Until.IsZero() && !g.Until.Equal(old.Until) {
+			m.checkExtended(t, old, g)
 		}
 		if began := (g.State == Approved || g.State == Active) && g.State != old.State; began && !m.sound() {
 			t.Fatalf("I13: %s became %s while the clock showed %s after %s", id, g.State, m.clocks.now(), m.highest)
 		}
 	}
 	m.checkTime(t, rows)
+	m.checkIdle(t, rows)
 	m.checkAudit(t, rows)
 	m.seen = rows
 }
@@ -250,12 +285,13 @@ func (m *machine) check(t *rapid.T) {
 // checkRow is what must hold of a row alone.
 func (m *machine) checkRow(t *rapid.T, g Grant) {
 	var p configs.Policy
-	for _, each := range example().Policies {
+	for _, each := range exacting().Policies {
 		if each.Name == g.Policy {
 			p = each
 		}
 	}
-	if g.Duration > p.MaxDuration.D() || g.Until.After(g.From.Add(g.Duration)) {
+	if total := max(p.MaxDuration, p.MaxTotal).D(); g.Duration > p.MaxDuration.D() || g.Total > total || g.Until.After(g.From.Add(total)) ||
+		g.Extensions == 0 && g.Until.After(g.From.Add(g.Duration)) {
 		t.Fatalf("I3: longer than allowed: %+v", g)
 	}
 	if (g.State == Active || g.State == Approved) && len(g.Approvers()) < max(1, policy.Needed(p)) {
@@ -280,6 +316,9 @@ func (m *machine) checkRow(t *rapid.T, g Grant) {
 func (m *machine) checkTime(t *rapid.T, rows map[string]Grant) {
 	for _, p := range people {
 		for _, w := range wanted {
+			if w[0] == "ro" { // nobody connects by itself where being idle ends a grant
+				continue
+			}
 			if e := m.openOf(p, w[1], w[0]); e != nil && e.row.Load().grant.State == Active {
 				m.connect(p, w[0], w[1])
 			}
@@ -294,11 +333,77 @@ func (m *machine) checkTime(t *rapid.T, rows map[string]Grant) {
 			if g.State.Over() {
 				t.Fatalf("a lease lives on grant %+v", g)
 			}
-			if used := m.truth - m.began[id]; used >= g.Duration+m.slack {
-				t.Fatalf("P3: %s of %s was used for %s, with %s of crashes", id, g.Duration, used, m.slack)
+			if used := m.truth - m.began[id]; used >= g.Until.Sub(g.From)+m.slack {
+				t.Fatalf("P3: %s of %s was used for %s, with %s of crashes", id, g.Until.Sub(g.From), used, m.slack)
+			}
+			if !inHours(g, m.clocks.now()) {
+				t.Fatalf("%s lives at %s, out of its hours: %+v", id, m.clocks.now(), g)
+			}
+			if g.Account == "app" && slices.ContainsFunc(m.config.Policies, configs.Policy.Forbids) && policy.InAny(g.Identity.Groups, []string{"leads"}) {
+				t.Fatalf("%s lives although it is forbidden: %+v", id, g)
 			}
 		}
 	}
+}
+
+// checkExtended is what must hold where the end of a grant has moved: later, while it was active, within what it may last in
+// all, and by as many votes as it needed, of which none was the holder's.
+func (m *machine) checkExtended(t *rapid.T, old, g Grant) {
+	if g.State != Active || old.State != Active || g.Extensions == 0 || g.Until.Before(old.Until) || g.Until.After(g.From.Add(g.Total)) {
+		t.Fatalf("P3: the end of %+v moved to %s", old, g.Until)
+	}
+	if !m.sound() {
+		t.Fatalf("I13: %s was extended while the clock showed %s after %s", g.ID, m.clocks.now(), m.highest)
+	}
+	if g.Needed == 0 {
+		return
+	}
+	var votes, own int
+	err := m.db.Read().QueryRow(`SELECT count(*), count(*) FILTER (WHERE issuer || ' ' || subject = ?) FROM grant_votes
+		WHERE grant_id = ? AND round = ? AND approve`, g.Identity.Key(), g.ID, g.Extensions).Scan(&votes, &own)
+	if err != nil || votes < g.Needed || own > 0 {
+		t.Fatalf("I8, I9: %s was extended by %d votes, %d of them its holder's: %v", g.ID, votes, own, err)
+	}
+}
+
+// checkIdle is that a grant that may not be idle is over when it has been, and never while somebody holds a lease.
+func (m *machine) checkIdle(t *rapid.T, rows map[string]Grant) {
+	for id, g := range rows {
+		idle := m.truth - m.used[id]
+		if len(m.leases[id]) > 0 {
+			m.used[id], idle = m.truth, 0
+		}
+		if g.State == Active && g.Idle > 0 && idle > g.Idle {
+			m.settle(t) // the keeper looks once a second
+			if g = m.row(id); g.State == Active {
+				t.Fatalf("%s was idle for %s: %+v", id, idle, g)
+			}
+		}
+		if was := m.seen[id]; g.EndReason == EndIdle && was.State == Active && idle < g.Idle {
+			t.Fatalf("%s ended after having been idle for %s: %+v", id, idle, g)
+		}
+	}
+}
+
+// inHours is whether the hours of a grant's policy hold, worked out apart from the code under test.
+func inHours(g Grant, at time.Time) bool {
+	return g.Policy != "write" || at.UTC().Hour() >= 5 && at.UTC().Hour() < 23
+}
+
+// exacting is the example with everything that ends a grant early, or lets it last longer.
+func exacting() *configs.Config {
+	c := example()
+	for i := range c.Policies {
+		switch p := &c.Policies[i]; p.Name {
+		case "write":
+			p.MaxTotal, p.Ticket, p.Hours = minutes(120), "OPS-[0-9]+", []string{"mon-sun 05:00-23:00 UTC"}
+		case "read":
+			p.MaxTotal, p.Idle = minutes(600), minutes(7)
+		case "ship":
+			p.MaxTotal, p.When = minutes(60), `"deployers" in identity.groups || "engineers" in identity.groups`
+		}
+	}
+	return c
 }
 
 // checkAudit is that each transition has its one event.
@@ -331,13 +436,15 @@ func TestInvariants(t *testing.T) {
 			rt.Fatal(err)
 		}
 		m := &machine{
-			world:  &world{t: t, dir: dir, clocks: newClocks(), config: example()},
-			leases: map[string][]*Lease{}, began: map[string]time.Duration{}, seen: map[string]Grant{},
+			world:  &world{t: t, dir: dir, clocks: newClocks(), config: exacting()},
+			leases: map[string][]*Lease{}, began: map[string]time.Duration{}, used: map[string]time.Duration{}, seen: map[string]Grant{},
 		}
 		m.start()
 		defer func() { m.stop() }()
 		for _, w := range wanted {
-			m.request(dave, w[0], w[1])
+			if _, err := m.Request(t.Context(), dave, Ask{Target: w[1], Account: w[0], Reason: "because", Ticket: "OPS-1"}); err != nil {
+				rt.Fatal(err)
+			}
 		}
 		m.seen = m.rows(rt)
 		rt.Repeat(m.actions())

@@ -19,7 +19,8 @@ import (
 
 const (
 	maxText    = 1000 // characters of a reason or comment
-	maxPending = 20   // requests of one identity that wait at a time
+	maxTicket  = 100
+	maxPending = 20 // requests of one identity that wait at a time
 )
 
 // Ask is a request for a grant.
@@ -28,6 +29,7 @@ type Ask struct {
 	Account  string
 	Duration time.Duration // 0: the policy's default
 	Reason   string
+	Ticket   string // of another system, "" where the policy asks for none
 }
 
 // Request files a request; it is approved at once where the policy says so. A refusal says what was missing.
@@ -48,6 +50,12 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		return Grant{}, err
 	}
 	ask.Reason = reason
+	if ask.Ticket, err = clean("ticket", ask.Ticket); err != nil {
+		return Grant{}, err
+	}
+	if utf8.RuneCountInString(ask.Ticket) > maxTicket {
+		return Grant{}, refusal.New(refusal.Invalid, "the ticket is longer than %d characters", maxTicket).WithHint("give its number, such as OPS-42")
+	}
 	if ask.Duration < 0 || ask.Duration > 0 && ask.Duration < time.Second {
 		return Grant{}, refusal.New(refusal.Invalid, "a grant of %s makes no sense", ask.Duration).
 			WithHint("ask for a second or more, such as --duration 30m")
@@ -57,7 +65,7 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 	var g Grant
 	err = s.store.Do(ctx, func(tx *store.Tx) error {
 		// The rules are read inside the transaction: a reload either is seen here, or sees what is made here.
-		if g, err = s.admit(who, ask, s.rules.Load()); err != nil {
+		if g, err = s.admit(ctx, who, ask, s.rules.Load()); err != nil {
 			return err
 		}
 		if err := s.singular(ctx, tx, who, g); err != nil {
@@ -68,6 +76,9 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		}
 		requested := s.event("grant.requested", &who, g)
 		requested.Reason = g.Reason
+		if g.Ticket != "" {
+			requested.Fields["ticket"] = g.Ticket
+		}
 		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.stamp()), tx.Audit(requested))
 		if g.State == Approved {
 			approved := s.event("grant.approved", nil, g)
@@ -87,20 +98,24 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 }
 
 // admit decides on a request by policy and returns the grant to be, without an id.
-func (s *Service) admit(who authn.Identity, ask Ask, r *rules) (Grant, error) {
+func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rules) (Grant, error) {
 	t, a, err := r.find(ask.Target, ask.Account)
 	if err != nil {
 		return Grant{}, err
 	}
-	e := policy.Decide(r.policies, policy.Ask{Groups: who.Groups, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason})
+	now := s.clock.stamp()
+	e := policy.Decide(r.policies, policy.Ask{
+		Identity: who, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
+		Time: now, Source: source(ctx),
+	})
 	if e.Winner == nil {
 		return Grant{}, refusal.New(refusal.NotPermitted, "no policy lets you have %s@%s as asked", a.Name, t.Name).
 			WithDetail("%s", e.Detail()).WithHint("%s", s.nearest(e, who, t.Name, a.Name))
 	}
-	p := *e.Winner
-	now := s.clock.stamp()
+	p := e.Winner.Policy
 	g := Grant{
-		State: Pending, Identity: who, Target: t.Name, Account: a.Name, Reason: ask.Reason, Policy: p.Name, Duration: e.Duration,
+		State: Pending, Identity: who, Target: t.Name, Account: a.Name, Reason: ask.Reason, Ticket: ask.Ticket,
+		Source: source(ctx), Policy: p.Name, Duration: e.Duration, Total: e.Winner.Total(), Idle: p.Idle.D(),
 		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,
 	}
 	if g.Needed > 0 {
@@ -116,9 +131,12 @@ func (s *Service) admit(who authn.Identity, ask Ask, r *rules) (Grant, error) {
 
 // nearest says what the smallest change is that policy would allow.
 func (s *Service) nearest(e policy.Explanation, who authn.Identity, target, account string) string {
+	if len(e.Forbidden) > 0 {
+		return "see what you may ask for with: sallyport targets"
+	}
 	for _, c := range e.Nearest() {
 		if policy.InAny(who.Groups, c.Policy.Groups) && !slices.ContainsFunc(c.Misses, func(m policy.Miss) bool { return m.Clause == policy.Approvers }) {
-			return "ask with: " + command(target, account, c.Policy.MaxDuration.D(), c.Policy.ReasonLength)
+			return "ask with: " + command(target, account, c.Policy.MaxDuration.D(), c.Policy.ReasonLength, c.Policy.Policy.Ticket)
 		}
 	}
 	if groups := e.MayAsk(); len(groups) > 0 {
@@ -128,12 +146,16 @@ func (s *Service) nearest(e policy.Explanation, who authn.Identity, target, acco
 }
 
 // command is the exact line that asks for a grant.
-func command(target, account string, most time.Duration, reasonLength int) string {
+func command(target, account string, most time.Duration, reasonLength int, ticket string) string {
 	reason := "…"
 	if reasonLength > 1 {
 		reason = fmt.Sprintf("… (%d characters or more)", reasonLength)
 	}
-	return fmt.Sprintf(`sallyport request %s@%s --duration %s --reason "%s"`, account, target, policy.Short(min(30*time.Minute, most)), reason)
+	line := fmt.Sprintf(`sallyport request %s@%s --duration %s --reason "%s"`, account, target, policy.Short(min(30*time.Minute, most)), reason)
+	if ticket != "" {
+		line += ` --ticket "…"`
+	}
+	return line
 }
 
 // singular refuses a second grant for the same, and too many requests at once. An open grant whose time is over but
@@ -145,16 +167,12 @@ func (s *Service) singular(ctx context.Context, tx *store.Tx, who authn.Identity
 		return err
 	}
 	if len(open) == 1 {
-		r := &row{grant: open[0]}
-		if e := s.openOf(who, g.Target, g.Account); e != nil {
-			r.deadline = e.row.Load().deadline
-		}
-		ended, over := s.judgeTime(r)
+		ended, over := s.judgeTime(s.rowOf(open[0]))
 		if !over {
 			return refusal.New(refusal.Conflict, "you have a grant for %s already: %s", g.name(), open[0].ID).
 				WithDetail("%s", s.describe(open[0])).WithHint("%s", next(open[0], who))
 		}
-		if _, err := s.commit(ctx, tx, open[0], ended, s.event("grant."+string(ended.State), nil, ended)); err != nil {
+		if _, err := s.commit(ctx, tx, open[0], ended, s.over(ended)); err != nil {
 			return err
 		}
 	}

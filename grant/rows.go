@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -38,7 +39,7 @@ type queryer interface {
 
 const (
 	columns = `id, version, state, identity, target, account, reason, policy, duration, needed, may_approve,
-		requested, decide_by, activate_by, started, until, ended_at, end_reason, ended_by, end_comment`
+		requested, decide_by, activate_by, started, until, source, ticket, total, idle, extensions, extension, ended_at, end_reason, ended_by, end_comment`
 	isOpen = `state IN ('pending', 'approved', 'active')`
 )
 
@@ -64,15 +65,27 @@ func query(ctx context.Context, q queryer, limit int, where string, args ...any)
 	var grants []Grant
 	for rows.Next() {
 		var g Grant
-		var identity, mayApprove []byte
+		var identity, mayApprove, extension []byte
+		var source string
 		var requested, decideBy, activateBy, from, until, endedAt int64
 		if err := rows.Scan(&g.ID, &g.Version, &g.State, &identity, &g.Target, &g.Account, &g.Reason, &g.Policy, &g.Duration,
-			&g.Needed, &mayApprove, &requested, &decideBy, &activateBy, &from, &until, &endedAt, &g.EndReason, &g.EndedBy,
+			&g.Needed, &mayApprove, &requested, &decideBy, &activateBy, &from, &until, &source,
+			&g.Ticket, &g.Total, &g.Idle, &g.Extensions, &extension, &endedAt, &g.EndReason, &g.EndedBy,
 			&g.EndComment); err != nil {
 			return nil, fmt.Errorf("read grants: %w", err)
 		}
 		if err := errors.Join(json.Unmarshal(identity, &g.Identity), json.Unmarshal(mayApprove, &g.MayApprove)); err != nil {
 			return nil, fmt.Errorf("read grant %s: %w", g.ID, err)
+		}
+		if len(extension) > 0 {
+			if err := json.Unmarshal(extension, &g.Extension); err != nil {
+				return nil, fmt.Errorf("read grant %s: %w", g.ID, err)
+			}
+		}
+		if source != "" {
+			if g.Source, err = netip.ParseAddr(source); err != nil {
+				return nil, fmt.Errorf("read grant %s: %w", g.ID, err)
+			}
 		}
 		g.Requested, g.DecideBy, g.ActivateBy = fromNano(requested), fromNano(decideBy), fromNano(activateBy)
 		g.From, g.Until, g.EndedAt = fromNano(from), fromNano(until), fromNano(endedAt)
@@ -91,14 +104,14 @@ func query(ctx context.Context, q queryer, limit int, where string, args ...any)
 func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args ...any) error {
 	place := make(map[string]int, len(grants))
 	for i, g := range grants {
-		if g.Needed > 0 {
+		if g.Needed > 0 || g.Extension != nil {
 			place[g.ID] = i
 		}
 	}
 	if len(place) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT grant_id, issuer, subject, name, memberships, approve, comment, time
+	rows, err := q.QueryContext(ctx, `SELECT grant_id, round, issuer, subject, name, memberships, approve, comment, time
 		FROM grant_votes WHERE grant_id IN (`+ids+`) ORDER BY time, issuer, subject`, args...)
 	if err != nil {
 		return fmt.Errorf("read votes: %w", err)
@@ -109,15 +122,21 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 		var id string
 		var groups []byte
 		var at int64
-		if err := rows.Scan(&id, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
+		var round int
+		if err := rows.Scan(&id, &round, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
 			return fmt.Errorf("read votes: %w", err)
 		}
 		who := authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name}
 		if err := json.Unmarshal(groups, &who.Groups); err != nil {
 			return fmt.Errorf("read the votes on %s: %w", id, err)
 		}
-		if i, ok := place[id]; ok {
+		i, wanted := place[id]
+		switch {
+		case !wanted:
+		case round == 0:
 			grants[i].cast(who, v.Approve, v.Comment, fromNano(at))
+		case grants[i].Extension != nil && round == grants[i].Extensions:
+			grants[i].Extension.cast(who, v.Approve, v.Comment, fromNano(at))
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -137,10 +156,11 @@ func insert(ctx context.Context, tx *store.Tx, g Grant) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO grants (issuer, subject, `+columns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		g.Identity.Issuer, g.Identity.Subject, g.ID, g.Version, g.State, string(identity), g.Target, g.Account, g.Reason,
 		g.Policy, g.Duration, g.Needed, string(mayApprove), toNano(g.Requested), toNano(g.DecideBy), toNano(g.ActivateBy),
-		toNano(g.From), toNano(g.Until), toNano(g.EndedAt), g.EndReason, g.EndedBy, g.EndComment)
+		toNano(g.From), toNano(g.Until), addressText(g.Source), g.Ticket, g.Total, g.Idle, g.Extensions, "", toNano(g.EndedAt),
+		g.EndReason, g.EndedBy, g.EndComment)
 	if err != nil {
 		return fmt.Errorf("write grant %s: %w", g.ID, err)
 	}
@@ -153,12 +173,20 @@ func save(ctx context.Context, tx *store.Tx, old, g Grant) (Grant, error) {
 	if !slices.Contains(ways[old.State], g.State) {
 		return Grant{}, fmt.Errorf("grant %s cannot go from %s to %s", g.ID, old.State, g.State)
 	}
-	if old.State == Active && (!g.From.Equal(old.From) || !g.Until.Equal(old.Until)) {
+	if old.State == Active && (!g.From.Equal(old.From) || !g.Until.Equal(old.Until) && !extended(old, g)) {
 		return Grant{}, fmt.Errorf("grant %s: its time is set once", g.ID)
 	}
+	extension := ""
+	if g.Extension != nil {
+		text, err := json.Marshal(g.Extension)
+		if err != nil {
+			return Grant{}, err
+		}
+		extension = string(text)
+	}
 	result, err := tx.ExecContext(ctx, `UPDATE grants SET version = version + 1, state = ?, activate_by = ?, started = ?,
-		until = ?, ended_at = ?, end_reason = ?, ended_by = ?, end_comment = ? WHERE id = ? AND version = ? AND `+isOpen,
-		g.State, toNano(g.ActivateBy), toNano(g.From), toNano(g.Until), toNano(g.EndedAt), g.EndReason, g.EndedBy, g.EndComment,
+		until = ?, extensions = ?, extension = ?, ended_at = ?, end_reason = ?, ended_by = ?, end_comment = ? WHERE id = ? AND version = ? AND `+isOpen,
+		g.State, toNano(g.ActivateBy), toNano(g.From), toNano(g.Until), g.Extensions, extension, toNano(g.EndedAt), g.EndReason, g.EndedBy, g.EndComment,
 		old.ID, old.Version)
 	if err != nil {
 		return Grant{}, fmt.Errorf("write grant %s: %w", g.ID, err)
@@ -167,25 +195,37 @@ func save(ctx context.Context, tx *store.Tx, old, g Grant) (Grant, error) {
 		return Grant{}, errors.Join(errStale, err)
 	}
 	g.Version = old.Version + 1
-	return g, saveVotes(ctx, tx, g)
+	if g.Needed > 0 {
+		err = saveVotes(ctx, tx, g.ID, 0, g.Ballot)
+	}
+	switch {
+	case g.Extension != nil:
+		err = errors.Join(err, saveVotes(ctx, tx, g.ID, g.Extensions, g.Extension.Ballot))
+	case g.settled != nil:
+		err = errors.Join(err, saveVotes(ctx, tx, g.ID, g.Extensions, *g.settled))
+		g.settled = nil
+	}
+	return g, err
 }
 
-// saveVotes writes the votes that count; those that no longer do stand in the audit log only.
-func saveVotes(ctx context.Context, tx *store.Tx, g Grant) error {
-	if g.Needed == 0 {
-		return nil
+// extended reports whether g is an active grant made longer, as far as it may be.
+func extended(old, g Grant) bool {
+	return g.State == Active && g.Extension == nil && g.Extensions > 0 && g.Until.After(old.Until) && !g.Until.After(g.From.Add(g.Total))
+}
+
+// saveVotes writes the votes that count in a round; those that no longer do stand in the audit log only.
+func saveVotes(ctx context.Context, tx *store.Tx, id string, round int, b Ballot) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM grant_votes WHERE grant_id = ? AND round = ?`, id, round); err != nil {
+		return fmt.Errorf("write the votes on %s: %w", id, err)
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM grant_votes WHERE grant_id = ?`, g.ID); err != nil {
-		return fmt.Errorf("write the votes on %s: %w", g.ID, err)
-	}
-	for _, v := range g.Votes {
-		groups, err := json.Marshal(g.voters[v.key()])
+	for _, v := range b.Votes {
+		groups, err := json.Marshal(b.voters[v.key()])
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, issuer, subject, name, memberships, approve, comment, time)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, g.ID, v.Issuer, v.Subject, v.Name, string(groups), v.Approve, v.Comment, toNano(v.Time)); err != nil {
-			return fmt.Errorf("write a vote on %s: %w", g.ID, err)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, issuer, subject, name, memberships, approve, comment, time)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.Issuer, v.Subject, v.Name, string(groups), v.Approve, v.Comment, toNano(v.Time)); err != nil {
+			return fmt.Errorf("write a vote on %s: %w", id, err)
 		}
 	}
 	return nil
@@ -215,6 +255,13 @@ func saveHigh(ctx context.Context, tx *store.Tx, high time.Time) error {
 		return fmt.Errorf("write the latest time seen: %w", err)
 	}
 	return nil
+}
+
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func toNano(t time.Time) int64 {

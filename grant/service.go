@@ -42,13 +42,17 @@ type owner struct{ identity, target, account string }
 type entry struct {
 	row atomic.Pointer[row]
 
+	clock  *clock
 	mu     sync.Mutex
 	leases map[*Lease]struct{}
+	// idleSince is when, by clock.elapsed, the last lease was given back, or the grant began.
+	idleSince time.Duration
 }
 
 // row is a grant as last committed; it is never changed, only replaced.
 type row struct {
 	grant Grant
+	entry *entry
 	// deadline is Until on the clock that does not jump; set when the grant becomes active or is loaded as such.
 	deadline time.Duration
 }
@@ -85,7 +89,11 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
 		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(),
 	}
-	s.rules.Store(index(o.Config))
+	rules, err := index(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	s.rules.Store(rules)
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("open the grants: %w", err)
 	}
@@ -129,9 +137,14 @@ func (s *Service) load(ctx context.Context) error {
 	})
 }
 
-// Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end.
+// Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end, and those
+// that it forbids. One whose policies have mistakes (configs.Problems) changes nothing.
 func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
-	s.rules.Store(index(config))
+	rules, err := index(config)
+	if err != nil {
+		return err
+	}
+	s.rules.Store(rules)
 	if err := s.review(ctx, s.judgeAll); err != nil {
 		s.keeper.unfinished.Store(true) // the keeper goes on trying; the leases are cut already
 		return fmt.Errorf("end grants that the new configuration does not allow: %w", err)
@@ -232,15 +245,16 @@ func (s *Service) install(g Grant) {
 			s.mu.Unlock()
 			return
 		}
-		e = &entry{leases: map[*Lease]struct{}{}}
+		e = &entry{clock: &s.clock, leases: map[*Lease]struct{}{}}
 		s.open[g.ID], s.owned[key] = e, e
 	}
-	r := &row{grant: g}
+	r := &row{grant: g, entry: e}
 	if g.State == Active {
 		if before := e.row.Load(); before != nil && before.grant.State == Active {
-			r.deadline = before.deadline
+			r.deadline = before.deadline + g.Until.Sub(before.grant.Until)
 		} else {
 			r.deadline = s.clock.elapsed() + g.Until.Sub(s.clock.stamp())
+			e.begin()
 		}
 	}
 	e.row.Store(r)

@@ -21,7 +21,7 @@ import (
 // rules are a configuration, indexed; they never change once made.
 type rules struct {
 	targets     []configs.Target // by name
-	policies    []configs.Policy // in the order in which they are tried
+	policies    []*policy.Policy // in the order in which they are tried
 	permissions []configs.Permission
 
 	names     map[string]configs.Target
@@ -29,14 +29,20 @@ type rules struct {
 	hosts     map[string]configs.Target // SSH targets by alias without a port
 	addresses map[string]configs.Target // SSH targets by alias with a port, and by address
 	digests   map[string]string         // of policies by name, for the audit log
+	named     map[string]*policy.Policy
 }
 
-// index prepares a configuration. Where two targets claim one name, the first in the file has it.
-func index(c *configs.Config) *rules {
+// index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
+// configs.Problems.
+func index(c *configs.Config) (*rules, error) {
+	policies, err := policy.Compile(c)
+	if err != nil {
+		return nil, err
+	}
 	r := &rules{
-		targets: slices.Clone(c.Targets), policies: slices.Clone(c.Policies), permissions: slices.Clone(c.Permissions),
+		targets: slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
-		addresses: map[string]configs.Target{}, digests: map[string]string{},
+		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
 	}
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {
@@ -65,9 +71,17 @@ func index(c *configs.Config) *rules {
 	}
 	slices.SortFunc(r.targets, func(a, b configs.Target) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range r.policies {
-		r.digests[p.Name] = digest(p)
+		r.digests[p.Name] = digest(p.Policy)
+		r.named[p.Name] = p
 	}
-	return r
+	return r, nil
+}
+
+// Check reads what configs.Load leaves unread: the conditions of policies. The error is configs.Problems, with the places
+// in the files.
+func Check(c *configs.Config) error {
+	_, err := policy.Compile(c)
+	return err
 }
 
 // digest tells versions of a policy apart in the audit log.
@@ -81,13 +95,9 @@ func digest(p configs.Policy) string {
 }
 
 // policy finds a policy by name.
-func (r *rules) policy(name string) (configs.Policy, bool) {
-	for _, p := range r.policies {
-		if p.Name == name {
-			return p, true
-		}
-	}
-	return configs.Policy{}, false
+func (r *rules) policy(name string) (*policy.Policy, bool) {
+	p, ok := r.named[name]
+	return p, ok
 }
 
 // find returns target and account as configured, or refuses.
@@ -181,7 +191,8 @@ type Offer struct {
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto"`
 	MayApprove  []string          `json:"may_approve,omitempty"`
-	Live        string            `json:"live,omitempty"` // the id of a grant of theirs that is approved or active
+	Ticket      string            `json:"ticket,omitempty"` // what a ticket has to look like; empty: none is asked for
+	Live        string            `json:"live,omitempty"`   // the id of a grant of theirs that is approved or active
 }
 
 // Offers lists what the identity may ask for, by target and account. An account is listed again for a later policy
@@ -203,14 +214,14 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 	var offers []Offer
 	var longest time.Duration
 	for _, p := range r.policies {
-		if !policy.Covers(p, t, account) || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
-			!policy.Auto(p) && len(p.Approve.Groups) == 0 {
+		if p.Forbids() || !policy.Covers(p.Policy, t, account) || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
+			!policy.Auto(p.Policy) && len(p.Approve.Groups) == 0 {
 			continue
 		}
 		longest = p.MaxDuration.D()
 		o := Offer{
 			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: longest,
-			Auto: policy.Auto(p), MayApprove: slices.Clone(p.Approve.Groups),
+			Auto: policy.Auto(p.Policy), MayApprove: slices.Clone(p.Approve.Groups), Ticket: p.Policy.Ticket,
 		}
 		if e := s.openOf(who, t.Name, account); e != nil {
 			if g := e.row.Load().grant; g.State != Pending {

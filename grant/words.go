@@ -49,7 +49,11 @@ func (s *Service) describe(g Grant) string {
 	case Approved:
 		return fmt.Sprintf("grant %s is approved and can be used until %s for %s", g.ID, when(g.ActivateBy), policy.Short(g.Duration))
 	case Active:
-		return fmt.Sprintf("grant %s is active until %s", g.ID, when(g.Until))
+		text := fmt.Sprintf("grant %s is active until %s", g.ID, when(g.Until))
+		if e := g.Extension; e != nil {
+			text += fmt.Sprintf("; %s more wait for approval by %s", policy.Short(e.Duration), policy.Or(e.MayApprove))
+		}
+		return text
 	}
 	return sentence(g)
 }

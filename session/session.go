@@ -129,6 +129,7 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 		Account:    o.Account.Name,
 		Grant:      g.ID,
 		Reason:     g.Reason,
+		Ticket:     g.Ticket,
 		Approvers:  g.Approvers(),
 		Until:      o.Lease.Until(),
 		Client:     o.Client.String(),

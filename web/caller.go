@@ -68,7 +68,7 @@ func handle[I, O any](s *server, op huma.Operation, do func(ctx context.Context,
 		if !ok { // can't happen while authenticate is in the chain; shut if it does
 			return nil, problem(refusal.New(refusal.NotAuthenticated, "you are not signed in"))
 		}
-		out, err := do(ctx, who, in)
+		out, err := do(grant.WithSource(ctx, remote(who.client)), who, in)
 		if err != nil {
 			return nil, s.fail(op.OperationID, err)
 		}

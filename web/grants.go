@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"sallyport/authn"
 	"sallyport/configs"
@@ -19,6 +20,10 @@ type (
 		ID   string       `path:"id" maxLength:"64"`
 		Body api.Decision `required:"false"`
 	}
+	extension struct {
+		ID   string `path:"id" maxLength:"64"`
+		Body api.ExtensionRequest
+	}
 	listing struct {
 		All bool `query:"all" doc:"Those that are over too."`
 	}
@@ -27,20 +32,18 @@ type (
 func (s *server) registerGrants() {
 	handle(s, operation("request", http.MethodPost, "/v1/requests", "Ask for a grant"),
 		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Grant], error) {
-			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason}
+			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket}
 			if in.Body.Duration != "" {
-				d, err := configs.ParseDuration(in.Body.Duration)
-				if err != nil || d <= 0 {
-					return nil, refusal.New(refusal.Invalid, "duration %.32q makes no sense", in.Body.Duration).
-						WithDetail("write it as 30m, 8h or 1d").Because(err)
+				var err error
+				if ask.Duration, err = duration(in.Body.Duration); err != nil {
+					return nil, err
 				}
-				ask.Duration = d.D()
 			}
 			return wrapGrant(s.Grants.Request(ctx, who.Identity, ask))
 		})
 	handle(s, operation("list-requests", http.MethodGet, "/v1/requests", "Requests that wait for a decision: yours, and those you may decide"),
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Grant], error) {
-			return s.listGrants(ctx, who, in.All, func(g grant.Grant) bool { return in.All || g.State == grant.Pending })
+			return s.listGrants(ctx, who, in.All, func(g grant.Grant) bool { return in.All || g.State == grant.Pending || g.Extension != nil })
 		})
 	handle(s, operation("list-grants", http.MethodGet, "/v1/grants", "Grants: yours, those you may decide on, and all with the permission"),
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Grant], error) {
@@ -53,10 +56,27 @@ func (s *server) registerGrants() {
 	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s.Grants.Approve))
 	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s.Grants.Deny))
 	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s.Grants.Revoke))
+	handle(s, operation("extend", http.MethodPost, "/v1/grants/{id}/extend", "Ask that your own active grant end later"),
+		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
+			by, err := duration(in.Body.Duration)
+			if err != nil {
+				return nil, err
+			}
+			return wrapGrant(s.Grants.Extend(ctx, who.Identity, in.ID, by, in.Body.Reason))
+		})
 	handle(s, operation("release", http.MethodPost, "/v1/grants/{id}/release", "Give your own grant back, or withdraw your request"),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Release(ctx, who.Identity, in.ID))
 		})
+}
+
+// duration reads one as a person types it.
+func duration(text string) (time.Duration, error) {
+	d, err := configs.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, refusal.New(refusal.Invalid, "duration %.32q makes no sense", text).WithDetail("write it as 30m, 8h or 1d").Because(err)
+	}
+	return d.D(), nil
 }
 
 // decide is a handler around one of the grants' transitions with a word of explanation.
@@ -96,9 +116,11 @@ func grantOf(g grant.Grant) api.Grant {
 		Target:     g.Target,
 		Account:    g.Account,
 		Reason:     g.Reason,
+		Ticket:     g.Ticket,
 		Policy:     g.Policy,
 		Duration:   g.Duration,
-		Votes:      []api.Vote{},
+		Total:      g.Total,
+		Idle:       g.Idle,
 		Approvers:  orEmpty(g.Approvers()),
 		Needed:     g.Needed,
 		MayApprove: orEmpty(g.MayApprove),
@@ -110,9 +132,21 @@ func grantOf(g grant.Grant) api.Grant {
 		EndedAt:    g.EndedAt,
 		EndReason:  g.EndReason,
 		EndedBy:    g.EndedBy,
+		EndComment: g.EndComment,
 	}
-	for _, v := range g.Votes {
-		out.Votes = append(out.Votes, api.Vote(v))
+	out.Votes = votes(g.Ballot)
+	if e := g.Extension; e != nil {
+		out.Extension = &api.Extension{
+			Duration: e.Duration, Reason: e.Reason, Requested: e.Requested, Votes: votes(e.Ballot), Needed: e.Needed, MayApprove: orEmpty(e.MayApprove),
+		}
+	}
+	return out
+}
+
+func votes(b grant.Ballot) []api.Vote {
+	out := []api.Vote{}
+	for _, v := range b.Votes {
+		out = append(out, api.Vote(v))
 	}
 	return out
 }

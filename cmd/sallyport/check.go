@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/configs"
+	"sallyport/grant"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -21,6 +22,9 @@ what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwis
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			config, err := configs.Load(file)
+			if err == nil {
+				err = grant.Check(config)
+			}
 			if problems, ok := errors.AsType[configs.Problems](err); ok {
 				for _, p := range problems {
 					fmt.Fprintln(command.OutOrStdout(), p)

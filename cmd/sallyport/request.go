@@ -48,6 +48,7 @@ func newRequestCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&ask.Duration, "duration", "", "for how `LONG`: 30m, 8h, 1d; default: the policy's")
 	flags.StringVar(&ask.Reason, "reason", "", "`WHY`, for those who approve and for the record")
+	flags.StringVar(&ask.Ticket, "ticket", "", "the `TICKET` that it is for, where the policy asks for one: OPS-42")
 	flags.BoolVar(&wait, "wait", false, "wait until it is decided")
 	return command
 }

@@ -42,7 +42,14 @@ func listGrants(command *cobra.Command, path string, all bool) error {
 			if g.EndReason != "" {
 				state += " (" + g.EndReason + ")"
 			}
-			t.row(g.ID, state, g.Identity.Label(), g.Account+"@"+g.Target, span(g.Duration), remaining(g), local(g.Requested), g.Reason)
+			length, asked, reason := span(g.Duration), g.Requested, g.Reason
+			if e := g.Extension; e != nil { // what waits is more of it
+				state, length, asked, reason = state+" (extension)", "+"+span(e.Duration), e.Requested, e.Reason
+			}
+			if g.Ticket != "" {
+				reason = g.Ticket + ": " + reason
+			}
+			t.row(g.ID, state, g.Identity.Label(), g.Account+"@"+g.Target, length, remaining(g), local(asked), reason)
 		}
 	})
 }

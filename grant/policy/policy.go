@@ -5,6 +5,8 @@
 // that an answer can be checked again later. The rules are few:
 //
 //   - Nothing matched means no.
+//   - A policy that forbids beats all that permit, wherever it stands. If its condition can't be worked out it forbids;
+//     if that of one that permits can't, it does not match. Either way the answer says so.
 //   - Policies are tried in the order in which they are written; the first that admits the request as asked wins whole.
 //     Nothing is merged from two of them.
 //   - What a policy leaves out gives nothing: no group is nobody, no maximum duration is no time at all, and neither
@@ -13,11 +15,13 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"sallyport/authn"
 	"sallyport/configs"
 )
 
@@ -27,14 +31,17 @@ const (
 	DefaultStart  = time.Hour      // for the first use after approval
 )
 
-// Ask is a request as a policy sees it: whose groups, what for, for how long and why. Identity.Groups are the same for
-// people and workloads.
+// Ask is a request as a policy sees it: who, what for, for how long, why, when and from where. The groups of people and of
+// workloads are the same.
 type Ask struct {
-	Groups   []string
+	Identity authn.Identity
 	Target   configs.Target
 	Account  string
 	Duration time.Duration // 0: the policy's default
 	Reason   string
+	Ticket   string
+	Time     time.Time
+	Source   netip.Addr // of the connection; not valid: not known
 }
 
 // Clause is a part of a policy that a request can fail.
@@ -44,8 +51,11 @@ type Clause string
 const (
 	Coverage  Clause = "coverage"  // the policy speaks of other accounts or targets
 	Group     Clause = "group"     // not in any of its groups
+	Hours     Clause = "hours"     // not at this time
 	Duration  Clause = "duration"  // longer than it allows
 	Reason    Clause = "reason"    // shorter than it asks for
+	Ticket    Clause = "ticket"    // none, or not as it asks for
+	When      Clause = "when"      // its condition does not hold, or can't be worked out
 	Approvers Clause = "approvers" // nobody could approve
 )
 
@@ -57,72 +67,129 @@ type Miss struct {
 
 // Candidate is a policy that speaks of the account asked for, and what the request lacks under it.
 type Candidate struct {
-	Policy configs.Policy `json:"-"`
-	Name   string         `json:"policy"`
-	Misses []Miss         `json:"misses,omitempty"`
+	Policy *Policy `json:"-"`
+	Name   string  `json:"policy"`
+	Misses []Miss  `json:"misses,omitempty"`
+}
+
+// Forbidden is a policy that forbids a request, and what it says about it.
+type Forbidden struct {
+	Name string `json:"policy"`
+	Text string `json:"text"`
 }
 
 // Explanation is the answer to a request.
 type Explanation struct {
-	// Winner is the policy that admits the request, nil if none does.
-	Winner *configs.Policy
+	// Winner is the policy that admits the request, nil if none does or one forbids it.
+	Winner *Policy
 	// Duration is what the winner gives: what was asked for, or its default.
 	Duration time.Duration
-	// Candidates are the policies that speak of the account, in their order, up to the winner.
+	// Forbidden are the policies that forbid the request, whatever the others say.
+	Forbidden []Forbidden
+	// Candidates are the policies that speak of the account, in their order, up to the one that would admit the request.
 	Candidates []Candidate
 }
 
-// Decide tries the policies in order. policies must not change afterwards: the winner points into it.
-func Decide(policies []configs.Policy, ask Ask) Explanation {
+// Decide tries the policies in order.
+func Decide(policies []*Policy, ask Ask) Explanation {
 	var e Explanation
-	for i := range policies {
-		p := &policies[i]
-		if !Covers(*p, ask.Target, ask.Account) {
+	for _, p := range policies {
+		if p.Forbids() || !Covers(p.Policy, ask.Target, ask.Account) {
 			continue
 		}
-		misses := Misses(*p, ask)
-		e.Candidates = append(e.Candidates, Candidate{Policy: *p, Name: p.Name, Misses: misses})
+		misses := p.Misses(ask)
+		e.Candidates = append(e.Candidates, Candidate{Policy: p, Name: p.Name, Misses: misses})
 		if len(misses) == 0 {
-			e.Winner, e.Duration = p, length(*p, ask.Duration)
-			return e
+			e.Winner, e.Duration = p, p.length(ask.Duration)
+			ask.Duration = e.Duration // what is forbidden is what would be given
+			break
 		}
+	}
+	if e.Forbidden = Forbidding(policies, ask); len(e.Forbidden) > 0 {
+		e.Winner, e.Duration = nil, 0
 	}
 	return e
 }
 
-// Misses lists the clauses of one policy that the request fails; none means that it admits the request.
-func Misses(p configs.Policy, ask Ask) []Miss {
+// Forbidding lists the policies that forbid a request. One whose condition can't be worked out forbids it too.
+func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
+	for _, p := range policies {
+		if !p.Forbids() || !Covers(p.Policy, ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
+			continue
+		}
+		if open, _ := p.Open(ask.Time); !open {
+			continue
+		}
+		text := p.Message
+		if text == "" {
+			text = "it is forbidden"
+		}
+		if p.condition != nil {
+			holds, says, err := p.condition.check(input(ask, ask.Duration))
+			if err != nil {
+				text += " (whether it is can't be worked out, so it is: " + says + ")"
+			} else if !holds {
+				continue
+			}
+		}
+		forbidden = append(forbidden, Forbidden{p.Name, text})
+	}
+	return forbidden
+}
+
+// Misses lists the clauses of a policy that the request fails; none means that it admits the request. What forbids admits
+// nothing.
+func (p *Policy) Misses(ask Ask) []Miss {
 	var misses []Miss
 	miss := func(c Clause, format string, args ...any) {
 		misses = append(misses, Miss{c, fmt.Sprintf(format, args...)})
 	}
-	if !Covers(p, ask.Target, ask.Account) {
+	covers, member := Covers(p.Policy, ask.Target, ask.Account), InAny(ask.Identity.Groups, p.Groups)
+	if !covers || p.Forbids() {
 		miss(Coverage, "it does not speak of %s@%s", ask.Account, ask.Target.Name)
 	}
-	if !InAny(ask.Groups, p.Groups) {
+	if !member {
 		if len(p.Groups) == 0 {
 			miss(Group, "it names no group")
 		} else {
 			miss(Group, "it is for members of %s", Or(p.Groups))
 		}
 	}
-	switch asked, most := length(p, ask.Duration), p.MaxDuration.D(); {
+	if open, next := p.Open(ask.Time); !open {
+		miss(Hours, "it holds %s, next from %s", Or(p.Policy.Hours), next.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	length, most := p.length(ask.Duration), p.MaxDuration.D()
+	switch {
 	case most <= 0:
 		miss(Duration, "it allows no time at all")
-	case asked <= 0 || asked > most:
-		miss(Duration, "%s is longer than the %s it allows", Short(asked), Short(most))
+	case length <= 0 || length > most:
+		miss(Duration, "%s is longer than the %s it allows", Short(length), Short(most))
 	}
 	if have, least := utf8.RuneCountInString(ask.Reason), max(p.ReasonLength, 1); have < least {
 		miss(Reason, "the reason has %d of at least %d characters", have, least)
 	}
-	if !Auto(p) && len(p.Approve.Groups) == 0 {
+	switch {
+	case p.ticket == nil:
+	case ask.Ticket == "":
+		miss(Ticket, "it asks for a ticket like %s", p.Policy.Ticket)
+	case !p.ticket.MatchString(ask.Ticket):
+		miss(Ticket, "ticket %q is not like %s", ask.Ticket, p.Policy.Ticket)
+	}
+	if p.condition != nil && covers && member { // to others it says nothing
+		if holds, says, err := p.condition.check(input(ask, length)); err != nil {
+			miss(When, "its condition can't be worked out: %s", says)
+		} else if !holds {
+			miss(When, "its condition does not hold: %s", says)
+		}
+	}
+	if !Auto(p.Policy) && len(p.Approve.Groups) == 0 {
 		miss(Approvers, "nobody could approve it: it names no approving group")
 	}
 	return misses
 }
 
 // length is what the request asks for under that policy.
-func length(p configs.Policy, asked time.Duration) time.Duration {
+func (p *Policy) length(asked time.Duration) time.Duration {
 	if asked != 0 {
 		return asked
 	}
@@ -131,6 +198,9 @@ func length(p configs.Policy, asked time.Duration) time.Duration {
 	}
 	return p.MaxDuration.D()
 }
+
+// Total is how long a grant may last in all, with what it is extended by.
+func (p *Policy) Total() time.Duration { return max(p.MaxTotal.D(), p.MaxDuration.D()) }
 
 // Auto reports whether the policy itself approves. One that says auto and names approvers as well means the approvers.
 func Auto(p configs.Policy) bool { return p.Approve.Auto && len(p.Approve.Groups) == 0 }
@@ -168,8 +238,15 @@ func (e Explanation) Nearest() []Candidate {
 	return near
 }
 
-// Detail says what was missing, policy by policy, nearest first.
+// Detail says what was missing, policy by policy, nearest first; where something forbids the request, that alone counts.
 func (e Explanation) Detail() string {
+	if len(e.Forbidden) > 0 {
+		var parts []string
+		for _, f := range e.Forbidden {
+			parts = append(parts, "policy "+f.Name+" forbids it: "+f.Text)
+		}
+		return strings.Join(parts, "; ")
+	}
 	near := e.Nearest()
 	if len(near) == 0 {
 		return "no policy speaks of it"

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"sallyport/authn"
 	"sallyport/configs"
 )
 
@@ -60,11 +61,23 @@ func TestCovers(t *testing.T) {
 	}
 }
 
+// in is somebody in those groups.
+func in(groups ...string) authn.Identity { return authn.Identity{Kind: authn.Human, Groups: groups} }
+
+// compiled are policies ready to be asked.
+func compiled(t interface{ Fatal(...any) }, policies ...configs.Policy) []*Policy {
+	ready, err := Compile(&configs.Config{Policies: policies})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ready
+}
+
 func hours(n int) configs.Duration { return configs.Duration(time.Duration(n) * time.Hour) }
 
 func TestDecide(t *testing.T) {
 	leads := configs.Approve{Groups: []string{"leads"}}
-	policies := []configs.Policy{
+	policies := compiled(t, []configs.Policy{
 		{Name: "elsewhere", Groups: []string{"eng"}, Accounts: []string{"*@web"}, MaxDuration: hours(9), Approve: leads},
 		{Name: "ops", Groups: []string{"ops"}, Accounts: []string{"app@orders"}, MaxDuration: hours(9), Approve: leads},
 		{Name: "short", Groups: []string{"eng"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), ReasonLength: 10, Approve: leads},
@@ -72,7 +85,7 @@ func TestDecide(t *testing.T) {
 		{Name: "empty", Groups: []string{"sales"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1)},
 		{Name: "timeless", Groups: []string{"hr"}, Accounts: []string{"app@orders"}, Approve: leads},
 		{Name: "groupless", Accounts: []string{"*@*"}, MaxDuration: hours(1), Approve: leads},
-	}
+	}...)
 	for _, tt := range []struct {
 		name    string
 		ask     Ask
@@ -81,15 +94,15 @@ func TestDecide(t *testing.T) {
 		says    string
 		nearest string
 	}{
-		{name: "first that admits", ask: Ask{Groups: []string{"eng"}, Reason: "long enough"}, winner: "short", length: time.Hour},
-		{name: "too long for the first", ask: Ask{Groups: []string{"eng"}, Duration: 2 * time.Hour, Reason: "long enough"}, winner: "long", length: 2 * time.Hour},
-		{name: "too short a reason for the first", ask: Ask{Groups: []string{"eng"}, Reason: "x"}, winner: "long", length: 2 * time.Hour},
-		{name: "any of several groups", ask: Ask{Groups: []string{"x", "ops"}, Reason: "x"}, winner: "ops", length: 9 * time.Hour},
-		{name: "too long for all", ask: Ask{Groups: []string{"eng"}, Duration: 5 * time.Hour, Reason: "long enough"}, says: "policy long: 5h is longer than the 4h it allows", nearest: "ops"},
-		{name: "no reason", ask: Ask{Groups: []string{"ops"}}, says: "policy ops: the reason has 0 of at least 1 characters", nearest: "ops"},
-		{name: "characters, not bytes", ask: Ask{Groups: []string{"eng"}, Reason: "äääääääää"}, winner: "long", length: 2 * time.Hour},
-		{name: "no approver", ask: Ask{Groups: []string{"sales"}, Reason: "x"}, says: "policy empty: nobody could approve it", nearest: "ops"},
-		{name: "no time", ask: Ask{Groups: []string{"hr"}, Reason: "x"}, says: "policy timeless: it allows no time at all", nearest: "ops"},
+		{name: "first that admits", ask: Ask{Identity: in("eng"), Reason: "long enough"}, winner: "short", length: time.Hour},
+		{name: "too long for the first", ask: Ask{Identity: in("eng"), Duration: 2 * time.Hour, Reason: "long enough"}, winner: "long", length: 2 * time.Hour},
+		{name: "too short a reason for the first", ask: Ask{Identity: in("eng"), Reason: "x"}, winner: "long", length: 2 * time.Hour},
+		{name: "any of several groups", ask: Ask{Identity: in("x", "ops"), Reason: "x"}, winner: "ops", length: 9 * time.Hour},
+		{name: "too long for all", ask: Ask{Identity: in("eng"), Duration: 5 * time.Hour, Reason: "long enough"}, says: "policy long: 5h is longer than the 4h it allows", nearest: "ops"},
+		{name: "no reason", ask: Ask{Identity: in("ops")}, says: "policy ops: the reason has 0 of at least 1 characters", nearest: "ops"},
+		{name: "characters, not bytes", ask: Ask{Identity: in("eng"), Reason: "äääääääää"}, winner: "long", length: 2 * time.Hour},
+		{name: "no approver", ask: Ask{Identity: in("sales"), Reason: "x"}, says: "policy empty: nobody could approve it", nearest: "ops"},
+		{name: "no time", ask: Ask{Identity: in("hr"), Reason: "x"}, says: "policy timeless: it allows no time at all", nearest: "ops"},
 		{name: "no group", ask: Ask{Reason: "x"}, says: "policy ops: it is for members of ops", nearest: "ops"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,7 +128,7 @@ func TestDecide(t *testing.T) {
 			}
 		})
 	}
-	if e := Decide(policies, Ask{Groups: []string{"eng"}, Target: configs.Target{Name: "mail"}, Account: "app", Reason: "x"}); e.Winner != nil || !strings.Contains(e.Detail(), "groupless: it names no group") {
+	if e := Decide(policies, Ask{Identity: in("eng"), Target: configs.Target{Name: "mail"}, Account: "app", Reason: "x"}); e.Winner != nil || !strings.Contains(e.Detail(), "groupless: it names no group") {
 		t.Errorf("%+v %s", e, e.Detail())
 	}
 	if e := Decide(nil, Ask{}); e.Winner != nil || e.Detail() != "no policy speaks of it" {
@@ -130,6 +143,8 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 		var policies []configs.Policy
 		for range rapid.IntRange(0, 5).Draw(t, "policies") {
 			policies = append(policies, configs.Policy{
+				Effect:      rapid.SampledFrom([]string{"", "", configs.Permit, configs.Forbid}).Draw(t, "effect"),
+				When:        rapid.SampledFrom([]string{"", "", "account == 'app'", "account == 'ro'", "target.labels.nothing == ''"}).Draw(t, "when"),
 				Groups:      names.Draw(t, "groups"),
 				Accounts:    rapid.SliceOfN(rapid.SampledFrom([]string{"*@*", "app@*", "ro@orders", "*@web"}), 0, 2).Draw(t, "accounts"),
 				MaxDuration: hours(rapid.IntRange(0, 3).Draw(t, "max")), DefaultDuration: hours(rapid.IntRange(0, 4).Draw(t, "default")),
@@ -138,13 +153,22 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 			})
 		}
 		ask := Ask{
-			Groups: names.Draw(t, "mine"), Target: orders, Account: "app", Reason: rapid.SampledFrom([]string{"", "x", "xxx"}).Draw(t, "reason"),
+			Identity: in(names.Draw(t, "mine")...), Target: orders, Account: "app", Reason: rapid.SampledFrom([]string{"", "x", "xxx"}).Draw(t, "reason"),
 			Duration: time.Duration(rapid.IntRange(-1, 4).Draw(t, "hours")) * time.Hour,
 		}
-		e := Decide(policies, ask)
-		for i := range policies {
-			p := &policies[i]
-			admits := len(Misses(*p, ask)) == 0
+		ready := compiled(t, policies...)
+		e := Decide(ready, ask)
+		forbidden := slices.ContainsFunc(policies, func(p configs.Policy) bool {
+			return p.Effect == configs.Forbid && Covers(p, orders, "app") && (len(p.Groups) == 0 || InAny(ask.Identity.Groups, p.Groups)) && p.When != "account == 'ro'"
+		})
+		if forbidden {
+			if e.Winner != nil || len(e.Forbidden) == 0 {
+				t.Fatalf("forbidden, but %+v", e)
+			}
+			return
+		}
+		for _, p := range ready {
+			admits := !p.Forbids() && len(p.Misses(ask)) == 0
 			if e.Winner == nil && admits {
 				t.Fatalf("refused, but %+v admits it", p)
 			}
@@ -159,11 +183,11 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 		if w == nil {
 			return
 		}
-		if !InAny(ask.Groups, w.Groups) || !Covers(*w, orders, "app") || e.Duration <= 0 || e.Duration > w.MaxDuration.D() ||
-			ask.Duration != 0 && e.Duration != ask.Duration || len(ask.Reason) < max(1, w.ReasonLength) {
+		if !InAny(ask.Identity.Groups, w.Groups) || !Covers(w.Policy, orders, "app") || e.Duration <= 0 || e.Duration > w.MaxDuration.D() ||
+			w.When != "" && w.When != "account == 'app'" || ask.Duration != 0 && e.Duration != ask.Duration || len(ask.Reason) < max(1, w.ReasonLength) {
 			t.Fatalf("%+v was admitted by %+v for %s", ask, w, e.Duration)
 		}
-		if needed := Needed(*w); needed == 0 && (!w.Approve.Auto || len(w.Approve.Groups) > 0) || needed > 0 && len(w.Approve.Groups) == 0 || needed < w.Approve.Count && needed > 0 {
+		if needed := Needed(w.Policy); needed == 0 && (!w.Approve.Auto || len(w.Approve.Groups) > 0) || needed > 0 && len(w.Approve.Groups) == 0 || needed < w.Approve.Count && needed > 0 {
 			t.Fatalf("%d approvals by %+v", needed, w.Approve)
 		}
 	})

@@ -216,7 +216,7 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	if byPassword && (where.target != password.Target || s.user != password.Account) {
 		return nil, refused(otherAccount(password), where.target, s.user)
 	}
-	lease, err := h.grants.Lease(ctx, who, where.target, s.user)
+	lease, err := h.grants.Lease(grant.WithSource(ctx, c.raw.RemoteAddr()), who, where.target, s.user)
 	if err != nil {
 		return nil, err
 	}

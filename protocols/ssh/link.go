@@ -94,7 +94,7 @@ func (c *connection) lease() (session.Opening, error) {
 		c.audit(a.target, a.account, r)
 		return session.Opening{}, r
 	}
-	lease, err := h.Grants.Lease(c.ctx, c.proof.identity, a.target, a.account)
+	lease, err := h.Grants.Lease(grant.WithSource(c.ctx, c.client.RemoteAddr()), c.proof.identity, a.target, a.account)
 	if err != nil {
 		return session.Opening{}, err
 	}

@@ -64,6 +64,7 @@ type Header struct {
 	Account    string    `json:"account"`
 	Grant      string    `json:"grant"`
 	Reason     string    `json:"reason,omitempty"`
+	Ticket     string    `json:"ticket,omitempty"` // of another system, if the request named one
 	Approvers  []string  `json:"approvers,omitempty"`
 	Until      time.Time `json:"until,omitzero"`
 	Client     string    `json:"client,omitempty"` // the client's address as the gateway saw it

@@ -91,6 +91,7 @@ type Offer struct {
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto" doc:"Approved by the policy, without a person."`
 	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve."`
+	Ticket      string            `json:"ticket,omitempty" doc:"Regular expression that a ticket has to match; empty: none is asked for."`
 	Live        string            `json:"live,omitempty" doc:"The identity's own grant that is approved or active."`
 }
 
@@ -143,6 +144,23 @@ type GrantRequest struct {
 	Account  string `json:"account" minLength:"1" maxLength:"128"`
 	Duration string `json:"duration,omitempty" maxLength:"32" doc:"Such as 30m, 8h or 1d; empty: the policy's default."`
 	Reason   string `json:"reason,omitempty" maxLength:"2000"`
+	Ticket   string `json:"ticket,omitempty" maxLength:"200" doc:"Of another system, where the policy asks for one: OPS-42."`
+}
+
+// ExtensionRequest asks that an active grant end later.
+type ExtensionRequest struct {
+	Duration string `json:"duration" maxLength:"32" doc:"By how much, such as 30m."`
+	Reason   string `json:"reason,omitempty" maxLength:"2000"`
+}
+
+// Extension is one that waits for approval; the grant goes on to its old end meanwhile.
+type Extension struct {
+	Duration   time.Duration `json:"duration_ns"`
+	Reason     string        `json:"reason"`
+	Requested  time.Time     `json:"requested"`
+	Votes      []Vote        `json:"votes"`
+	Needed     int           `json:"approvals_needed"`
+	MayApprove []string      `json:"may_approve"`
 }
 
 // Decision is an approver's or a revoker's word.
@@ -168,8 +186,11 @@ type Grant struct {
 	Target     string        `json:"target"`
 	Account    string        `json:"account"`
 	Reason     string        `json:"reason"`
+	Ticket     string        `json:"ticket,omitempty"`
 	Policy     string        `json:"policy"`
 	Duration   time.Duration `json:"duration_ns"`
+	Total      time.Duration `json:"total_ns" doc:"How long it may last with all extensions."`
+	Idle       time.Duration `json:"idle_ns,omitempty" doc:"It ends after so long without a session."`
 	Votes      []Vote        `json:"votes"`
 	Approvers  []string      `json:"approvers"`
 	Needed     int           `json:"approvals_needed"`
@@ -179,9 +200,11 @@ type Grant struct {
 	ActivateBy time.Time     `json:"activate_by,omitzero"`
 	From       time.Time     `json:"from,omitzero"`
 	Until      time.Time     `json:"until,omitzero"`
+	Extension  *Extension    `json:"extension,omitempty" doc:"One that waits for approval."`
 	EndedAt    time.Time     `json:"ended_at,omitzero"`
 	EndReason  string        `json:"end_reason,omitempty"`
 	EndedBy    string        `json:"ended_by,omitempty"`
+	EndComment string        `json:"end_comment,omitempty" doc:"What they said, or what exactly was gone."`
 }
 
 // Session is one connection under a grant. Every field is always there; Ended is null while the session lives.

@@ -1,0 +1,248 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/ext"
+)
+
+// What a condition may cost. A condition whose worst case is dearer, with inputs as large as below, is refused when it is
+// loaded; one that meets larger inputs and gets dearer ends in an error when it is evaluated.
+const (
+	maxCost       = 100_000 // steps, of which one takes some tens of nanoseconds
+	maxMemory     = 100_000 // elements of what it makes on the way
+	maxExpression = 2000    // characters
+	maxNesting    = 20
+	maxRegex      = 1000 // instructions of a regular expression's program
+	maxLoops      = 1    // all(), exists() and so on inside each other
+	maxTime       = 100 * time.Millisecond
+)
+
+// The largest inputs that a condition's cost is worked out for.
+const (
+	maxItems = 200  // groups, labels
+	maxName  = 256  // characters of a name, a group, a label
+	maxText  = 1000 // of a reason
+)
+
+// variables are all that conditions know, with their types. docs/policies.md says what they mean.
+var variables = []cel.EnvOption{
+	cel.Variable("identity.kind", cel.StringType),
+	cel.Variable("identity.issuer", cel.StringType),
+	cel.Variable("identity.subject", cel.StringType),
+	cel.Variable("identity.email", cel.StringType),
+	cel.Variable("identity.groups", cel.ListType(cel.StringType)),
+	cel.Variable("identity.age", cel.DurationType),
+	cel.Variable("target.name", cel.StringType),
+	cel.Variable("target.kind", cel.StringType),
+	cel.Variable("target.labels", cel.MapType(cel.StringType, cel.StringType)),
+	cel.Variable("account", cel.StringType),
+	cel.Variable("request.duration", cel.DurationType),
+	cel.Variable("request.reason", cel.StringType),
+	cel.Variable("request.ticket", cel.StringType),
+	cel.Variable("request.time", cel.TimestampType),
+	cel.Variable("source.address", cel.StringType),
+}
+
+// input is what the variables stand for in one request. An unknown address is empty, which is no address, so that a
+// condition on it fails.
+func input(ask Ask, length time.Duration) map[string]any {
+	address := ""
+	if ask.Source.IsValid() {
+		address = ask.Source.Unmap().WithZone("").String()
+	}
+	groups, labels := ask.Identity.Groups, ask.Target.Labels
+	if groups == nil {
+		groups = []string{}
+	}
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	return map[string]any{
+		"identity.kind":    string(ask.Identity.Kind),
+		"identity.issuer":  ask.Identity.Issuer,
+		"identity.subject": ask.Identity.Subject,
+		"identity.email":   ask.Identity.Email,
+		"identity.groups":  groups,
+		"identity.age":     max(0, ask.Time.Sub(ask.Identity.SignedIn)),
+		"target.name":      ask.Target.Name,
+		"target.kind":      ask.Target.Kind,
+		"target.labels":    labels,
+		"account":          ask.Account,
+		"request.duration": length,
+		"request.reason":   ask.Reason,
+		"request.ticket":   ask.Ticket,
+		"request.time":     ask.Time.UTC(),
+		"source.address":   address,
+	}
+}
+
+// environment is the one in which conditions are read. Nothing in it depends on anything but the input: there is no
+// clock, no chance and nothing outside.
+var environment = func() *cel.Env {
+	options := append([]cel.EnvOption{
+		ext.Network(), ext.Strings(),
+		cel.OptionalTypes(),
+		cel.DefaultUTCTimeZone(true),
+		cel.ParserExpressionSizeLimit(maxExpression),
+		cel.ParserRecursionLimit(maxNesting * 5),
+		cel.RegexProgramSizeLimit(maxRegex),
+		cel.ASTValidators(
+			cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateRegexLiterals(),
+			cel.ValidateHomogeneousAggregateLiterals(), cel.ValidateComprehensionNestingLimit(maxLoops),
+		),
+	}, variables...)
+	env, err := cel.NewEnv(options...)
+	if err != nil {
+		panic(err) // all of it is written above
+	}
+	return env
+}()
+
+// condition is one that was read and checked.
+type condition struct {
+	whole program
+	parts []program // what && joins, for explaining
+}
+
+type program struct {
+	text string
+	run  cel.Program
+}
+
+// fault is something wrong with a condition, at a place of its text, from 1.
+type fault struct {
+	line, column int
+	text         string
+}
+
+// parse reads a condition.
+func parse(text string) (*condition, []fault) {
+	checked, issues := environment.Compile(text)
+	if err := issues.Err(); err != nil {
+		var faults []fault
+		for _, e := range issues.Errors() {
+			line, column := 1, 1
+			if e.Location.Line() > 0 {
+				line, column = e.Location.Line(), e.Location.Column()+1
+			}
+			faults = append(faults, fault{line, column, e.Message})
+		}
+		return nil, faults
+	}
+	if checked.OutputType() != cel.BoolType {
+		return nil, []fault{{1, 1, fmt.Sprintf("a condition is true or false, but this is of type %s", checked.OutputType())}}
+	}
+	worst, err := environment.EstimateCost(checked, sizes{})
+	if err != nil {
+		return nil, []fault{{1, 1, "what it costs can't be worked out: " + err.Error()}}
+	}
+	if worst.Max > maxCost {
+		return nil, []fault{{1, 1, fmt.Sprintf("it could take %d steps, of at most %d; ask for less, such as one group instead of a search through all of them", worst.Max, maxCost)}}
+	}
+	c := &condition{}
+	if c.whole, err = plan(text, checked, maxCost); err != nil {
+		return nil, []fault{{1, 1, err.Error()}}
+	}
+	for _, part := range conjuncts(checked.NativeRep().Expr(), nil) {
+		text, err := cel.ExprToString(part, checked.NativeRep().SourceInfo())
+		if err != nil {
+			continue // the whole is explained instead
+		}
+		one, issues := environment.Compile(text)
+		if issues.Err() != nil {
+			continue
+		}
+		if p, err := plan(text, one, maxCost); err == nil {
+			c.parts = append(c.parts, p)
+		}
+	}
+	return c, nil
+}
+
+// plan makes a program that stops at its limits.
+func plan(text string, checked *cel.Ast, limit uint64) (program, error) {
+	run, err := environment.Program(checked,
+		cel.EvalOptions(cel.OptOptimize), cel.CostLimit(limit), cel.MemoryLimit(maxMemory), cel.InterruptCheckFrequency(100))
+	return program{strings.Join(strings.Fields(text), " "), run}, err
+}
+
+// conjuncts are the expressions that && joins, from left to right.
+func conjuncts(e ast.Expr, found []ast.Expr) []ast.Expr {
+	if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != operators.LogicalAnd {
+		return append(found, e)
+	}
+	for _, arg := range e.AsCall().Args() {
+		found = conjuncts(arg, found)
+	}
+	return found
+}
+
+// holds evaluates.
+func (p program) holds(in map[string]any) (bool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), maxTime)
+	defer cancel()
+	value, _, err := p.run.ContextEval(ctx, in)
+	if err != nil {
+		return false, err
+	}
+	yes, ok := value.(types.Bool)
+	if !ok {
+		return false, fmt.Errorf("it is neither true nor false")
+	}
+	return bool(yes), nil
+}
+
+// check evaluates a condition; where it does not hold, or can't be worked out, text says which part of it.
+func (c *condition) check(in map[string]any) (holds bool, text string, err error) {
+	if holds, err = c.whole.holds(in); holds && err == nil {
+		return true, "", nil
+	}
+	var says []string
+	for _, p := range c.parts {
+		switch yes, fails := p.holds(in); {
+		case fails != nil && err != nil:
+			says = append(says, fmt.Sprintf("%s: %s", p.text, fails))
+		case fails == nil && !yes:
+			says = append(says, p.text)
+		}
+	}
+	if len(says) == 0 {
+		says = []string{c.whole.text}
+		if err != nil {
+			says[0] += ": " + err.Error()
+		}
+	}
+	return false, strings.Join(says, " and "), err
+}
+
+// sizes bounds the variables, for working out the worst case.
+type sizes struct{}
+
+func (sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
+	path := n.Path()
+	if len(path) == 0 {
+		return nil
+	}
+	name := strings.Join(path, ".")
+	most := uint64(maxName)
+	switch name {
+	case "identity.groups", "target.labels":
+		most = maxItems
+	case "request.reason":
+		most = maxText
+	}
+	return &cost.SizeEstimate{Max: most}
+}
+
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
+	return nil
+}
