@@ -169,7 +169,7 @@ func (f *filling) discover(ctx context.Context) error {
 	for _, h := range headers {
 		s := &source{header: h}
 		f.open[h.Session] = s
-		if r.isOpen(h.Session) {
+		if r.Live(h.Session) {
 			s.live = true
 			f.work.Go(func() { f.follow(s) })
 		} else {
@@ -180,7 +180,7 @@ func (f *filling) discover(ctx context.Context) error {
 		if _, read := f.open[session]; read {
 			continue
 		}
-		if r.isOpen(session) { // it is just being begun
+		if r.Live(session) { // it is just being begun
 			f.counted = -1
 		} else {
 			f.broken[session] = struct{}{}
@@ -188,13 +188,6 @@ func (f *filling) discover(ctx context.Context) error {
 	}
 	f.change()
 	return nil
-}
-
-// isOpen reports whether a session's recording is being written.
-func (r *Recorder) isOpen(session string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.live[session] != nil
 }
 
 // readBacklog reads what has ended.
@@ -417,7 +410,7 @@ func (f *filling) settled(ctx context.Context) {
 		f.mu.Lock()
 		changed, open := f.changed, slices.Collect(maps.Values(f.open))
 		f.mu.Unlock()
-		if !slices.ContainsFunc(open, func(s *source) bool { return !f.recorder.isOpen(s.header.Session) }) {
+		if !slices.ContainsFunc(open, func(s *source) bool { return !f.recorder.Live(s.header.Session) }) {
 			return
 		}
 		select {

@@ -27,6 +27,13 @@ func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[I
 	return r.itemsOf(header, events), nil
 }
 
+// Live reports whether the session's recording is being written.
+func (r *Recorder) Live(session string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live[session] != nil
+}
+
 // waiter waits for a recording to grow.
 type waiter interface {
 	// arm is called before the recording is looked at, so that nothing that happens after is missed by wait.

@@ -47,10 +47,10 @@ type teller struct {
 func (t *teller) tell(events iter.Seq2[Event, error]) {
 	t.emit(Item{Kind: ItemStart, Header: &t.header})
 	end := format.End{Reason: "unfinished"}
+	if t.stopped {
+		return
+	}
 	for event, err := range events {
-		if t.stopped {
-			return
-		}
 		if err != nil {
 			t.yield(Item{}, err)
 			return
@@ -67,6 +67,9 @@ func (t *teller) tell(events iter.Seq2[Event, error]) {
 		t.interpreter.Interpret(event, t.emit)
 		if !t.noted {
 			t.common(event)
+		}
+		if t.stopped { // now: the next event of a live recording may be long in coming
+			return
 		}
 	}
 	if !t.stopped {

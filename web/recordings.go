@@ -59,6 +59,8 @@ func (s *server) registerRecordings() {
 	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line"),
 		content{jsonLines: s.media(api.Item{})}, s.items)
+	handleStream(s, operation("watch", http.MethodGet, "/v1/sessions/{id}/watch", "What happens in a live session, as soon as its record is safe, until it ends"),
+		content{jsonLines: s.media(api.Item{})}, s.watch)
 	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"),
 		content{jsonLines: s.media(api.Item{}), asciicast: text, plainText: text}, s.export)
 	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"),

@@ -61,6 +61,9 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/sessions/{id}/kill", fixed("/v1/sessions/s-none/kill"), api.Decision{}, [4]int{401, 404, 404, 404}},
 		{"GET /v1/sessions/{id}/items", fixed("/v1/sessions/" + recorded + "/items"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/sessions/{id}/items", fixed("/v1/sessions/" + low + "/items"), nil, [4]int{401, 403, 200, 200}},
+		// Carol's watch would last as long as the session: TestWatch has it.
+		{"GET /v1/sessions/{id}/watch", fixed("/v1/sessions/" + recorded + "/watch"), nil, [4]int{401, 403, 403, 409}},
+		{"GET /v1/sessions/{id}/watch", fixed("/v1/sessions/s-none/watch"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/export", fixed("/v1/export?session=" + recorded), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?session=" + low), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?all=true"), nil, [4]int{401, 403, 403, 200}},

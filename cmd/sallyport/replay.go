@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"iter"
 	"net/url"
 	"time"
 
@@ -14,16 +16,35 @@ import (
 
 func newReplayCommand() *cobra.Command {
 	o := replay.Options{Zone: time.Local}
+	var from, to string
+	var markers bool
 	command := &cobra.Command{
 		Use:   "replay ID",
 		Short: "Play a terminal with its timing; print a database session as a timeline",
 		Long: `Show what happened in a session. A terminal plays with its timing; Ctrl-C ends it. A database session is printed at once:
 each statement with its parameters, rows, error and duration. What was recorded can do nothing to your terminal, unless
---raw passes it on as it was.`,
+--raw passes it on as it was.
+
+--from and --to take a time since the beginning (90s, 1h2m), a time of day (14:05:30) or a date and time (2026-01-31T14:05). Of
+a terminal, what came before is painted at once. --markers lists the commands and statements and where they are.`,
+		Example: `  sallyport replay s-0abc --markers
+  sallyport replay s-0abc --from 12m30s --idle-limit 2s`,
 		Args: exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
 			if o.Speed <= 0 {
 				return usage(command, "--speed is more than 0")
+			}
+			for _, p := range []struct {
+				flag, text string
+				point      *replay.Point
+			}{{"from", from, &o.From}, {"to", to, &o.To}} {
+				if p.text == "" {
+					continue
+				}
+				var err error
+				if *p.point, err = replay.ParsePoint(p.text, time.Local); err != nil {
+					return usage(command, "--%s: %v", p.flag, err)
+				}
 			}
 			c, err := open()
 			if err != nil {
@@ -31,25 +52,52 @@ each statement with its parameters, rows, error and duration. What was recorded 
 			}
 			items := client.Lines[api.Item](command.Context(), c, "/v1/sessions/"+url.PathEscape(args[0])+"/items")
 			out := command.OutOrStdout()
-			if !asJSON(command) {
-				return replay.Play(command.Context(), items, out, o)
+			switch {
+			case markers:
+				return showMarkers(command, replay.Markers(items, o))
+			case asJSON(command):
+				return printLines(out, replay.Within(items, o))
 			}
-			encoder := json.NewEncoder(out)
-			encoder.SetEscapeHTML(false)
-			for item, err := range items {
-				if err != nil {
-					return err
-				}
-				if err := encoder.Encode(item); err != nil {
-					return err
-				}
-			}
-			return nil
+			return replay.Play(command.Context(), items, out, o)
 		},
 	}
 	flags := command.Flags()
 	flags.Float64Var(&o.Speed, "speed", 1, "play so many `TIMES` faster")
 	flags.DurationVar(&o.IdleLimit, "idle-limit", 0, "longest pause, as shown: a `TIME` such as 2s; 0: as it was")
+	flags.StringVar(&from, "from", "", "begin at this `TIME`")
+	flags.StringVar(&to, "to", "", "end at this `TIME`")
+	flags.BoolVar(&markers, "markers", false, "list the commands and statements, to seek to")
 	flags.BoolVar(&o.Raw, "raw", false, "pass terminal output on as it was, with all that it may do to your terminal")
 	return command
+}
+
+// showMarkers prints places to seek to.
+func showMarkers(command *cobra.Command, all iter.Seq2[replay.Marker, error]) error {
+	if asJSON(command) {
+		return printLines(command.OutOrStdout(), all)
+	}
+	t := newTable(command.OutOrStdout())
+	t.row("FROM", "TIME", "WHAT")
+	for m, err := range all {
+		if err != nil {
+			return err
+		}
+		t.row(m.Offset(), local(m.Time), m.Label)
+	}
+	return t.flush()
+}
+
+// printLines prints JSON Lines as they come.
+func printLines[T any](w io.Writer, all iter.Seq2[T, error]) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	for v, err := range all {
+		if err != nil {
+			return err
+		}
+		if err := encoder.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -22,7 +22,11 @@ type Options struct {
 	IdleLimit time.Duration
 	// Raw shows terminal output as it was, with all that it may do to the viewer's terminal.
 	Raw bool
-	// Zone is in which times are printed; nil means UTC.
+	// From and To are the part to show. Of a terminal, what came before is painted at once, so that it looks as it did then.
+	From, To Point
+	// Live shows everything as soon as it comes.
+	Live bool
+	// Zone is in which times are printed and times of day are meant; nil means UTC.
 	Zone *time.Location
 
 	// wait waits for a pause to pass; tests set it.

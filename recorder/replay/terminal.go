@@ -32,13 +32,19 @@ func Terminal(ctx context.Context, items iter.Seq2[item.Item, error], w io.Write
 	filters := map[source]*terminal.Filter{}
 	fresh := true // at the beginning of a line
 	painted := false
+	part := o.window()
 	var last time.Duration
 	var buf []byte
 	for it, err := range items {
-		if err == nil {
+		if err == nil && it.Kind == item.Start {
+			part.begin(it)
+			last = part.from
+		}
+		over := err == nil && it.At > part.to
+		if err == nil && !over {
 			err = wait(ctx, o.pause(it.At-last))
 		}
-		if err != nil {
+		if err != nil || over {
 			if painted && !o.Raw {
 				io.WriteString(w, resetTerminal)
 			}
@@ -84,6 +90,9 @@ func Terminal(ctx context.Context, items iter.Seq2[item.Item, error], w io.Write
 
 // pause is how long to wait for what happened that much later.
 func (o Options) pause(later time.Duration) time.Duration {
+	if o.Live {
+		return 0
+	}
 	if o.Speed > 0 {
 		later = time.Duration(float64(later) / o.Speed)
 	}

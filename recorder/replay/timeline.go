@@ -20,7 +20,7 @@ const mostShown = 512
 
 // Timeline prints a session as what happened when: each statement with its parameters, how it ended and how long it took.
 func Timeline(ctx context.Context, items iter.Seq2[item.Item, error], w io.Writer, o Options) error {
-	for it, err := range items {
+	for it, err := range Within(items, o) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -93,13 +93,9 @@ func opening(it item.Item, o Options) []string {
 	if h.Identity.Email != "" {
 		who += " <" + h.Identity.Email + ">"
 	}
-	zone := o.Zone
-	if zone == nil {
-		zone = time.UTC
-	}
 	lines := []string{
 		fmt.Sprintf("session %s: %s as %s@%s", safe(h.Session), safe(who), safe(h.Account), safe(h.Target)),
-		fmt.Sprintf("started %s from %s, recorded at level %s", h.Started.In(zone).Format("2006-01-02 15:04:05.000 MST"), safe(h.Client), safe(h.Durability)),
+		fmt.Sprintf("started %s from %s, recorded at level %s", h.Started.In(o.zone()).Format("2006-01-02 15:04:05.000 MST"), safe(h.Client), safe(h.Durability)),
 	}
 	grant := "under grant " + safe(h.Grant)
 	if h.Reason != "" {
