@@ -94,7 +94,7 @@ type Service struct {
 
 	hosts    hostCertificates
 	rates    rates
-	told     *rate.Limiter // audit events of what no configured workload is
+	told     *rate.Limiter // audit events and log lines of what no configured workload is
 	failures failures      // wrong passwords
 	strange  counts
 	stop     context.CancelFunc

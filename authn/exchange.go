@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -163,7 +164,11 @@ func (s *Service) exchangeForm(w http.ResponseWriter, r *http.Request, refuse fu
 		})
 	case no != nil:
 		s.unauthenticated("http: bad workload token", r)
-		s.log.Info("a workload's token was refused", "from", r.RemoteAddr, "cause", no.Cause)
+		level := slog.LevelDebug // strangers must not fill the log
+		if s.told.AllowN(s.now(), 1) {
+			level = slog.LevelInfo
+		}
+		s.log.Log(r.Context(), level, "a workload's token was refused", "from", r.RemoteAddr, "cause", no.Cause)
 		refuse(http.StatusBadRequest, "invalid_grant", no.Error())
 	case errors.Is(err, federation.ErrUnavailable):
 		s.log.Warn("the issuer of a workload can't be asked for its keys", "err", err)
