@@ -22,14 +22,14 @@ type goModule struct {
 	packages []string
 	database string
 	setup    string
-	variable string   // takes the connection string
+	takes    []string // variables that take the connection string
 	leave    []string // PACKAGE.TEST that are not run; expected.txt has the reasons
 }
 
 var pgxModule = goModule{
 	path: "github.com/jackc/pgx/v5", packages: []string{".", "pgconn", "pgxpool", "pgtype", "stdlib"}, database: "conformance_pgx",
-	setup:    "create extension hstore; create extension ltree; create domain uint64 as numeric(20,0)",
-	variable: "PGX_TEST_DATABASE", leave: []string{"pgconn.TestConnectProtocolVersion32"},
+	setup: "create extension hstore; create extension ltree; create domain uint64 as numeric(20,0)",
+	takes: []string{"PGX_TEST_DATABASE", "PGX_TEST_TCP_CONN_STRING"}, leave: []string{"pgconn.TestConnectProtocolVersion32"},
 }
 
 func (m goModule) staged(b *bench) string { return filepath.Join(b.out, "staged", m.database) }
@@ -65,6 +65,10 @@ func (m goModule) run(ctx context.Context, b *bench, s *side) ([]result, error) 
 	if _, err := b.do(ctx, s, command{as: as, log: "log", args: []string{"psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", m.setup}}); err != nil {
 		return nil, err
 	}
+	var env []string
+	for _, variable := range m.takes {
+		env = append(env, variable+"="+as.text())
+	}
 	var results []result
 	for _, name := range m.packages {
 		label := path.Base(strings.TrimSuffix(path.Join(m.path, name), "/v5"))
@@ -76,7 +80,7 @@ func (m goModule) run(ctx context.Context, b *bench, s *side) ([]result, error) 
 			}
 		}
 		// No PG variables: some tests are of how the driver reads them, and set their own.
-		out, err := b.do(ctx, s, command{env: []string{m.variable + "=" + as.text()}, dir: filepath.Join(m.staged(b), name), log: label + ".log",
+		out, err := b.do(ctx, s, command{env: env, dir: filepath.Join(m.staged(b), name), log: label + ".log",
 			args: []string{m.program(b, name), "-test.v", "-test.run=^Test", "-test.skip=" + strings.Join(skip, "|"), "-test.timeout=10m"}})
 		ran := readGoTests(label, out)
 		if err != nil && len(ran) == 0 {
