@@ -129,6 +129,22 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 	return g.clone(), nil
 }
 
+// Explain says what the policies would answer to a request, and files none.
+func (s *Service) Explain(ctx context.Context, who authn.Identity, ask Ask) (policy.Explanation, error) {
+	if err := proven(who); err != nil {
+		return policy.Explanation{}, err
+	}
+	r := s.rules.Load()
+	t, a, err := r.find(ask.Target, ask.Account)
+	if err != nil {
+		return policy.Explanation{}, err
+	}
+	return policy.Decide(r.policies, policy.Ask{
+		Identity: who, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
+		Time: s.clock.stamp(), Source: source(ctx),
+	}), nil
+}
+
 // nearest says what the smallest change is that policy would allow.
 func (s *Service) nearest(e policy.Explanation, who authn.Identity, target, account string) string {
 	if len(e.Forbidden) > 0 {

@@ -78,6 +78,7 @@ func New(o Options) http.Handler {
 	s.registerCredentials()
 	s.registerTargets()
 	s.registerGrants()
+	s.registerPolicy()
 	s.registerSessions()
 	s.registerRecordings()
 

@@ -1,0 +1,65 @@
+package policy
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sallyport/configs"
+)
+
+func TestTable(t *testing.T) {
+	c := &configs.Config{
+		Targets: []configs.Target{{Name: "orders", Kind: configs.KindPostgres, Labels: map[string]string{"env": "prod"}, Accounts: []configs.Account{{Name: "app"}}}},
+		Policies: []configs.Policy{
+			{Name: "on duty", Groups: []string{"eng"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), ReasonLength: 50, Ticket: "OPS-[0-9]+",
+				When: `identity.age < duration("8h") && cidr("10.0.0.0/8").containsIP(source.address)`, Hours: []string{"mon-fri 08:00-19:00 UTC"}, Approve: configs.Approve{Auto: true}},
+			{Name: "frozen", Effect: configs.Forbid, Accounts: []string{"*@*"}, When: `request.time >= timestamp("2026-12-18T00:00:00Z")`},
+		},
+	}
+	policies := compiled(t, c.Policies...)
+	for _, tt := range []struct{ test, got, fails string }{
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, expect: permit on duty}`, "permit on duty", ""},
+		{`{identity: {groups: [eng], age: 9h}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, expect: permit on duty}`, "none", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, reason: short, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, time: "2026-01-05T20:00:00+01:00", expect: none}`, "none", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, time: "2026-12-24T10:00:00Z", expect: forbid frozen}`, "forbid frozen", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, duration: 2h, expect: none}`, "none", ""},
+		{`{account: app@orders, expect: permit}`, "", "write permit POLICY"},
+		{`{account: app@orders, expect: permit nobody}`, "", `"nobody"`},
+		{`{account: ro@orders, expect: none}`, "", `no account "ro"`},
+		{`{account: app, expect: none}`, "", "not ACCOUNT@TARGET"},
+		{`{account: app@orders, time: noon, expect: none}`, "", "time"},
+		{`{account: app@orders, identity: {kind: cat}, expect: none}`, "", "identity.kind"},
+	} {
+		file := filepath.Join(t.TempDir(), "tests.yaml")
+		if err := os.WriteFile(file, []byte("# what must hold\ntests:\n  - "+tt.test+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tests, err := ReadTests(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := tests[0].Run(c, policies)
+		if tt.fails != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.fails) || !strings.HasPrefix(err.Error(), file+":3:") {
+				t.Errorf("%s: %v", tt.test, err)
+			}
+			continue
+		}
+		if err != nil || r.Got != tt.got || r.Passed() != (r.Test.Expect == tt.got) {
+			t.Errorf("%s: %s, %v", tt.test, r.Got, err)
+		}
+	}
+	for _, text := range []string{"tests: []\n", "test: []\n", "tests:\n  - {acount: x}\n", "tests: [\n"} {
+		file := filepath.Join(t.TempDir(), "tests.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if tests, err := ReadTests(file); err == nil || !strings.HasPrefix(err.Error(), file) {
+			t.Errorf("%q reads as %+v, %v", text, tests, err)
+		}
+	}
+}
