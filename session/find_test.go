@@ -1,0 +1,80 @@
+package session
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/internal/store"
+)
+
+// TestFind states that each filter admits what it says, that pages follow each other without gap or repetition, and that
+// nothing beyond Visible is found.
+func TestFind(t *testing.T) {
+	h := newHouse(t)
+	bob := authn.Identity{Issuer: "https://login.example", Subject: "b%b", Name: "Bob O'Hara", Email: "bob@example.com"}
+	began := time.UnixMilli(1_700_000_000_000).UTC()
+	row := func(n int, who authn.Identity, target, protocol string, ended bool) {
+		t.Helper()
+		identity, err := json.Marshal(who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var end any
+		if ended {
+			end = began.Add(time.Hour).UnixMilli()
+		}
+		err = h.store.Do(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`INSERT INTO sessions (id, protocol, identity, target, account, grant_id, reason, approvers, client, started, ended) VALUES (?, ?, ?, ?, 'app', ?, '', '[]', '', ?, ?)`,
+				fmt.Sprintf("s-%04d", n), protocol, identity, target, fmt.Sprintf("g-%d", n), began.Add(time.Duration(n)*time.Minute).UnixMilli(), end)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	row(1, alice, "orders", "postgres", true)
+	row(2, bob, "orders", "postgres", true)
+	row(3, alice, "web-1", "ssh", false)
+	row(4, bob, "web-1", "ssh", true)
+	row(5, bob, "stock", "postgres", false)
+	for _, test := range []struct {
+		name   string
+		filter Filter
+		want   []string
+	}{
+		{"everything", Filter{}, []string{"s-0005", "s-0004", "s-0003", "s-0002", "s-0001"}},
+		{"live", Filter{Live: true}, []string{"s-0005", "s-0003"}},
+		{"a person by name, in any case", Filter{Person: "o'HARA"}, []string{"s-0005", "s-0004", "s-0002"}},
+		{"a person by mail", Filter{Person: "bob@"}, []string{"s-0005", "s-0004", "s-0002"}},
+		{"a percent sign is a percent sign", Filter{Person: "b%"}, []string{"s-0005", "s-0004", "s-0002"}},
+		{"a wildcard is none", Filter{Person: "%"}, []string{"s-0005", "s-0004", "s-0002"}},
+		{"nobody", Filter{Person: "' OR 1=1 --"}, nil},
+		{"target and protocol", Filter{Target: "web-1", Protocol: "ssh"}, []string{"s-0004", "s-0003"}},
+		{"account", Filter{Account: "deploy"}, nil},
+		{"grant", Filter{Grant: "g-2"}, []string{"s-0002"}},
+		{"since", Filter{Since: began.Add(4 * time.Minute)}, []string{"s-0005", "s-0004"}},
+		{"until", Filter{Until: began.Add(2 * time.Minute)}, []string{"s-0001"}},
+		{"a page", Filter{Limit: 2}, []string{"s-0005", "s-0004"}},
+		{"the next page", Filter{Limit: 2, Before: "s-0004"}, []string{"s-0003", "s-0002"}},
+		{"the last page", Filter{Limit: 2, Before: "s-0002"}, []string{"s-0001"}},
+		{"one's own", Filter{Visible: &Visible{Owner: alice.Key()}}, []string{"s-0003", "s-0001"}},
+		{"one's own, and on targets", Filter{Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock", "none"}}}, []string{"s-0005", "s-0003", "s-0001"}},
+		{"both bounds", Filter{Target: "orders", Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock"}}}, []string{"s-0001"}},
+	} {
+		found, err := h.sessions.Find(t.Context(), test.filter)
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		var ids []string
+		for _, i := range found {
+			ids = append(ids, i.ID)
+		}
+		if !slices.Equal(ids, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, ids, test.want)
+		}
+	}
+}
