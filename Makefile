@@ -8,12 +8,16 @@ FUZZTIME ?= 30s
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fuzz bench conformance
+.PHONY: help player build test demo lint fuzz bench browser conformance
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/sallyport, static (GOOS=darwin or windows: the client for those)
+player: ## the console's terminal player, from npm; without Node.js the console is built without it
+	@if command -v npm >/dev/null; then test/tools/console-player; \
+	else echo "npm is not installed: the console is built without the terminal player"; fi
+
+build: player ## build bin/sallyport, static (GOOS=darwin or windows: the client for those)
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sallyport$$($(GO) env GOEXE) ./cmd/sallyport
 
@@ -48,7 +52,11 @@ bench: build ## Go benchmarks, then pgbench through the gateway beside a straigh
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	test/tools/with-rig --no-target-log -- test/bench/pgbench
 
-conformance: build ## other people's tests and stock programs through the gateway, compared with a straight connection
+browser: build ## the console's story in a real browser, against the demo
+	@test/tools/install-missing initdb sshd psql ssh chromium curl
+	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 ./...
+
+conformance: build browser ## other people's tests and stock programs through the gateway, compared with a straight connection
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
 	test/tools/with-rig -- test/conformance/stock
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
-	"sallyport/grant"
 	"sallyport/web/api"
 )
 
@@ -167,11 +166,15 @@ func authorizedKey(key ssh.PublicKey) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }
 
-// offersOf lists what the caller may ask for.
-func offersOf(offers []grant.Offer) []api.Offer {
+// offers lists what the caller may ask for.
+func (s *server) offers(ctx context.Context, who caller) ([]api.Offer, error) {
+	offers, err := s.Grants.Offers(ctx, who.Identity)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.Offer, 0, len(offers))
 	for _, o := range offers {
 		out = append(out, api.Offer(o))
 	}
-	return out
+	return out, nil
 }

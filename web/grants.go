@@ -32,14 +32,7 @@ type (
 func (s *server) registerGrants() {
 	handle(s, operation("request", http.MethodPost, "/v1/requests", "Ask for a grant"),
 		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Grant], error) {
-			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket}
-			if in.Body.Duration != "" {
-				var err error
-				if ask.Duration, err = duration(in.Body.Duration); err != nil {
-					return nil, err
-				}
-			}
-			return wrapGrant(s.Grants.Request(ctx, who.Identity, ask))
+			return wrapGrant(s.request(ctx, who, in.Body))
 		})
 	handle(s, operation("list-requests", http.MethodGet, "/v1/requests", "Requests that wait for a decision: yours, and those you may decide"),
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Grant], error) {
@@ -58,16 +51,32 @@ func (s *server) registerGrants() {
 	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s.Grants.Revoke))
 	handle(s, operation("extend", http.MethodPost, "/v1/grants/{id}/extend", "Ask that your own active grant end later"),
 		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
-			by, err := duration(in.Body.Duration)
-			if err != nil {
-				return nil, err
-			}
-			return wrapGrant(s.Grants.Extend(ctx, who.Identity, in.ID, by, in.Body.Reason))
+			return wrapGrant(s.extend(ctx, who, in.ID, in.Body))
 		})
 	handle(s, operation("release", http.MethodPost, "/v1/grants/{id}/release", "Give your own grant back, or withdraw your request"),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Release(ctx, who.Identity, in.ID))
 		})
+}
+
+// request files a request as somebody typed it.
+func (s *server) request(ctx context.Context, who caller, in api.GrantRequest) (g grant.Grant, err error) {
+	ask := grant.Ask{Target: in.Target, Account: in.Account, Reason: in.Reason, Ticket: in.Ticket}
+	if in.Duration != "" {
+		if ask.Duration, err = duration(in.Duration); err != nil {
+			return g, err
+		}
+	}
+	return s.Grants.Request(ctx, who.Identity, ask)
+}
+
+// extend asks for more time as somebody typed it.
+func (s *server) extend(ctx context.Context, who caller, id string, in api.ExtensionRequest) (g grant.Grant, err error) {
+	by, err := duration(in.Duration)
+	if err != nil {
+		return g, err
+	}
+	return s.Grants.Extend(ctx, who.Identity, id, by, in.Reason)
 }
 
 // duration reads one as a person types it.

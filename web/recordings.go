@@ -73,14 +73,15 @@ func (s *server) registerRecordings() {
 }
 
 func (s *server) items(ctx context.Context, who caller, in *identified) (*stream, error) {
-	if err := s.read(ctx, who, grant.ReadRecordings, in.ID, "recording.replayed"); err != nil {
+	return linesOf(s.replay(ctx, who, in.ID))
+}
+
+// replay opens a recording for somebody who may read it, and audits that.
+func (s *server) replay(ctx context.Context, who caller, id string) (iter.Seq2[api.Item, error], error) {
+	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.replayed"); err != nil {
 		return nil, err
 	}
-	items, err := s.Recorder.Items(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return lines(items), nil
+	return s.Recorder.Items(ctx, id)
 }
 
 // read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What
@@ -162,6 +163,14 @@ func (s *server) permitSome(ctx context.Context, who caller, permission grant.Pe
 }
 
 func (s *server) search(ctx context.Context, who caller, in *searching) (*stream, error) {
+	return linesOf(s.find(ctx, who, recorder.Query{
+		Text: in.Text, Person: in.Person, Target: in.Target, Account: in.Account, Protocol: in.Protocol, Grant: in.Grant,
+		Errors: in.Errors, Since: in.Since, Until: in.Until, Limit: in.Limit,
+	}))
+}
+
+// find searches what the caller may read, and audits that.
+func (s *server) find(ctx context.Context, who caller, in recorder.Query) (iter.Seq2[api.Match, error], error) {
 	if in.Target != "" {
 		if err := s.permit(ctx, who, grant.ReadRecordings, in.Target); err != nil {
 			return nil, err
@@ -179,11 +188,9 @@ func (s *server) search(ctx context.Context, who caller, in *searching) (*stream
 	if err := s.Store.Audit(ctx, event); err != nil {
 		return nil, err
 	}
-	found := s.Recorder.Search(ctx, recorder.Query{
-		Text: in.Text, Person: in.Person, Target: in.Target, Account: in.Account, Protocol: in.Protocol, Grant: in.Grant,
-		Errors: in.Errors, Since: in.Since, Until: in.Until,
-	})
-	return lines(s.permitted(who, found, in.Limit)), nil
+	limit := in.Limit
+	in.Limit = 0 // of all that is found, only what is permitted counts
+	return s.permitted(who, s.Recorder.Search(ctx, in), limit), nil
 }
 
 // permitted keeps of what a search finds what the caller may read, up to a limit. A recording that can't be read does not
@@ -218,27 +225,42 @@ func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], l
 }
 
 func (s *server) audit(ctx context.Context, who caller, in *auditing) (*stream, error) {
+	return linesOf(s.readAudit(ctx, who, recorder.AuditFilter{
+		Kind: in.Kind, Actor: in.Actor, Target: in.Target, Grant: in.Grant, Session: in.Session, Outcome: in.Outcome,
+		Since: in.Since, Until: in.Until, Last: in.Last,
+	}))
+}
+
+// readAudit opens the control plane's log for somebody who may read it, and audits that.
+func (s *server) readAudit(ctx context.Context, who caller, in recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error) {
 	if err := s.permit(ctx, who, grant.ReadRecordings, ""); err != nil {
 		return nil, err
 	}
 	if err := s.Store.Audit(ctx, s.event(who, "audit.read")); err != nil {
 		return nil, err
 	}
-	events := s.Recorder.Audit(ctx, recorder.AuditFilter{
-		Kind: in.Kind, Actor: in.Actor, Target: in.Target, Grant: in.Grant, Session: in.Session, Outcome: in.Outcome,
-		Since: in.Since, Until: in.Until, Last: in.Last,
-	})
-	return lines(func(yield func(api.AuditEvent, error) bool) {
+	events := s.Recorder.Audit(ctx, in)
+	return func(yield func(api.AuditEvent, error) bool) {
 		for e, err := range events {
 			if !yield(api.AuditEvent(e), err) {
 				return
 			}
 		}
-	}), nil
+	}, nil
 }
 
-// verify checks the whole log, which takes as long as reading it.
 func (s *server) verify(ctx context.Context, who caller, _ *struct{}) (*stream, error) {
+	report, err := s.verifyLog(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{contentType: oneJSON, write: func(_ context.Context, w io.Writer) error {
+		return json.NewEncoder(w).Encode(report)
+	}}, nil
+}
+
+// verifyLog checks the whole log for somebody who may, which takes as long as reading it, and audits that.
+func (s *server) verifyLog(ctx context.Context, who caller) (*verify.Report, error) {
 	if err := s.permit(ctx, who, grant.VerifyLog, ""); err != nil {
 		return nil, err
 	}
@@ -251,9 +273,7 @@ func (s *server) verify(ctx context.Context, who caller, _ *struct{}) (*stream, 
 	if err := s.Store.Audit(ctx, event); err != nil {
 		return nil, err
 	}
-	return &stream{contentType: oneJSON, write: func(_ context.Context, w io.Writer) error {
-		return json.NewEncoder(w).Encode(report)
-	}}, nil
+	return report, nil
 }
 
 // rebuildIndex begins to; searches read what is not in the index yet.

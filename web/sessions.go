@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 
 	"sallyport/grant"
@@ -12,44 +13,95 @@ import (
 	"sallyport/web/api"
 )
 
+type sessionListing struct {
+	All      bool      `query:"all" doc:"Those that are over too."`
+	Person   string    `query:"person" maxLength:"320" doc:"Part of a name, an e-mail address or a subject."`
+	Target   string    `query:"target" maxLength:"253"`
+	Account  string    `query:"account" maxLength:"128"`
+	Protocol string    `query:"protocol" maxLength:"32"`
+	Grant    string    `query:"grant" maxLength:"64"`
+	Since    time.Time `query:"since" doc:"Began at or after."`
+	Until    time.Time `query:"until" doc:"Began before."`
+	Before   string    `query:"before" maxLength:"64" doc:"A session's id: only older ones. The last id of one page asks for the next."`
+	Limit    int       `query:"limit" minimum:"0" maximum:"100000" doc:"How many at most; 0: all."`
+}
+
 func (s *server) registerSessions() {
-	handle(s, operation("list-sessions", http.MethodGet, "/v1/sessions", "Sessions: yours, and with the permission those on a target"),
-		func(ctx context.Context, who caller, in *listing) (*body[[]api.Session], error) {
-			sessions, err := s.Sessions.List(ctx, in.All)
-			if err != nil {
-				return nil, err
-			}
-			out := []api.Session{}
-			for _, info := range sessions {
-				if info.Identity.Key() == who.Key() || s.Grants.May(who.Identity, grant.ListSessions, info.Target) == nil {
-					out = append(out, sessionOf(info))
-				}
-			}
-			return &body[[]api.Session]{out}, nil
+	handle(s, operation("list-sessions", http.MethodGet, "/v1/sessions", "Sessions: yours, and with the permission those on a target; newest first"),
+		func(ctx context.Context, who caller, in *sessionListing) (*body[[]api.Session], error) {
+			return wrap(s.findSessions(ctx, who, session.Filter{
+				Live: !in.All, Person: in.Person, Target: in.Target, Account: in.Account, Protocol: in.Protocol, Grant: in.Grant,
+				Since: in.Since, Until: in.Until, Before: in.Before, Limit: in.Limit,
+			}))
+		})
+	handle(s, operation("get-session", http.MethodGet, "/v1/sessions/{id}", "One session"),
+		func(ctx context.Context, who caller, in *identified) (*body[api.Session], error) {
+			return wrap(s.session(ctx, who, in.ID))
 		})
 	handle(s, operation("kill-session", http.MethodPost, "/v1/sessions/{id}/kill", "Cut a live session"),
 		func(ctx context.Context, who caller, in *decision) (*body[api.Session], error) {
-			reason, err := oneLine(in.Body.Comment)
-			if err != nil {
-				return nil, err
-			}
-			info, err := s.Sessions.Get(ctx, in.ID)
-			if err != nil {
-				return nil, err
-			}
-			if info.Identity.Key() != who.Key() {
-				if err := s.permit(ctx, who, grant.KillSessions, info.Target); err != nil {
-					return nil, err
-				}
-			}
-			if err := s.Sessions.Kill(ctx, in.ID, who.Identity, reason); err != nil {
-				return nil, err
-			}
-			if info, err = s.Sessions.Get(ctx, in.ID); err != nil {
-				return nil, err
-			}
-			return &body[api.Session]{sessionOf(info)}, nil
+			return wrap(s.kill(ctx, who, in.ID, in.Body.Comment))
 		})
+}
+
+// findSessions finds sessions of those that the caller may see.
+func (s *server) findSessions(ctx context.Context, who caller, f session.Filter) ([]api.Session, error) {
+	f.Visible = nil
+	if s.Grants.May(who.Identity, grant.ListSessions, "") != nil {
+		f.Visible = &session.Visible{Owner: who.Key()}
+		for _, t := range s.Config().Targets {
+			if s.Grants.May(who.Identity, grant.ListSessions, t.Name) == nil {
+				f.Visible.Targets = append(f.Visible.Targets, t.Name)
+			}
+		}
+	}
+	found, err := s.Sessions.Find(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Session, 0, len(found))
+	for _, info := range found {
+		out = append(out, sessionOf(info))
+	}
+	return out, nil
+}
+
+// session is one session that the caller may see.
+func (s *server) session(ctx context.Context, who caller, id string) (api.Session, error) {
+	info, err := s.Sessions.Get(ctx, id)
+	if err != nil {
+		return api.Session{}, err
+	}
+	if info.Identity.Key() != who.Key() {
+		if err := s.permit(ctx, who, grant.ListSessions, info.Target); err != nil {
+			return api.Session{}, err
+		}
+	}
+	return sessionOf(info), nil
+}
+
+// kill cuts a session for somebody who may.
+func (s *server) kill(ctx context.Context, who caller, id, comment string) (api.Session, error) {
+	reason, err := oneLine(comment)
+	if err != nil {
+		return api.Session{}, err
+	}
+	info, err := s.Sessions.Get(ctx, id)
+	if err != nil {
+		return api.Session{}, err
+	}
+	if info.Identity.Key() != who.Key() {
+		if err := s.permit(ctx, who, grant.KillSessions, info.Target); err != nil {
+			return api.Session{}, err
+		}
+	}
+	if err := s.Sessions.Kill(ctx, id, who.Identity, reason); err != nil {
+		return api.Session{}, err
+	}
+	if info, err = s.Sessions.Get(ctx, id); err != nil {
+		return api.Session{}, err
+	}
+	return sessionOf(info), nil
 }
 
 // oneLine makes one line of what somebody wrote, or refuses: the one whose session is cut reads it on their terminal, so it

@@ -127,6 +127,14 @@ func lines[T any](all iter.Seq2[T, error]) *stream {
 	}}
 }
 
+// linesOf is lines for what could be opened.
+func linesOf[T any](all iter.Seq2[T, error], err error) (*stream, error) {
+	if err != nil {
+		return nil, err
+	}
+	return lines(all), nil
+}
+
 // media describes a stream's lines, or its only value.
 func (s *server) media(v any) *huma.MediaType {
 	t := reflect.TypeOf(v)

@@ -17,11 +17,7 @@ type named struct {
 func (s *server) registerTargets() {
 	handle(s, operation("list-targets", http.MethodGet, "/v1/targets", "What you may ask for"),
 		func(ctx context.Context, who caller, _ *struct{}) (*body[[]api.Offer], error) {
-			offers, err := s.Grants.Offers(ctx, who.Identity)
-			if err != nil {
-				return nil, err
-			}
-			return &body[[]api.Offer]{offersOf(offers)}, nil
+			return wrap(s.offers(ctx, who))
 		})
 	handle(s, operation("set-up-target", http.MethodGet, "/v1/targets/{name}/setup", "What a target needs, as text to paste"),
 		func(ctx context.Context, who caller, in *named) (*body[api.Setup], error) {

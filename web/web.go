@@ -1,5 +1,5 @@
 // Package web is the gateway's HTTP face: the JSON API that the CLI and every other program use, the sign-in pages of
-// the gateway's own issuer, and the health checks.
+// the gateway's own issuer, the console (room console), and the health checks.
 //
 // It promises that nothing but a short public list (what a client needs before it has signed in, health, the API's
 // description) answers without a good access token of the gateway's issuer; that every "no" is a problem document with
@@ -22,9 +22,10 @@ import (
 	"sallyport/recorder"
 	"sallyport/session"
 	"sallyport/web/api"
+	"sallyport/web/console"
 )
 
-// Options configure New. All but Bound, Setup, Check and Trust are required.
+// Options configure New. All but Console, Bound, Setup, Check and Trust are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -36,6 +37,8 @@ type Options struct {
 	Sessions *session.Manager
 	Recorder *recorder.Recorder
 	Store    *store.Store
+	// Console keeps the console's sessions; without it there is no console.
+	Console *console.Sessions
 
 	// Config returns the configuration in force; it may change between calls.
 	Config func() *configs.Config
@@ -78,7 +81,6 @@ func New(o Options) http.Handler {
 	s.registerCredentials()
 	s.registerTargets()
 	s.registerGrants()
-	s.registerPolicy()
 	s.registerSessions()
 	s.registerRecordings()
 
@@ -87,6 +89,13 @@ func New(o Options) http.Handler {
 	issuer := o.Authn.Handler()
 	mux.Handle("/.well-known/", issuer)
 	mux.Handle("/oauth/", issuer)
+	if o.Console != nil {
+		mux.Handle("/console/", console.New(console.Options{
+			Desk: desk{s}, Authn: o.Authn, Sessions: o.Console, Proven: proven, Log: o.Log,
+		}))
+		mux.Handle("GET /{$}", http.RedirectHandler("/console/", http.StatusSeeOther))
+		mux.Handle("GET /console", http.RedirectHandler("/console/", http.StatusSeeOther))
+	}
 	mux.HandleFunc("/", s.nothingHere)
 	return s.guard(mux)
 }

@@ -30,6 +30,7 @@ import (
 	"sallyport/recorder/format"
 	"sallyport/session"
 	"sallyport/web"
+	"sallyport/web/console"
 )
 
 // farewell is how long the parts may take to close after the last session has ended.
@@ -62,6 +63,7 @@ type gateway struct {
 	authn       *authn.Service
 	grants      *grant.Service
 	sessions    *session.Manager
+	console     *console.Sessions
 	certificate *proxy.Certificate
 	front       *proxy.Proxy
 	postgres    *postgres.Handler
@@ -141,6 +143,10 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	g.sessions, err = session.Open(ctx, session.Options{
 		Store: g.store, Recorder: g.recorder, Authn: g.authn, Config: config, Log: g.log,
 	})
+	if err != nil {
+		return err
+	}
+	g.console, err = console.OpenSessions(ctx, g.store)
 	return err
 }
 
@@ -193,7 +199,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 	server := &http.Server{
 		Handler: web.New(web.Options{
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
-			Recorder: g.recorder, Store: g.store, Config: g.config.Load, Bound: g.boundTo,
+			Recorder: g.recorder, Store: g.store, Console: g.console, Config: g.config.Load, Bound: g.boundTo,
 			Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
 		}),
 		TLSConfig:         g.certificate.TLS(),

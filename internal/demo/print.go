@@ -42,6 +42,9 @@ Carol watches over it:
   sallyport search checkout
   sallyport verify
 
+Or all of it in a browser, each as themselves in a window of their own: {{.URL}}/console/
+(its certificate is signed by {{quote .CA}})
+
 All three are signed in already. To do it yourself, as anybody (the provider's page asks for name and password):
 
   sallyport login --gateway {{.URL}} --ca {{quote .CA}}

@@ -1,0 +1,304 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/session"
+	"sallyport/web/api"
+)
+
+// pastShown is how many of one's grants that are over stand on the first page.
+const pastShown = 8
+
+// grantView is a grant with what the pages say of it beside the API's fields.
+type grantView struct {
+	api.Grant
+	Kind    string
+	Labels  map[string]string
+	Mine    bool
+	Decides bool // whoever looks may approve or deny it
+	Ends    bool // whoever looks may revoke it
+	Lines   []line
+}
+
+// line is something to copy.
+type line struct{ Label, Text string }
+
+func (s *server) grantView(who Caller, g api.Grant) grantView {
+	t := s.Desk.Targets()[g.Target]
+	v := grantView{Grant: g, Kind: t.Kind, Labels: t.Labels, Mine: g.Identity.Issuer+" "+g.Identity.Subject == who.Key()}
+	approver := !v.Mine && slices.ContainsFunc(g.MayApprove, func(group string) bool { return slices.Contains(who.Groups, group) })
+	v.Decides = approver && g.State == string(grant.Pending)
+	if e := g.Extension; e != nil && !v.Mine {
+		v.Decides = slices.ContainsFunc(e.MayApprove, func(group string) bool { return slices.Contains(who.Groups, group) })
+	}
+	v.Ends = !v.Mine && g.EndedAt.IsZero() && g.State != string(grant.Pending) &&
+		(approver || s.Desk.May(who.Identity, grant.RevokeGrants, g.Target))
+	return v
+}
+
+// connect are the lines by which the stock programs use a grant.
+func connect(gateway api.Gateway, c api.Connection, account string) []line {
+	first := len(c.Accounts) > 0 && c.Accounts[0] == account
+	if c.Kind == configs.KindSSH {
+		command := "ssh " + account + "@" + c.Name
+		if first {
+			command = "ssh " + c.Name
+		}
+		lines := []line{{"After sallyport login", command}}
+		if gateway.SSH.Port != 0 {
+			lines = append(lines, line{"With any SSH client", fmt.Sprintf("ssh -p %d %s@%s@%s", gateway.SSH.Port, account, c.Name, gateway.SSH.Host)})
+		}
+		return lines
+	}
+	service := c.Name
+	if !first {
+		service += "-" + account
+	}
+	return []line{
+		{"After sallyport login", "psql service=" + service},
+		{"With any Postgres client", fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=verify-full", c.Host, c.Port, c.Database, account)},
+	}
+}
+
+// offerView is an offer with the wish that the form starts from.
+type offerView struct {
+	api.Offer
+	Suggested string
+}
+
+// suggest is half an hour, or all there is where that is less.
+func suggest(most time.Duration) string {
+	if most > 0 && most < 30*time.Minute {
+		return configs.Duration(most).String()
+	}
+	return "30m"
+}
+
+// access is the first page: what I have, what I wait for, what I may ask for.
+func (s *server) access(v *visit) error {
+	ctx := v.Context()
+	offers, err := s.Desk.Offers(ctx, v.who)
+	if err != nil {
+		return err
+	}
+	grants, err := s.Desk.Grants(ctx, v.who, true)
+	if err != nil {
+		return err
+	}
+	connections, err := s.Desk.Connections(ctx, v.who)
+	if err != nil {
+		return err
+	}
+	gateway, err := s.Desk.Gateway()
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Live, Waiting, Past []grantView
+		Offers              []offerView
+		Steps               []step
+		Gateway             api.Gateway
+	}
+	body.Gateway = gateway
+	for _, g := range grants {
+		view := s.grantView(v.who, g)
+		switch {
+		case !view.Mine:
+		case g.State == string(grant.Pending):
+			body.Waiting = append(body.Waiting, view)
+		case g.EndedAt.IsZero():
+			if i := slices.IndexFunc(connections, func(c api.Connection) bool { return c.Name == g.Target }); i >= 0 {
+				view.Lines = connect(gateway, connections[i], g.Account)
+			}
+			body.Live = append(body.Live, view)
+		case len(body.Past) < pastShown:
+			body.Past = append(body.Past, view)
+		}
+	}
+	for _, o := range offers {
+		body.Offers = append(body.Offers, offerView{Offer: o, Suggested: suggest(o.MaxDuration)})
+	}
+	if body.Steps, err = s.steps(v, offers, grants); err != nil {
+		return err
+	}
+	s.show(v, http.StatusOK, "access.html", page{Title: "Access", Path: home, Body: body})
+	return nil
+}
+
+// step is one on the way to the first recorded session.
+type step struct {
+	Done       bool
+	Name, What string
+	Line       string // to be typed; may be empty
+}
+
+// steps are what is missing to the first session that somebody can see here; none when there is one.
+func (s *server) steps(v *visit, offers []api.Offer, grants []api.Grant) ([]step, error) {
+	recorded, err := s.Desk.FindSessions(v.Context(), v.who, session.Filter{Limit: 1})
+	if err != nil || len(recorded) > 0 {
+		return nil, err
+	}
+	gateway, err := s.Desk.Gateway()
+	if err != nil {
+		return nil, err
+	}
+	targets := len(s.Desk.Targets())
+	used := func(states ...grant.State) bool {
+		return slices.ContainsFunc(grants, func(g api.Grant) bool { return slices.Contains(states, grant.State(g.State)) })
+	}
+	mine := len(offers) > 0
+	may := step{Done: mine, Name: "A policy lets you ask", What: "Those who run the gateway name one of your groups (" + strings.Join(v.who.Groups, ", ") + ") under policies in its configuration."}
+	if !mine && s.maySome(v.who, grant.ListSessions) {
+		may = step{Done: s.Desk.Policies() > 0, Name: "A policy lets engineers ask", What: "It stands under policies in the gateway's configuration: who, for which accounts, how long, approved by whom."}
+	}
+	asked := step{Done: len(grants) > 0, Name: "Somebody asked for access", What: "An engineer asks for an account on a target, and says why."}
+	approved := step{Done: used(grant.Approved, grant.Active, grant.Ended), Name: "It was approved", What: "Somebody else decides, in the inbox or on the command line."}
+	begin := step{Name: "The first session runs", What: "Through the gateway, with the stock programs. It is recorded from its first byte, and then shows under Sessions."}
+	if mine {
+		asked.Name, asked.What = "You asked for access", "Choose an account below and say why you need it."
+		for _, o := range offers {
+			if o.Kind == configs.KindPostgres {
+				begin.Line = "psql service=" + o.Target
+				break
+			}
+			begin.Line = "ssh " + o.Target
+		}
+	}
+	return []step{
+		{Done: targets > 0, Name: "A target is configured", What: "A database or host stands under targets in the gateway's configuration; “sallyport targets setup NAME” says what it needs."},
+		may, asked, approved,
+		{Name: "The engineer's machine is signed in", What: "Once a day; it also writes the files that psql and ssh read.", Line: "sallyport login --gateway " + gateway.URL},
+		begin,
+	}, nil
+}
+
+// askForm asks why, and for how long.
+func (s *server) askForm(v *visit) error {
+	target, account := v.URL.Query().Get("target"), v.URL.Query().Get("account")
+	offers, err := s.Desk.Offers(v.Context(), v.who)
+	if err != nil {
+		return err
+	}
+	var found []api.Offer
+	for _, o := range offers {
+		if o.Target == target && o.Account == account {
+			found = append(found, o)
+		}
+	}
+	if len(found) == 0 {
+		return refusal.New(refusal.NotFound, "there is nothing of that name that you may ask for").WithHint("see what you may ask for under Access")
+	}
+	last := found[len(found)-1] // the longest
+	s.show(v, http.StatusOK, "ask.html", page{Title: "Ask for " + account + "@" + target, Path: home, Body: struct {
+		offerView
+		Policies []api.Offer
+	}{offerView{last, suggest(last.MaxDuration)}, found}})
+	return nil
+}
+
+// ask files a request.
+func (s *server) ask(v *visit) error {
+	g, err := s.Desk.Ask(v.Context(), v.who, api.GrantRequest{
+		Target: v.PostForm.Get("target"), Account: v.PostForm.Get("account"),
+		Duration: strings.TrimSpace(v.PostForm.Get("duration")), Reason: strings.TrimSpace(v.PostForm.Get("reason")),
+		Ticket: strings.TrimSpace(v.PostForm.Get("ticket")),
+	})
+	if err != nil {
+		return err
+	}
+	return v.redirect("/console/requests/"+g.ID, "asked")
+}
+
+// request is one request and what became of it.
+func (s *server) request(v *visit) error {
+	g, err := s.Desk.Grant(v.Context(), v.who, v.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	view := s.grantView(v.who, g)
+	if view.Mine && g.EndedAt.IsZero() && g.State != string(grant.Pending) {
+		gateway, err := s.Desk.Gateway()
+		if err != nil {
+			return err
+		}
+		connections, err := s.Desk.Connections(v.Context(), v.who)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(connections, func(c api.Connection) bool { return c.Name == g.Target }); i >= 0 {
+			view.Lines = connect(gateway, connections[i], g.Account)
+		}
+	}
+	sessions, err := s.Desk.FindSessions(v.Context(), v.who, session.Filter{Grant: g.ID, Limit: 50})
+	if err != nil {
+		return err
+	}
+	at := home
+	if !view.Mine && s.Desk.Approves(v.who.Identity) {
+		at = "/console/inbox"
+	}
+	s.show(v, http.StatusOK, "request.html", page{Title: g.Account + "@" + g.Target, Path: at, Body: struct {
+		G        grantView
+		Sessions []api.Session
+	}{view, sessions}})
+	return nil
+}
+
+// decide does what the verb in the address says to a request.
+func (s *server) decide(v *visit) error {
+	id, verb, comment := v.PathValue("id"), v.PathValue("verb"), strings.TrimSpace(v.PostForm.Get("comment"))
+	var err error
+	to := "/console/requests/" + url.PathEscape(id)
+	switch verb {
+	case "approve":
+		_, err = s.Desk.Approve(v.Context(), v.who, id, comment)
+		to = "/console/inbox"
+	case "deny":
+		_, err = s.Desk.Deny(v.Context(), v.who, id, comment)
+		to = "/console/inbox"
+	case "revoke":
+		_, err = s.Desk.Revoke(v.Context(), v.who, id, comment)
+	case "extend":
+		_, err = s.Desk.Extend(v.Context(), v.who, id, api.ExtensionRequest{Duration: strings.TrimSpace(v.PostForm.Get("duration")), Reason: comment})
+	case "release":
+		_, err = s.Desk.Release(v.Context(), v.who, id)
+		to = home
+	default:
+		return s.nothing(v)
+	}
+	if err != nil {
+		return err
+	}
+	return v.redirect(to, verb)
+}
+
+// inbox is what waits for a decision, and what was decided lately.
+func (s *server) inbox(v *visit) error {
+	grants, err := s.Desk.Grants(v.Context(), v.who, true)
+	if err != nil {
+		return err
+	}
+	var body struct{ Waiting, Others, Past []grantView }
+	for _, g := range grants {
+		view := s.grantView(v.who, g)
+		switch {
+		case view.Decides:
+			body.Waiting = append(body.Waiting, view)
+		case g.State == string(grant.Pending) && !view.Mine:
+			body.Others = append(body.Others, view)
+		case !view.Mine && len(body.Past) < 20:
+			body.Past = append(body.Past, view)
+		}
+	}
+	s.show(v, http.StatusOK, "inbox.html", page{Title: "Inbox", Path: "/console/inbox", Body: body})
+	return nil
+}

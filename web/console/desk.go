@@ -1,0 +1,63 @@
+package console
+
+import (
+	"context"
+	"iter"
+
+	"sallyport/authn"
+	"sallyport/grant"
+	"sallyport/recorder"
+	"sallyport/recorder/verify"
+	"sallyport/session"
+	"sallyport/web/api"
+)
+
+// Caller is who asks, and from where.
+type Caller struct {
+	authn.Identity
+	Client string // address
+}
+
+// Target is what the console says of a target beside its name.
+type Target struct {
+	Kind   string
+	Labels map[string]string
+}
+
+// Desk is what the console gets its data from and does its deeds with: the functions on which the API's operations stand,
+// which ask for the permission and write the audit event. Refusals are *refusal.Refusal.
+type Desk interface {
+	Gateway() (api.Gateway, error)
+	Offers(ctx context.Context, who Caller) ([]api.Offer, error)
+	Connections(ctx context.Context, who Caller) ([]api.Connection, error)
+
+	Ask(ctx context.Context, who Caller, in api.GrantRequest) (api.Grant, error)
+	// Grants lists those that the caller may see, newest first; pending ones too, and with all those that are over.
+	Grants(ctx context.Context, who Caller, all bool) ([]api.Grant, error)
+	Extend(ctx context.Context, who Caller, id string, in api.ExtensionRequest) (api.Grant, error)
+	Grant(ctx context.Context, who Caller, id string) (api.Grant, error)
+	Approve(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	Deny(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	Revoke(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	Release(ctx context.Context, who Caller, id string) (api.Grant, error)
+
+	FindSessions(ctx context.Context, who Caller, f session.Filter) ([]api.Session, error)
+	Session(ctx context.Context, who Caller, id string) (api.Session, error)
+	Kill(ctx context.Context, who Caller, id, comment string) (api.Session, error)
+
+	Replay(ctx context.Context, who Caller, id string) (iter.Seq2[api.Item, error], error)
+	Search(ctx context.Context, who Caller, q recorder.Query) (iter.Seq2[api.Match, error], error)
+	Audit(ctx context.Context, who Caller, f recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error)
+	Verify(ctx context.Context, who Caller) (*verify.Report, error)
+
+	// Targets and Policies are what is configured.
+	Targets() map[string]Target
+	Policies() int
+
+	// May and Approves say what is worth showing to somebody. They decide nothing: the functions above do.
+	May(who authn.Identity, permission grant.Permission, target string) bool
+	Approves(who authn.Identity) bool
+
+	// Problem is an error as people may see it; what is no refusal is logged.
+	Problem(operation string, err error) *api.Problem
+}

@@ -1,0 +1,281 @@
+package console
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/recorder/replay"
+	"sallyport/session"
+	"sallyport/web/api"
+)
+
+// pageOfSessions is how many sessions stand on one page of the register.
+const pageOfSessions = 50
+
+// sessionView is a session with what the pages say of it beside the API's fields.
+type sessionView struct {
+	api.Session
+	Mine  bool
+	Kills bool // whoever looks may cut it
+	Reads bool // whoever looks may replay it
+	Took  time.Duration
+}
+
+func (s *server) sessionView(who Caller, i api.Session) sessionView {
+	v := sessionView{Session: i, Mine: i.Identity.Issuer+" "+i.Identity.Subject == who.Key()}
+	v.Kills = i.Live && (v.Mine || s.Desk.May(who.Identity, grant.KillSessions, i.Target))
+	v.Reads = s.Desk.May(who.Identity, grant.ReadRecordings, i.Target)
+	v.Took = time.Since(i.Started)
+	if i.Ended != nil {
+		v.Took = i.Ended.Sub(i.Started)
+	}
+	return v
+}
+
+// day reads a date of a form; until's is the end of that day.
+func day(v *visit, name string) (time.Time, error) {
+	text := v.URL.Query().Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return t, refusal.New(refusal.Invalid, "%s is no date", name).WithDetail("write it as 2006-01-31")
+	}
+	if name == "until" {
+		t = t.AddDate(0, 0, 1)
+	}
+	return t, nil
+}
+
+// field reads a field of a form in the address, in bounds.
+func field(v *visit, name string) string {
+	text := strings.TrimSpace(v.URL.Query().Get(name))
+	return strings.ToValidUTF8(text[:min(len(text), 1000)], "")
+}
+
+// sessions lists what lives and the register of all there were.
+func (s *server) sessions(v *visit) error {
+	since, err := day(v, "since")
+	if err != nil {
+		return err
+	}
+	until, err := day(v, "until")
+	if err != nil {
+		return err
+	}
+	live, err := s.Desk.FindSessions(v.Context(), v.who, session.Filter{Live: true, Limit: 200})
+	if err != nil {
+		return err
+	}
+	f := session.Filter{
+		Person: field(v, "person"), Target: field(v, "target"), Account: field(v, "account"), Protocol: field(v, "protocol"),
+		Grant: field(v, "grant"), Since: since, Until: until, Before: field(v, "before"), Limit: pageOfSessions + 1,
+	}
+	found, err := s.Desk.FindSessions(v.Context(), v.who, f)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Live, Found []sessionView
+		Query       url.Values
+		Filtered    bool
+		Targets     []string
+		Older       string // address of the next page
+		Newest      string // address of the first page, where this is another
+		Others      bool   // other people's sessions may be seen
+	}
+	body.Query = v.URL.Query()
+	for i := range live {
+		body.Live = append(body.Live, s.sessionView(v.who, live[i]))
+	}
+	for i := range found[:min(len(found), pageOfSessions)] {
+		body.Found = append(body.Found, s.sessionView(v.who, found[i]))
+	}
+	if len(found) > pageOfSessions {
+		body.Older = with(v.URL, "before", found[pageOfSessions-1].ID)
+	}
+	if f.Before != "" {
+		body.Newest = with(v.URL, "before", "")
+	}
+	for _, name := range []string{"person", "target", "account", "protocol", "grant", "since", "until"} {
+		body.Filtered = body.Filtered || field(v, name) != ""
+	}
+	for name := range s.Desk.Targets() {
+		if s.Desk.May(v.who.Identity, grant.ListSessions, name) {
+			body.Targets = append(body.Targets, name)
+		}
+	}
+	slices.Sort(body.Targets)
+	body.Others = len(body.Targets) > 0 || s.Desk.May(v.who.Identity, grant.ListSessions, "")
+	s.show(v, http.StatusOK, "sessions.html", page{Title: "Sessions", Path: "/console/sessions", Body: body})
+	return nil
+}
+
+// with is an address with one parameter changed, or taken out.
+func with(u *url.URL, name, value string) string {
+	q := u.Query()
+	q.Del("done")
+	if q.Set(name, value); value == "" {
+		q.Del(name)
+	}
+	if len(q) == 0 {
+		return u.EscapedPath()
+	}
+	return u.EscapedPath() + "?" + q.Encode()
+}
+
+// kill cuts a session.
+func (s *server) kill(v *visit) error {
+	id := v.PathValue("id")
+	if _, err := s.Desk.Kill(v.Context(), v.who, id, v.PostForm.Get("comment")); err != nil {
+		return err
+	}
+	return v.redirect("/console/sessions/"+url.PathEscape(id), "kill")
+}
+
+// session shows one session and, to those who may read it, what happened in it.
+func (s *server) session(v *visit) error {
+	id := v.PathValue("id")
+	info, err := s.Desk.Session(v.Context(), v.who, id)
+	if err != nil {
+		return err
+	}
+	c := choice{Show: cmp.Or(field(v, "show"), "all"), Text: field(v, "text"), Slow: 100 * time.Millisecond}
+	if c.From, err = number(v, "from", 1); err != nil {
+		return err
+	}
+	slow, err := number(v, "slow", 100)
+	if err != nil {
+		return err
+	}
+	c.Slow = time.Duration(slow) * time.Millisecond
+	var body struct {
+		S             sessionView
+		T             timeline
+		Choice        choice
+		SlowMS        int
+		Shows         any
+		Next, First   string // addresses of pages of the timeline
+		Hit           int    // the moment that the address is about
+		Cast          string // address of what the player plays; empty: nothing to play
+		Large         bool
+		Channel       uint32
+		Start         string // seconds
+		HasPlayer     bool
+		MayVerify     bool
+		ReplayCommand string
+	}
+	body.S, body.Choice, body.SlowMS, body.Shows, body.HasPlayer = s.sessionView(v.who, info), c, slow, shows, hasPlayer()
+	body.MayVerify = s.Desk.May(v.who.Identity, grant.VerifyLog, "")
+	body.ReplayCommand = "sallyport replay " + info.ID
+	if body.S.Reads {
+		items, err := s.Desk.Replay(v.Context(), v.who, id)
+		if err != nil {
+			return err
+		}
+		if body.T, err = follow(items, info.Protocol, c); err != nil {
+			return err
+		}
+		if body.T.Next > 0 {
+			body.Next = with(v.URL, "from", strconv.Itoa(body.T.Next)) + "#timeline"
+		}
+		if c.From > 1 {
+			body.First = with(v.URL, "from", "") + "#timeline"
+		}
+		if body.Hit, err = number(v, "hit", 0); err != nil {
+			return err
+		}
+		if err := s.player(v, info, body.T, &body.Cast, &body.Channel, &body.Start); err != nil {
+			return err
+		}
+		body.Large = body.T.Output > mostOutput && field(v, "large") == ""
+	}
+	s.show(v, http.StatusOK, "session.html", page{
+		Title: info.Account + "@" + info.Target, Path: "/console/sessions", Player: body.Cast != "" && body.HasPlayer && !body.Large, Body: body,
+	})
+	return nil
+}
+
+// player works out what of an SSH session is played, and from where.
+func (s *server) player(v *visit, info api.Session, t timeline, cast *string, chosen *uint32, start *string) error {
+	if info.Protocol != "ssh" || len(t.Channels) == 0 || t.Output == 0 {
+		return nil
+	}
+	wanted, err := number(v, "channel", -1)
+	if err != nil {
+		return err
+	}
+	best := slices.IndexFunc(t.Channels, func(c channel) bool { return int(c.Number) == wanted })
+	if best < 0 {
+		best = max(0, slices.IndexFunc(t.Channels, func(c channel) bool { return c.Terminal }))
+	}
+	*chosen = t.Channels[best].Number
+	*cast = fmt.Sprintf("/console/sessions/%s/cast?channel=%d", url.PathEscape(info.ID), *chosen)
+	if at, err := strconv.ParseFloat(field(v, "t"), 64); err == nil && at > 0 && at < 1e9 {
+		*start = strconv.FormatFloat(max(0, at-1), 'f', 3, 64) // a second before, so that what comes is seen coming
+	}
+	return nil
+}
+
+// number reads a whole number of a form in the address.
+func number(v *visit, name string, otherwise int) (int, error) {
+	text := field(v, name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, refusal.New(refusal.Invalid, "%s is no number", name)
+	}
+	return n, nil
+}
+
+// cast is a terminal's recording for the player: as an asciicast, without what reaches beyond the picture.
+func (s *server) cast(v *visit) error {
+	channel, err := number(v, "channel", 0)
+	if err != nil {
+		return err
+	}
+	items, err := s.Desk.Replay(v.Context(), v.who, v.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	out := &pieces{w: v.w, control: http.NewResponseController(v.w)}
+	v.w.Header().Set("Content-Type", "application/x-asciicast")
+	err = replay.Asciicast(v.Context(), items, out, replay.Cast{Channel: uint32(channel)})
+	switch {
+	case err == nil:
+		return nil
+	case out.begun: // the player must not take what it got for the whole
+		s.Log.Error("a recording could not be read to its end", "session", v.PathValue("id"), "error", err)
+		panic(http.ErrAbortHandler)
+	case errors.Is(err, replay.ErrNoTerminal):
+		return refusal.New(refusal.NotFound, "there is nothing to play in this session")
+	}
+	return err
+}
+
+// pieces gives each piece of a recording its own time to be read in.
+type pieces struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	p.begun = true
+	if err := p.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return p.w.Write(b)
+}

@@ -1,0 +1,77 @@
+// What a page gains by a script: lists that look again by themselves, the time that is left, and lines to copy. Without it
+// every page works by links and forms.
+"use strict";
+
+// Regions marked data-live are fetched again every few seconds, as the same page, and put in the place of the old ones:
+// not while the page is hidden, nor while somebody is about to fill in or open something inside.
+const interval = 4000;
+
+function busy(region) {
+  if (region.contains(document.activeElement) && document.activeElement !== region) return true;
+  if (region.querySelector("details[open]")) return true;
+  return [...region.querySelectorAll("input, textarea")].some((field) => field.type !== "hidden" && field.value !== field.defaultValue);
+}
+
+async function lookAgain() {
+  const regions = [...document.querySelectorAll("[data-live]")];
+  if (regions.length === 0) return;
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+      if (answer.type === "opaqueredirect") {
+        location.reload(); // signed out meanwhile
+        return;
+      }
+      if (answer.ok) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        for (const region of regions) {
+          const next = fresh.getElementById(region.id);
+          if (next && !busy(region) && next.innerHTML !== region.dataset.was) {
+            region.dataset.was = next.innerHTML;
+            region.replaceChildren(...next.childNodes);
+            enhance(region);
+          }
+        }
+      }
+    } catch {
+      // The gateway does not answer just now; the next look may find it.
+    }
+  }
+  setTimeout(lookAgain, interval);
+}
+
+function left(until) {
+  const seconds = Math.max(0, Math.floor((Date.parse(until) - Date.now()) / 1000));
+  const hours = Math.floor(seconds / 3600);
+  const minutes = Math.floor((seconds % 3600) / 60);
+  if (hours > 0) return `${hours} h ${minutes} min`;
+  if (minutes > 0) return `${minutes} min ${seconds % 60} s`;
+  return `${seconds} s`;
+}
+
+function tick() {
+  for (const e of document.querySelectorAll("[data-until]")) e.textContent = left(e.dataset.until);
+}
+
+function enhance(root) {
+  for (const line of root.querySelectorAll(".copy")) {
+    const code = line.querySelector("code");
+    if (!navigator.clipboard || line.querySelector("button")) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "quiet";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", `Copy: ${code.textContent}`);
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    line.append(button);
+  }
+}
+
+for (const region of document.querySelectorAll("[data-live]")) region.dataset.was = region.innerHTML;
+enhance(document);
+setInterval(tick, 1000);
+setTimeout(lookAgain, interval);

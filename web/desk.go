@@ -1,0 +1,140 @@
+package web
+
+import (
+	"context"
+	"iter"
+
+	"sallyport/authn"
+	"sallyport/grant"
+	"sallyport/grant/policy"
+	"sallyport/recorder"
+	"sallyport/recorder/verify"
+	"sallyport/session"
+	"sallyport/web/api"
+	"sallyport/web/console"
+)
+
+// desk gives the console what the API gives programs: each of its methods is what the operation of the same purpose
+// stands on, with the same permissions and audit events.
+type desk struct{ s *server }
+
+var _ console.Desk = desk{}
+
+// said is what became of a grant as the API says it.
+func said(g grant.Grant, err error) (api.Grant, error) {
+	if err != nil {
+		return api.Grant{}, err
+	}
+	return grantOf(g), nil
+}
+
+// as is who asks, as the API's functions take it.
+func as(who console.Caller) caller { return caller{Identity: who.Identity, client: who.Client} }
+
+// from is the context in which policies know where somebody asks from.
+func from(ctx context.Context, who console.Caller) context.Context {
+	return grant.WithSource(ctx, remote(who.Client))
+}
+
+func (d desk) Gateway() (api.Gateway, error) { return d.s.gateway() }
+
+func (d desk) Offers(ctx context.Context, who console.Caller) ([]api.Offer, error) {
+	return d.s.offers(from(ctx, who), as(who))
+}
+
+func (d desk) Connections(ctx context.Context, who console.Caller) ([]api.Connection, error) {
+	gateway, err := d.s.gateway()
+	if err != nil {
+		return nil, err
+	}
+	return d.s.connections(from(ctx, who), as(who), gateway)
+}
+
+func (d desk) Ask(ctx context.Context, who console.Caller, in api.GrantRequest) (api.Grant, error) {
+	return said(d.s.request(from(ctx, who), as(who), in))
+}
+
+func (d desk) Grants(ctx context.Context, who console.Caller, all bool) ([]api.Grant, error) {
+	found, err := d.s.listGrants(from(ctx, who), as(who), all, func(grant.Grant) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	return found.Body, nil
+}
+
+func (d desk) Extend(ctx context.Context, who console.Caller, id string, in api.ExtensionRequest) (api.Grant, error) {
+	return said(d.s.extend(from(ctx, who), as(who), id, in))
+}
+
+func (d desk) Grant(ctx context.Context, who console.Caller, id string) (api.Grant, error) {
+	return said(d.s.Grants.Get(from(ctx, who), who.Identity, id))
+}
+
+func (d desk) Approve(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
+	return said(d.s.Grants.Approve(from(ctx, who), who.Identity, id, comment))
+}
+
+func (d desk) Deny(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
+	return said(d.s.Grants.Deny(from(ctx, who), who.Identity, id, comment))
+}
+
+func (d desk) Revoke(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
+	return said(d.s.Grants.Revoke(from(ctx, who), who.Identity, id, comment))
+}
+
+func (d desk) Release(ctx context.Context, who console.Caller, id string) (api.Grant, error) {
+	return said(d.s.Grants.Release(from(ctx, who), who.Identity, id))
+}
+
+func (d desk) FindSessions(ctx context.Context, who console.Caller, f session.Filter) ([]api.Session, error) {
+	return d.s.findSessions(ctx, as(who), f)
+}
+
+func (d desk) Session(ctx context.Context, who console.Caller, id string) (api.Session, error) {
+	return d.s.session(ctx, as(who), id)
+}
+
+func (d desk) Kill(ctx context.Context, who console.Caller, id, comment string) (api.Session, error) {
+	return d.s.kill(ctx, as(who), id, comment)
+}
+
+func (d desk) Replay(ctx context.Context, who console.Caller, id string) (iter.Seq2[api.Item, error], error) {
+	return d.s.replay(ctx, as(who), id)
+}
+
+func (d desk) Search(ctx context.Context, who console.Caller, q recorder.Query) (iter.Seq2[api.Match, error], error) {
+	return d.s.find(ctx, as(who), q)
+}
+
+func (d desk) Audit(ctx context.Context, who console.Caller, f recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error) {
+	return d.s.readAudit(ctx, as(who), f)
+}
+
+func (d desk) Verify(ctx context.Context, who console.Caller) (*verify.Report, error) {
+	return d.s.verifyLog(ctx, as(who))
+}
+
+func (d desk) Targets() map[string]console.Target {
+	targets := map[string]console.Target{}
+	for _, t := range d.s.Config().Targets {
+		targets[t.Name] = console.Target{Kind: t.Kind, Labels: t.Labels}
+	}
+	return targets
+}
+
+func (d desk) Policies() int { return len(d.s.Config().Policies) }
+
+func (d desk) May(who authn.Identity, permission grant.Permission, target string) bool {
+	return d.s.Grants.May(who, permission, target) == nil
+}
+
+func (d desk) Approves(who authn.Identity) bool {
+	for _, p := range d.s.Config().Policies {
+		if policy.InAny(who.Groups, p.Approve.Groups) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d desk) Problem(operation string, err error) *api.Problem { return d.s.fail(operation, err) }
