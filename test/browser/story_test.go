@@ -1,0 +1,419 @@
+package browser
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// hostile is what people and programs write that a console must show and not obey.
+const hostile = `<img src=x onerror=alert(1)><script>alert(2)</script>"><svg onload=alert(3)>`
+
+// patience is how long a page may take to be as it should.
+const patience = 30 * time.Second
+
+// person is somebody in front of a browser window of their own.
+type person struct {
+	t       *testing.T
+	demo    *demo
+	name    string
+	ctx     context.Context
+	shots   string
+	mu      sync.Mutex
+	strange []string // what the browser complained about
+}
+
+func newBrowser(t *testing.T, d *demo) context.Context {
+	t.Helper()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("there is no chromium on this machine: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("ignore-certificate-errors-spki-list", strings.Join(d.pins, ",")))
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	browser, stop := chromedp.NewContext(allocator)
+	t.Cleanup(stop)
+	if err := chromedp.Do(browser); err != nil {
+		t.Fatalf("start chromium: %v", err)
+	}
+	return browser
+}
+
+func newPerson(t *testing.T, browser context.Context, d *demo, name, shots string, width, height int64) *person {
+	t.Helper()
+	ctx, stop := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	t.Cleanup(stop)
+	p := &person{t: t, demo: d, name: name, ctx: ctx, shots: shots}
+	err := chromedp.Listen(ctx, func(event any) {
+		switch e := event.(type) {
+		case *page.EventJavascriptDialogOpening:
+			p.note("a dialog opened: " + e.Message)
+		case *runtime.EventExceptionThrown:
+			p.note(fmt.Sprintf("a script failed: %s %s:%d", e.ExceptionDetails.Text, e.ExceptionDetails.URL, e.ExceptionDetails.LineNumber))
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
+				p.note("the browser complained: " + e.Entry.Text)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	p.do("begin", chromedp.EmulateViewport(width, height))
+	return p
+}
+
+func (p *person) note(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.strange = append(p.strange, what)
+}
+
+// untroubled insists that no script ran that should not have, and that the console kept its own policy.
+func (p *person) untroubled() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.strange {
+		p.t.Errorf("%s: %s", p.name, s)
+	}
+}
+
+func (p *person) do(what string, actions ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, stop := context.WithTimeout(p.ctx, patience)
+	defer stop()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		p.shoot("failed")
+		p.untroubled()
+		p.t.Fatalf("%s, %s: %v\n%s", p.name, what, err, p.text())
+	}
+}
+
+func (p *person) open(path string) {
+	p.t.Helper()
+	p.do("open "+path, chromedp.Navigate(p.demo.url+path), chromedp.WaitReady("main"))
+}
+
+// text is what the page says.
+func (p *person) text() string {
+	ctx, stop := context.WithTimeout(p.ctx, patience)
+	defer stop()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText`))
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// sees waits until the page says all of it.
+func (p *person) sees(phrases ...string) {
+	p.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		text, missing := p.text(), ""
+		for _, phrase := range phrases {
+			if !strings.Contains(text, phrase) {
+				missing = phrase
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.shoot("failed")
+			p.t.Fatalf("%s does not see %q in:\n%s", p.name, missing, text)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// shoot takes a picture of the whole page, to be looked at by people.
+func (p *person) shoot(name string) {
+	p.t.Helper()
+	ctx, stop := context.WithTimeout(p.ctx, patience)
+	defer stop()
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		p.t.Errorf("picture %s: %v", name, err)
+		return
+	}
+	if err := os.WriteFile(filepath.Join(p.shots, p.name+"-"+name+".png"), picture, 0o600); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// fits insists that nothing is wider than the window.
+func (p *person) fits() {
+	p.t.Helper()
+	over, err := chromedp.Run(p.ctx, chromedp.Evaluate[int](`document.documentElement.scrollWidth - document.documentElement.clientWidth`))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if over > 0 {
+		p.shoot("too-wide")
+		p.t.Errorf("%s's page is %d pixels wider than the window", p.name, over)
+	}
+}
+
+func (p *person) dark(on bool) {
+	p.t.Helper()
+	value := "light"
+	if on {
+		value = "dark"
+	}
+	_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *person) signIn() {
+	p.t.Helper()
+	p.open("/console/")
+	p.shoot("sign-in")
+	p.do("sign in", chromedp.Click("a.button"), chromedp.WaitVisible(`input[name="name"]`),
+		chromedp.SendKeys(`input[name="name"]`, p.name), chromedp.SendKeys(`input[name="password"]`, p.demo.passwords[p.name]),
+		chromedp.Submit(`input[name="password"]`), chromedp.WaitVisible("nav"))
+}
+
+func (p *person) ask(target, account, reason string) {
+	p.t.Helper()
+	p.open("/console/")
+	p.do("ask", chromedp.Click(fmt.Sprintf(`a[aria-label="Ask for %s@%s"]`, account, target)), chromedp.WaitVisible("#reason"))
+	p.shoot("ask-" + target)
+	p.do("ask", chromedp.SetValue("#duration", "30m"), chromedp.SendKeys("#reason", reason), chromedp.Click("button.primary"), chromedp.WaitVisible(".done"))
+	p.sees("Your request is filed.", "waits for approval", reason)
+}
+
+// program is a stock client that runs, with its input open.
+type program struct {
+	in   io.WriteCloser
+	out  *safeBuffer
+	done chan error
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func start(t *testing.T, command *exec.Cmd) *program {
+	t.Helper()
+	p := &program{out: &safeBuffer{}, done: make(chan error, 1)}
+	command.Stdout, command.Stderr = p.out, p.out
+	var err error
+	if p.in, err = command.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- command.Wait() }()
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		p.in.Close()
+	})
+	return p
+}
+
+// enter types and waits for an answer.
+func (p *program) enter(t *testing.T, text, answer string) {
+	t.Helper()
+	if _, err := io.WriteString(p.in, text); err != nil {
+		t.Fatalf("%v after:\n%s", err, p.out)
+	}
+	deadline := time.Now().Add(patience)
+	for !strings.Contains(p.out.String(), answer) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in:\n%s", answer, p.out)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestStory: Alice asks, Bob approves on his phone, Alice works with the stock programs, Carol sees, finds, replays and
+// kills, all in a browser.
+func TestStory(t *testing.T) {
+	d := startDemo(t)
+	d.pin(t, d.url)
+	d.pin(t, provider(t, d))
+	browser := newBrowser(t, d)
+	shots := os.Getenv("SALLYPORT_SCREENSHOTS")
+	if shots == "" {
+		var err error
+		if shots, err = os.MkdirTemp("", "sallyport-screenshots-"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the pictures are in %s", shots)
+	alice := newPerson(t, browser, d, "alice", shots, 1280, 900)
+	bob := newPerson(t, browser, d, "bob", shots, 390, 844)
+	carol := newPerson(t, browser, d, "carol", shots, 1280, 900)
+
+	alice.signIn()
+	alice.sees("To the first recorded session", "A target is configured", "app@orders")
+	alice.shoot("first-visit")
+	alice.ask("orders", "app", "INC-42: slow checkout "+hostile)
+	alice.shoot("asked")
+	alice.ask("web-1", "deploy", "INC-42: look at the logs")
+	alice.open("/console/")
+	alice.sees("What you wait for")
+	alice.shoot("waiting")
+
+	bob.signIn()
+	bob.open("/console/inbox")
+	bob.sees("app@orders", "deploy@web-1", "INC-42: slow checkout "+hostile, "Alice", "30 min")
+	bob.fits()
+	bob.shoot("inbox")
+	bob.dark(true)
+	bob.shoot("inbox-dark")
+	bob.dark(false)
+	for range 2 {
+		bob.do("approve", chromedp.SendKeys(`.card input[name="comment"]`, "go ahead"), chromedp.Click(".card button.primary"), chromedp.WaitVisible(".done"))
+		bob.sees("Approved.")
+	}
+	bob.sees("Nothing waits for you")
+	bob.fits()
+	bob.shoot("inbox-empty")
+
+	alice.sees("ready to use", "psql service=orders", "ssh web-1") // her page looked again by itself
+	alice.shoot("granted")
+
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	psql := start(t, d.as(ctx, "alice", "psql", "-X", "service=orders"))
+	psql.enter(t, "SELECT 6*7 AS answer;\n", "42")
+	psql.enter(t, "CREATE TABLE story (id int, what text);\nINSERT INTO story VALUES (1, 'needle "+hostile+"');\n", "INSERT 0 1")
+	psql.enter(t, "SELECT * FROM nowhere;\n", "does not exist")
+	psql.enter(t, "SELECT pg_sleep(0.2), 'slept' AS w;\n", "slept")
+	ssh := start(t, d.as(ctx, "alice", "ssh", "-tt", "-F", filepath.Join(d.homes, "alice", "ssh_config"), "web-1"))
+	ssh.enter(t, "echo terminal-needle $((6*7)); printf '\\033[1;32mgreen\\033[0m\\n'\n", "terminal-needle 42")
+	ssh.enter(t, "echo '"+hostile+"'; echo all-$((1+1))\n", "all-2")
+
+	alice.open("/console/")
+	alice.sees("in use", "left, until")
+	alice.shoot("in-use")
+
+	carol.signIn()
+	carol.open("/console/sessions")
+	carol.sees("Live 2", "app@orders", "deploy@web-1", "Alice")
+	carol.fits()
+	carol.shoot("sessions")
+	carol.dark(true)
+	carol.shoot("sessions-dark")
+	carol.dark(false)
+
+	carol.do("open the database session", chromedp.Click(`//div[@id="live"]//a[contains(., "app@orders")]`), chromedp.WaitVisible(".timeline"))
+	carol.sees("SELECT 6*7 AS answer", "CREATE TABLE story", "needle "+hostile, "does not exist")
+	carol.shoot("timeline")
+	carol.dark(true)
+	carol.shoot("timeline-dark")
+	carol.dark(false)
+	carol.do("only errors", chromedp.SetValue("#show", "errors"), chromedp.Click(".filter button"), chromedp.WaitVisible(".timeline"))
+	carol.sees("does not exist")
+	if text := carol.text(); strings.Contains(text, "CREATE TABLE story") {
+		t.Errorf("the filter for errors shows a statement that went well:\n%s", text)
+	}
+	carol.shoot("timeline-errors")
+
+	carol.open("/console/search?text=NEEDLE")
+	carol.sees("needle "+hostile, "terminal-needle 42", "app@orders", "deploy@web-1")
+	carol.shoot("search")
+	carol.do("jump to the moment", chromedp.Click(`//li[contains(., "INSERT INTO story")]//a`), chromedp.WaitVisible(".timeline .hit"))
+	carol.open("/console/search?text=terminal-needle+42")
+	carol.do("jump into the terminal", chromedp.Click(`.found a`), chromedp.WaitVisible("#player .ap-player"))
+	carol.do("the terminal plays to its end", chromedp.WaitVisible(`#player[data-ready="ended"]`))
+	carol.shoot("terminal")
+	carol.sees("Terminal", "Timeline")
+
+	carol.open("/console/sessions")
+	carol.do("kill", chromedp.Click(`//tr[contains(., "app@orders")]//summary`),
+		chromedp.SendKeys(`//tr[contains(., "app@orders")]//input[@name="comment"]`, "that is enough"),
+		chromedp.Click(`//tr[contains(., "app@orders")]//button[contains(@class, "danger")]`), chromedp.WaitVisible(".done"))
+	carol.sees("The session is cut.", "killed", "that is enough")
+	carol.shoot("killed")
+	if _, err := io.WriteString(psql.in, "SELECT 1;\n\\q\n"); err != nil {
+		t.Logf("psql has gone: %v", err)
+	}
+	select {
+	case <-psql.done:
+	case <-time.After(patience):
+		t.Error("psql did not notice")
+	}
+	if said := psql.out.String(); !strings.Contains(said, "that is enough") {
+		t.Errorf("psql was not told why:\n%s", said)
+	}
+
+	carol.open("/console/audit")
+	carol.sees("session.killed", "recording.replayed", "recording.searched", "grant.approved")
+	carol.shoot("audit")
+	carol.open("/console/verify")
+	carol.do("verify", chromedp.Click("button.primary"), chromedp.WaitVisible(".verdict"))
+	carol.sees("The log is whole")
+	carol.shoot("verify")
+
+	alice.open("/console/audit")
+	alice.sees("You do not have the permission recordings.read")
+	alice.shoot("refused")
+	alice.open("/console/")
+	alice.do("give back", chromedp.Click(`//article[contains(., "app@orders")]//button[.="Give back"]`), chromedp.WaitVisible(".done"))
+	alice.sees("Given back.")
+	alice.do("sign out", chromedp.Click(".who button"), chromedp.WaitVisible("a.button"))
+	alice.sees("You are signed out")
+	alice.open("/console/")
+	alice.sees("Sign in to the console")
+
+	bob.open("/console/sessions")
+	bob.fits()
+	bob.shoot("sessions-phone")
+	for _, p := range []*person{alice, bob, carol} {
+		p.untroubled()
+	}
+}
+
+// provider finds out where the gateway sends those who sign in.
+func provider(t *testing.T, d *demo) string {
+	t.Helper()
+	out, err := exec.Command("curl", "--silent", "--show-error", "--max-time", "20", "--cacert", filepath.Join(filepath.Dir(d.homes), "ca.pem"),
+		"--location", "--cookie-jar", filepath.Join(t.TempDir(), "jar"), "--output", os.DevNull, "--write-out", "%{url_effective}",
+		d.url+"/console/sign-in/start").Output()
+	if err != nil || !bytes.HasPrefix(out, []byte("https://")) {
+		t.Fatalf("where the sign-in leads: %q, %v", out, err)
+	}
+	return string(out)
+}
