@@ -81,6 +81,7 @@ func New(o Options) http.Handler {
 	s.registerCredentials()
 	s.registerTargets()
 	s.registerGrants()
+	s.registerPolicy()
 	s.registerSessions()
 	s.registerRecordings()
 

@@ -48,6 +48,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/targets/{name}/check", fixed("/v1/targets/orders/check"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/targets/{name}/trust", fixed("/v1/targets/orders/trust"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/requests", fixed("/v1/requests"), wish, [4]int{401, 200, 403, 403}},
+		{"POST /v1/policy/explain", fixed("/v1/policy/explain"), wish, [4]int{401, 200, 200, 200}},
 		{"GET /v1/requests", fixed("/v1/requests"), nil, [4]int{401, 200, 200, 200}},
 		{"POST /v1/requests/{id}/approve", fresh("/v1/requests/%s/approve"), api.Decision{}, [4]int{401, 403, 200, 403}},
 		{"POST /v1/requests/{id}/deny", fresh("/v1/requests/%s/deny"), api.Decision{}, [4]int{401, 403, 200, 403}},

@@ -163,6 +163,35 @@ type Extension struct {
 	MayApprove []string      `json:"may_approve"`
 }
 
+// Explanation is what the policies would answer to a request.
+type Explanation struct {
+	Outcome    string        `json:"outcome" enum:"permit,forbid,none"`
+	Policy     string        `json:"policy,omitempty" doc:"The one that permits it."`
+	Duration   time.Duration `json:"duration_ns,omitempty" doc:"What it would give."`
+	Needed     int           `json:"approvals_needed"`
+	MayApprove []string      `json:"may_approve"`
+	Forbidden  []Forbidden   `json:"forbidden" doc:"Policies that forbid it, whatever the others say."`
+	Candidates []Candidate   `json:"candidates" doc:"Policies that speak of the account, in their order, up to the one that admits the request."`
+}
+
+// Forbidden is a policy that forbids a request.
+type Forbidden struct {
+	Policy string `json:"policy"`
+	Text   string `json:"text"`
+}
+
+// Candidate is a policy that speaks of the account, and what the request lacks under it.
+type Candidate struct {
+	Policy string `json:"policy"`
+	Misses []Miss `json:"misses"`
+}
+
+// Miss is one part of a policy that the request fails.
+type Miss struct {
+	Clause string `json:"clause" doc:"Stable word: coverage, group, hours, duration, reason, ticket, when, approvers."`
+	Text   string `json:"text"`
+}
+
 // Decision is an approver's or a revoker's word.
 type Decision struct {
 	Comment string `json:"comment,omitempty" maxLength:"2000"`

@@ -1,0 +1,50 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"sallyport/grant"
+	"sallyport/grant/policy"
+	"sallyport/web/api"
+)
+
+func (s *server) registerPolicy() {
+	handle(s, operation("explain", http.MethodPost, "/v1/policy/explain", "What the policies would answer to a request, and why; nothing is asked for"),
+		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Explanation], error) {
+			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket}
+			if in.Body.Duration != "" {
+				var err error
+				if ask.Duration, err = duration(in.Body.Duration); err != nil {
+					return nil, err
+				}
+			}
+			e, err := s.Grants.Explain(ctx, who.Identity, ask)
+			if err != nil {
+				return nil, err
+			}
+			return &body[api.Explanation]{ExplanationOf(e)}, nil
+		})
+}
+
+// ExplanationOf is an answer of the policies as the API says it.
+func ExplanationOf(e policy.Explanation) api.Explanation {
+	out := api.Explanation{Outcome: "none", Forbidden: []api.Forbidden{}, Candidates: []api.Candidate{}, MayApprove: []string{}}
+	for _, f := range e.Forbidden {
+		out.Outcome = "forbid"
+		out.Forbidden = append(out.Forbidden, api.Forbidden{Policy: f.Name, Text: f.Text})
+	}
+	if p := e.Winner; p != nil {
+		out.Outcome, out.Policy, out.Duration = "permit", p.Name, e.Duration
+		out.Needed, out.MayApprove = policy.Needed(p.Policy), orEmpty(slices.Clone(p.Approve.Groups))
+	}
+	for _, c := range e.Candidates {
+		candidate := api.Candidate{Policy: c.Name, Misses: []api.Miss{}}
+		for _, m := range c.Misses {
+			candidate.Misses = append(candidate.Misses, api.Miss{Clause: string(m.Clause), Text: m.Text})
+		}
+		out.Candidates = append(out.Candidates, candidate)
+	}
+	return out
+}
