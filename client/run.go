@@ -26,7 +26,8 @@ type RunOptions struct {
 	TokenFile, Audience string
 	// Accounts are those to be had, in order: the first of a target is the one that its plain names mean.
 	Accounts []Account
-	Reason   string
+	// Reason and Ticket stand in each request; the ticket where the policy asks for one.
+	Reason, Ticket string
 	// Duration is how long each grant is asked for; empty: the policy's default.
 	Duration string
 	// Need is how much time must be left for Command to be started, Wait how long to wait for approval.
@@ -206,7 +207,7 @@ func (r *run) known(ctx context.Context) error {
 func (r *run) ask(ctx context.Context) error {
 	for _, a := range r.o.Accounts {
 		g := &heldGrant{account: a, asked: true}
-		err := r.client.Do(ctx, http.MethodPost, "/v1/requests", api.GrantRequest{Target: a.Target, Account: a.Name, Duration: r.o.Duration, Reason: r.o.Reason}, &g.Grant)
+		err := r.client.Do(ctx, http.MethodPost, "/v1/requests", api.GrantRequest{Target: a.Target, Account: a.Name, Duration: r.o.Duration, Reason: r.o.Reason, Ticket: r.o.Ticket}, &g.Grant)
 		if refusal.Is(err, refusal.Conflict) {
 			g.asked = false
 			g.Grant, err = r.held(ctx, a, err)

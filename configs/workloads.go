@@ -122,7 +122,7 @@ func (w *Workload) setDefaults() {
 }
 
 func validateWorkloads(at reporter, c *Config) {
-	names := map[string]bool{}
+	names, authorities := map[string]bool{}, map[string]string{}
 	for i, w := range c.Workloads {
 		prefix := fmt.Sprintf("workloads[%d]", i)
 		at := func(path, format string, args ...any) { at(prefix+path, format, args...) }
@@ -167,6 +167,10 @@ func validateWorkloads(at reporter, c *Config) {
 			at(".lasts", "lasts is %s; between 1m and 24h", w.Lasts)
 		}
 		checkFile(at, ".ca", w.CA)
+		if ca, before := authorities[w.Issuer]; before && ca != w.CA {
+			at(".ca", "ca differs from that of another workload with this issuer; its keys are asked for once, so it must be the same")
+		}
+		authorities[w.Issuer] = w.CA
 	}
 }
 

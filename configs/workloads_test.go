@@ -71,6 +71,7 @@ func TestWorkloadProblems(t *testing.T) {
 		{"no such key", "max_age", "maxage", "sallyport.yaml:49:5: unknown key \"maxage\"; in workloads the keys are: audience, bind"},
 		{"too old", "max_age: 10m", "max_age: 7d", "max_age is 168h; between 1m and 24h"},
 		{"twice", "name: cluster", "name: shop deploy", "there is another workload named"},
+		{"one issuer, two authorities", "preset: kubernetes\n    issuer: https://oidc.example/prod", "preset: kubernetes\n    ca: tls.crt\n    issuer: https://token.actions.githubusercontent.com", "ca differs from that of another workload"},
 		{"generic without anything", "preset: kubernetes", "preset: generic\n  - name: third\n    preset: generic", "bind is missing"},
 	}
 	for _, test := range tests {

@@ -97,6 +97,7 @@ The exit status is COMMAND's, or: 121 refused, 122 timed out or too little time 
 	}
 	flags := command.Flags()
 	flags.StringVar(&o.Reason, "reason", "", "`WHY`, for those who approve and for the record")
+	flags.StringVar(&o.Ticket, "ticket", "", "the `TICKET` that it is for, where the policy asks for one: OPS-42")
 	flags.StringVar(&o.Duration, "duration", "", "for how `LONG`: 15m, 1h; default: the policy's")
 	flags.StringVar(&need, "need", need, "do not start with less `TIME` than this left")
 	flags.StringVar(&wait, "wait", wait, "wait for approval this `LONG`")
