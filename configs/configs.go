@@ -99,6 +99,22 @@ type Recording struct {
 	AllowVolatile bool `yaml:"allow_volatile"`
 	// Reserve is the free space in bytes below which no new session starts; it always leaves room for endings.
 	Reserve ByteSize `yaml:"reserve"`
+	// Keep is how long recordings are kept after they ended; then they are deleted, unless on hold. Default: 400d. A target
+	// can have its own.
+	Keep Duration `yaml:"keep"`
+}
+
+// KeepFor is how long the recordings of a target are kept. Those of one that is not configured any more are kept as long
+// as any: what its own time was is not known.
+func (c *Config) KeepFor(target string) Duration {
+	longest := c.Recording.Keep
+	for _, t := range c.Targets {
+		if t.Name == target {
+			return t.Keep
+		}
+		longest = max(longest, t.Keep)
+	}
+	return longest
 }
 
 // Limits bounds what strangers can cost.
@@ -129,6 +145,7 @@ type Target struct {
 	// Address is host:port.
 	Address    string     `yaml:"address"`
 	Durability Durability `yaml:"durability"` // default: recording.durability
+	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Accounts   []Account  `yaml:"accounts"`
 
 	// Postgres: Listen is a listener of the target's own (host:port), ServerName the TLS server name that chooses it on

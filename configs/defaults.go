@@ -21,6 +21,7 @@ func (c *Config) setDefaults() {
 	set(&c.Credentials.Certificate, Duration(12*time.Hour))
 	set(&c.Recording.Durability, Synced)
 	set(&c.Recording.Reserve, 512<<20)
+	set(&c.Recording.Keep, Duration(400*24*time.Hour))
 	set(&c.Limits.Unauthenticated, 200)
 	set(&c.Limits.Connections, 5000)
 	set(&c.Limits.Handshake, Duration(10*time.Second))
@@ -31,6 +32,7 @@ func (c *Config) setDefaults() {
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		set(&t.Durability, c.Recording.Durability)
+		set(&t.Keep, c.Recording.Keep)
 		if t.Kind == KindPostgres {
 			set(&t.Database, t.Name)
 			set(&t.TLS.Mode, TLSVerifyFull)

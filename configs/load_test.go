@@ -85,8 +85,24 @@ func TestLoad(t *testing.T) {
 		c.Targets[0].TLS.ServerName != "db.internal" {
 		t.Errorf("defaults: %+v", c)
 	}
+	if day := 24 * time.Hour; c.Recording.Keep.D() != 400*day || c.KeepFor("orders").D() != 400*day {
+		t.Errorf("recordings are kept for %s", c.Recording.Keep)
+	}
 	if p := c.Policies[0]; p.MaxDuration.D() != time.Hour || p.DefaultDuration.D() != 30*time.Minute || p.Approve.Count != 1 {
 		t.Errorf("policy: %+v", p)
+	}
+}
+
+// A target's own time to keep recordings counts for it alone, and nobody's recordings go sooner because their target went.
+func TestKeepFor(t *testing.T) {
+	c, err := Load(write(t, with(strings.Replace(good, "kind: postgres", "kind: postgres\n    keep: 3000d", 1)+"recording: {keep: 30d}\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, days := range map[string]int{"orders": 3000, "web-1": 30, "gone": 3000} {
+		if got := c.KeepFor(target).D(); got != time.Duration(days)*24*time.Hour {
+			t.Errorf("%s: %v", target, got)
+		}
 	}
 }
 
@@ -108,6 +124,7 @@ func TestProblems(t *testing.T) {
 		{"type", "- name: orders", "- name: [a]", "sallyport.yaml:15"},
 		{"tls off", "address: db.internal:5432", "address: db.internal:5432\n    tls: {mode: off}", "loopback addresses only"},
 		{"not yaml", "listen:", "listen: [", "sallyport.yaml:"},
+		{"kept for minutes", "kind: postgres", "kind: postgres\n    keep: 400m", "sallyport.yaml:17:11: keep is 6h40m; recordings are kept for a day at least"},
 		{"twice", "name: orders", "name: web-1", "there is another target named"},
 	}
 	for _, test := range tests {

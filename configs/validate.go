@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,7 +23,7 @@ const (
 // Verbs are what permissions may name beside "*"; grant.Permission has their meaning.
 var Verbs = []string{
 	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
-	"recordings.read", "recordings.export", "log.verify", "targets.manage",
+	"recordings.read", "recordings.export", "recordings.hold", "log.verify", "targets.manage",
 }
 
 var (
@@ -80,6 +81,7 @@ func (l *loader) validate(main *file, c *Config) {
 		}
 	}
 	checkDurability(at, "recording.durability", c.Recording.Durability)
+	checkKeep(at, "recording.keep", c.Recording.Keep)
 	l.validateTargets(c)
 	l.validatePolicies(c)
 	for i, p := range c.Permissions {
@@ -146,6 +148,7 @@ func (l *loader) validateTargets(c *Config) {
 			checkAddress(at, "address", t.Address)
 		}
 		checkDurability(at, "durability", t.Durability)
+		checkKeep(at, "keep", t.Keep)
 		switch t.Kind {
 		case KindPostgres:
 			validatePostgres(at, t)
@@ -283,6 +286,13 @@ func checkSecret(at reporter, path string, ref SecretRef) {
 func checkDurability(at reporter, path string, d Durability) {
 	if d != Written && d != Synced {
 		at(path, "durability is %q; it is %q or %q", d, Written, Synced)
+	}
+}
+
+// checkKeep refuses what would delete recordings that have hardly been made: a slip of the unit must not.
+func checkKeep(at reporter, path string, keep Duration) {
+	if keep.D() < 24*time.Hour {
+		at(path, "keep is %s; recordings are kept for a day at least, like 400d", keep)
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	WatchSessions  Permission = "sessions.watch"
 	ReadRecordings Permission = "recordings.read" // replay, search
 	Export         Permission = "recordings.export"
+	HoldRecordings Permission = "recordings.hold"
 	VerifyLog      Permission = "log.verify"
 	ManageTargets  Permission = "targets.manage" // check, trust, setup
 )

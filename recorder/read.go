@@ -111,7 +111,7 @@ func (r *Recorder) headers(ctx context.Context, sessions []string) ([]format.Hea
 		header, err := r.header(session)
 		if err != nil {
 			// One that is just being begun or could not be has no file.
-			if !errors.Is(err, os.ErrNotExist) && !refusal.Is(err, refusal.NotFound) {
+			if !isMissing(err) {
 				r.Log.Error("a recording is left out of the list", "error", err)
 			}
 			continue
@@ -120,6 +120,11 @@ func (r *Recorder) headers(ctx context.Context, sessions []string) ([]format.Hea
 	}
 	slices.SortFunc(headers, byAge)
 	return headers, nil
+}
+
+// isMissing reports whether an error says that there is no such recording.
+func isMissing(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || refusal.Is(err, refusal.NotFound)
 }
 
 // byAge orders headers, the oldest first.

@@ -43,6 +43,9 @@ type Options struct {
 	Interpreters map[string]func(format.Header) Interpreter
 	// Index is the file of the search index; without one searches read the recordings.
 	Index string
+	// Keep says how long a target's recordings are kept after they ended; without it, or where it says 0, for ever. It may be
+	// called at any time, and needs Store.
+	Keep func(target string) time.Duration
 	// Version is the gateway's version, for headers.
 	Version string
 	Log     *slog.Logger
@@ -55,8 +58,14 @@ type Recorder struct {
 	faults   *faults
 	ballast  *ballast
 	crashed  []format.Header
-	audit    *auditLog // nil without a store
-	indexer  *indexer  // nil without an index
+	audit    *auditLog            // nil without a store
+	indexer  *indexer             // nil without an index
+	opened   time.Time            // has the clock that does not jump
+	clock    func() time.Time     // the wall's, and
+	running  func() time.Duration // how long it has been since opened; tests set both
+	purging  sync.Mutex           // of one recording: it is not put on hold meanwhile
+	keeper   background
+	latency  SyncLatency
 
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
@@ -77,7 +86,8 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	if o.Config.Durability == "" {
 		o.Config.Durability = configs.Synced
 	}
-	r := &Recorder{Options: o, paths: map[string]string{}, live: map[string]*Recording{}}
+	r := &Recorder{Options: o, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
+	r.running = func() time.Duration { return time.Since(r.opened) }
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
@@ -90,6 +100,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		return nil, fmt.Errorf("measure how long a sync takes: %w", err)
 	}
 	if o.Store != nil {
+		if err := o.Store.Migrate(ctx, "recorder", migrations); err != nil {
+			return nil, err
+		}
 		var err error
 		if r.audit, err = openAuditLog(ctx, r); err != nil {
 			return nil, err
@@ -97,6 +110,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	}
 	if o.Index != "" {
 		r.indexer = startIndexer(ctx, r)
+	}
+	if o.Keep != nil && o.Store != nil {
+		r.keeper.start(ctx, r.keepUp)
 	}
 	return r, nil
 }
@@ -159,8 +175,9 @@ func (r *Recorder) measure() error {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
+	r.latency = SyncLatency{Median: took[len(took)/2], Slowest: took[len(took)-1]}
 	r.Log.Info("recordings are kept", "durability", r.Config.Durability, "directory", r.recordings(),
-		"volatile", r.volatile, "sync_median", took[len(took)/2], "sync_slowest", took[len(took)-1])
+		"volatile", r.volatile, "sync_median", r.latency.Median, "sync_slowest", r.latency.Slowest)
 	return nil
 }
 
@@ -305,6 +322,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 	for _, rec := range live {
 		errs = append(errs, rec.close())
 	}
+	r.keeper.close()
 	if r.indexer != nil {
 		r.indexer.close()
 	}

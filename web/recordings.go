@@ -69,6 +69,10 @@ func (s *server) registerRecordings() {
 		content{jsonLines: s.media(api.AuditEvent{})}, s.audit)
 	handleStream(s, operation("verify", http.MethodGet, "/v1/verify", "Check the whole log"),
 		content{oneJSON: s.media(verify.Report{})}, s.verify)
+	handle(s, operation("list-holds", http.MethodGet, "/v1/holds", "Recordings on hold, which are not deleted when their time is over"), s.holds)
+	handle(s, operation("hold", http.MethodPost, "/v1/sessions/{id}/hold", "Keep a recording from being deleted when its time is over"), s.hold)
+	handle(s, operation("release-hold", http.MethodPost, "/v1/sessions/{id}/unhold", "End a hold"), s.unhold)
+	handle(s, operation("get-status", http.MethodGet, "/v1/status", "How the gateway stands: recorder, disk, index, audit log"), s.status)
 	handle(s, operation("rebuild-index", http.MethodPost, "/v1/index/rebuild", "Make the search index anew, from the recordings"), s.rebuildIndex)
 }
 

@@ -130,6 +130,7 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	g.recorder, err = recorder.Open(ctx, recorder.Options{
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
+		Keep: func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
 	})
 	if err != nil {
 		return err

@@ -82,6 +82,10 @@ type Report struct {
 	Whole      bool   `json:"whole"`
 	Recordings []File `json:"recordings"`
 	Audit      Audit  `json:"audit"`
+	// Purged are recordings that the audit log says were deleted when their time was over. Missing are those of sessions that
+	// it says were begun, of which there is no file although nothing was said of deleting it.
+	Purged  []Purged  `json:"purged,omitempty"`
+	Missing []Missing `json:"missing,omitempty"`
 }
 
 // Options say what a running gateway knows about its own log.
@@ -97,6 +101,7 @@ type Options struct {
 func Check(dir string, o Options) (*Report, error) {
 	report := &Report{Whole: true, Recordings: []File{}, Audit: Audit{Files: []File{}}}
 	var numbers []uint64
+	told := newTold()
 	for _, room := range []string{"recordings", "audit"} {
 		err := filepath.WalkDir(filepath.Join(dir, room), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
@@ -109,7 +114,7 @@ func Check(dir string, o Options) (*Report, error) {
 			if err != nil {
 				return err
 			}
-			file, err := check(path, filepath.ToSlash(relative), o, &numbers)
+			file, err := check(path, filepath.ToSlash(relative), o, &numbers, told)
 			if err != nil {
 				return err
 			}
@@ -128,14 +133,17 @@ func Check(dir string, o Options) (*Report, error) {
 		}
 	}
 	report.Audit.count(numbers, o.Waiting)
-	if len(report.Audit.Missing) > 0 || len(report.Audit.Repeated) > 0 {
+	if err := report.compare(dir, told); err != nil {
+		return nil, fmt.Errorf("check the session log: %w", err)
+	}
+	if len(report.Missing) > 0 || len(report.Audit.Missing) > 0 || len(report.Audit.Repeated) > 0 {
 		report.Whole = false
 	}
 	return report, nil
 }
 
 // check reads one file and collects the numbers of audit events.
-func check(path, relative string, o Options, numbers *[]uint64) (File, error) {
+func check(path, relative string, o Options, numbers *[]uint64, told *told) (File, error) {
 	file := File{Path: relative}
 	f, err := os.Open(path)
 	if err != nil {
@@ -193,6 +201,7 @@ func check(path, relative string, o Options, numbers *[]uint64) (File, error) {
 				continue
 			}
 			*numbers = append(*numbers, numbered.Number)
+			told.take(event.Data)
 		}
 	}
 	state := reader.State()
@@ -279,6 +288,12 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	}
 	for _, waiting := range r.Audit.Waiting {
 		fmt.Fprintf(&b, "audit log: events %s are not moved yet\n", waiting)
+	}
+	for _, missing := range r.Missing {
+		fmt.Fprintf(&b, "recordings: that of session %s, begun at %s, is missing\n", missing.Session, missing.Begun.UTC().Format(time.RFC3339))
+	}
+	if len(r.Purged) > 0 {
+		fmt.Fprintf(&b, "%d recordings were purged when their time was over, as the audit log says\n", len(r.Purged))
 	}
 	states := map[State]int{}
 	for _, f := range r.Recordings {

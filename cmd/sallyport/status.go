@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"sallyport/web/api"
+)
+
+func newStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "How the gateway stands: recorder, disk, index, audit log",
+		Long:  `Show whether sessions can begin, what recordings take of the disk and how long it lasts. Exit 1 if no session can begin.`,
+		Args:  noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var s api.Status
+			if err := c.Do(command.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
+				return err
+			}
+			if err := show(command, s, func(t *table) { statusTable(t, s) }); err != nil {
+				return err
+			}
+			if !s.Ready {
+				return quiet{errors.New("no session can begin")}
+			}
+			return nil
+		},
+	}
+}
+
+func statusTable(t *table, s api.Status) {
+	r := s.Recorder
+	ready := "yes"
+	if !s.Ready {
+		ready = "no: " + s.Why
+	}
+	if s.Draining {
+		ready += ", and the gateway is shutting down"
+	}
+	t.row("ready", ready)
+	t.row("version", s.Version)
+	t.row("live sessions", fmt.Sprint(s.Sessions))
+	t.row("durability", r.Durability)
+	sync := "not measured"
+	if r.SyncMedian > 0 {
+		sync = fmt.Sprintf("%v, slowest %v (when the gateway was started)", r.SyncMedian.Round(time.Microsecond), r.SyncSlowest.Round(time.Microsecond))
+	}
+	t.row("a sync takes", sync)
+	t.row("recordings", fmt.Sprintf("%d, %s with the audit log; %d on hold", r.Recordings, size(r.Bytes), r.Holds))
+	for _, d := range r.Days {
+		t.row("  "+d.Day, fmt.Sprintf("%d, %s", d.Recordings, size(d.Bytes)))
+	}
+	t.row("free", fmt.Sprintf("%s, of which %s are kept in reserve", size(r.Free), size(r.Reserve)))
+	left := "not known: nothing was recorded on the six days before today"
+	if r.Left > 0 {
+		left = fmt.Sprintf("%.0f days, if it goes on like on the six days before today", r.Left.Hours()/24)
+	}
+	t.row("lasts", left)
+	index := "none: searches read the recordings"
+	switch {
+	case s.Index.Error != "":
+		index = "not usable: " + s.Index.Error
+	case s.Index.Kept:
+		index = fmt.Sprintf("%d sessions, %d live, %d behind", s.Index.Sessions, s.Index.Live, s.Index.Behind)
+	}
+	t.row("search index", index)
+	t.row("audit events to move", fmt.Sprint(s.Outbox))
+}
+
+func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }

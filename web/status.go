@@ -1,0 +1,49 @@
+package web
+
+import (
+	"context"
+
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/web/api"
+)
+
+// status is for those who run the gateway: what readyz says in a word, with what it rests on.
+func (s *server) status(ctx context.Context, who caller, _ *struct{}) (*body[api.Status], error) {
+	if err := s.permit(ctx, who, grant.VerifyLog, ""); err != nil {
+		return nil, err
+	}
+	usage, err := s.Recorder.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	outbox, err := s.Recorder.OutboxDepth(ctx)
+	if err != nil {
+		return nil, err
+	}
+	holds, err := s.Recorder.Holds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	latency := s.Recorder.SyncLatency()
+	out := api.Status{
+		Version: s.Version, Ready: true, Sessions: s.Sessions.Live(), Draining: s.Sessions.Draining(),
+		Recorder: api.RecorderStatus{
+			Durability: string(s.Recorder.Config.Durability), SyncMedian: latency.Median, SyncSlowest: latency.Slowest,
+			Recordings: usage.Recordings, Bytes: usage.Bytes, Free: usage.Free, Reserve: usage.Reserve, Left: usage.Left,
+			Days: []api.DayUsage{}, Holds: len(holds),
+		},
+		Index:  s.index(),
+		Outbox: outbox,
+	}
+	for _, d := range usage.Days {
+		out.Recorder.Days = append(out.Recorder.Days, api.DayUsage{Day: d.Day.Format("2006-01-02"), Recordings: d.Recordings, Bytes: d.Bytes})
+	}
+	if err := s.Recorder.Ready(); err != nil {
+		out.Ready, out.Why = false, err.Error()
+		if r := refusal.Of(err); r != nil {
+			out.Why = r.Message + ": " + r.Detail
+		}
+	}
+	return &body[api.Status]{out}, nil
+}
