@@ -93,7 +93,8 @@ type Service struct {
 	consoleSecret string // see consoleClient
 
 	hosts    hostCertificates
-	rates    rates
+	rates    rates         // of all requests to the issuer
+	begins   rates         // of those that begin a sign-in
 	told     *rate.Limiter // audit events and log lines of what no configured workload is
 	failures failures      // wrong passwords
 	strange  counts
@@ -129,6 +130,7 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 		return nil, err
 	}
 	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool(),
+		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
 		jobs: workload.New(config.Workloads, now), told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
 	s.clientCAs.AddCert(keys.ClientCACertificate)
 	for _, k := range []struct {

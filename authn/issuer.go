@@ -171,7 +171,8 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		pages.Secure(w.Header())
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'") // pages set their own
 		visitor := newVisitor(r)
-		if !s.rates.allow(visitor.source, s.now()) {
+		now := s.now()
+		if !s.rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {
 			s.unauthenticated("http: too many requests to sign in", r)
 			pages.RetryAfter(w.Header(), 5*time.Second)
 			refuse(w, r, http.StatusTooManyRequests, refusal.New(refusal.TooMany, "too many requests from your address").WithHint("wait some seconds, then try again"))
@@ -181,6 +182,15 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		ctx := context.WithValue(op.ContextWithIssuer(r.Context(), s.config.URL), visitorKey{}, visitor)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// begins tells the addresses at which something is kept for a sign-in that may never come to an end.
+func begins(path string) bool {
+	switch path {
+	case pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin:
+		return true
+	}
+	return false
 }
 
 // discovery is what OpenID Connect Discovery and RFC 8414 call the metadata; written out, because op's names grants and

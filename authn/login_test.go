@@ -433,8 +433,30 @@ func TestTooManyRequestsFromOneSource(t *testing.T) {
 	}
 }
 
+// TestOneSourceLeavesRoom: what one source can begin in the time that it is kept must not fill the room for all.
+func TestOneSourceLeavesRoom(t *testing.T) {
+	if most := beginBurst + beginRate*int(max(authRequestLife, tripLife, deviceLife)/time.Second); most > maxPending/4 {
+		t.Fatalf("one source can have %d sign-ins on their way, of %d that all may have", most, maxPending)
+	}
+	r := newRig(t)
+	for _, path := range []string{pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin} {
+		r.advance(time.Hour)
+		limited := false
+		for range beginBurst + 20 {
+			if p := r.browser().get(r.server.URL + path); p.StatusCode == http.StatusTooManyRequests {
+				limited = true
+				break
+			}
+			r.advance(60 * time.Millisecond) // below what any request may cost
+		}
+		if !limited {
+			t.Errorf("%s: never limited", path)
+		}
+	}
+}
+
 func TestManySourcesAreBounded(t *testing.T) {
-	var l rates
+	l := rates{rate: sourceRate, burst: sourceBurst}
 	now := time.Now()
 	for i := range maxRates * 2 {
 		l.allow(string(rune('a'+i%26))+time.Duration(i).String(), now)

@@ -81,10 +81,18 @@ const (
 	sourceRate  = 20 // a second
 	sourceBurst = 100
 	maxRates    = 4096 // sources told apart
+
+	// What one source may begin: sign-ins on their way are kept for minutes, and at a higher rate one source could take
+	// all the room there is for them (maxPending).
+	beginRate  = 2
+	beginBurst = 100
 )
 
-// rates keeps a token bucket a source. The zero value is ready.
+// rates keeps a token bucket a source, of rate a second and burst.
 type rates struct {
+	rate  rate.Limit
+	burst int
+
 	mu      sync.Mutex
 	sources map[string]*rate.Limiter
 	others  *rate.Limiter // shared by those beyond maxRates
@@ -97,18 +105,18 @@ func (l *rates) allow(source string, now time.Time) bool {
 	bucket := l.sources[source]
 	if bucket == nil {
 		if l.sources == nil {
-			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(sourceRate, sourceBurst)
+			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(l.rate, l.burst)
 		}
 		if len(l.sources) >= maxRates && now.Sub(l.swept) >= time.Second { // not at each request of a flood
 			l.swept = now
 			for s, b := range l.sources {
-				if b.TokensAt(now) >= sourceBurst { // as good as new
+				if b.TokensAt(now) >= float64(l.burst) { // as good as new
 					delete(l.sources, s)
 				}
 			}
 		}
 		if bucket = l.others; len(l.sources) < maxRates {
-			bucket = rate.NewLimiter(sourceRate, sourceBurst)
+			bucket = rate.NewLimiter(l.rate, l.burst)
 			l.sources[source] = bucket
 		}
 	}

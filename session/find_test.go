@@ -15,7 +15,7 @@ import (
 // nothing beyond Visible is found.
 func TestFind(t *testing.T) {
 	h := newHouse(t)
-	bob := authn.Identity{Issuer: "https://login.example", Subject: "b%b", Name: "Bob O'Hara", Email: "bob@example.com"}
+	alice, bob := h.alice, authn.Identity{Issuer: "https://login.example", Subject: "b%b", Name: "Bob O'Hara", Email: "bob@example.com"}
 	began := time.UnixMilli(1_700_000_000_000).UTC()
 	row := func(n int, who authn.Identity, target, protocol string, ended bool) {
 		t.Helper()

@@ -87,7 +87,7 @@ type Session struct {
 }
 
 // Begin begins the recording (durable before it returns) and registers the session. It refuses while draining, when
-// the recorder can't record, and when the lease has ended. The lease is given back when the session has ended, also when Begin
+// the recorder can't record, when the lease has ended, and when the identity is not good any more. The lease is given back when the session has ended, also when Begin
 // fails.
 func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
 	s, err := m.begin(ctx, o)
@@ -102,6 +102,9 @@ func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
 
 func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 	if err := o.Lease.Live(); err != nil {
+		return nil, err
+	}
+	if err := m.stillGood(ctx, o.Identity); err != nil {
 		return nil, err
 	}
 	if err := m.recorder.Ready(); err != nil {
@@ -146,6 +149,18 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 		return nil, errors.Join(err, recording.End(end))
 	}
 	return s, nil
+}
+
+// stillGood refuses who has signed out, was disabled, or whose sign-in ran out since the connection proved them: an SSH
+// connection can be held for long before it asks for its session. Where it is not known, nothing new begins.
+func (m *Manager) stillGood(ctx context.Context, who authn.Identity) error {
+	if err := m.authn.Standing(ctx, who); err != nil {
+		return err
+	}
+	if !who.Expires.IsZero() && !time.Now().Before(who.Expires) {
+		return refusal.New(refusal.CredentialExpired, "your sign-in has expired").WithHint("sign in again: sallyport login")
+	}
+	return nil
 }
 
 // watch cuts the session when its grant ends, its recorder fails, or its identity is found disabled.

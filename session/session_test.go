@@ -22,15 +22,14 @@ import (
 	"sallyport/recorder/format"
 )
 
-// alice may have app@echo by policy; carol may not.
-var alice = authn.Identity{Issuer: "https://login.example", Subject: "1", Kind: authn.Human, Name: "Alice", Groups: []string{"engineers"}}
-
 // house is real rooms around a target that sends back what it gets.
 type house struct {
 	store    *store.Store
 	recorder *recorder.Recorder
+	authn    *authn.Service
 	grants   *grant.Service
 	sessions *Manager
+	alice    authn.Identity // may have app@echo by policy
 	target   configs.Target
 	got      atomic.Int64 // bytes the target got
 }
@@ -87,17 +86,21 @@ func newHouse(t *testing.T) *house {
 	must(err)
 	h.recorder, err = recorder.Open(ctx, recorder.Options{Dir: dir, Config: config.Recording, Store: h.store, Log: log})
 	must(err)
-	identities, err := authn.Open(ctx, config, h.store, log)
+	h.authn, err = authn.Open(ctx, config, h.store, log)
+	must(err)
+	h.alice, err = h.authn.SignIn(ctx, authn.Identity{
+		Issuer: "https://login.example", Subject: "1", Kind: authn.Human, Name: "Alice", Groups: []string{"engineers"},
+	}, "127.0.0.1")
 	must(err)
 	h.grants, err = grant.Open(ctx, config, h.store, log)
 	must(err)
-	h.sessions, err = Open(ctx, Options{Store: h.store, Recorder: h.recorder, Authn: identities, Config: config, Log: log})
+	h.sessions, err = Open(ctx, Options{Store: h.store, Recorder: h.recorder, Authn: h.authn, Config: config, Log: log})
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		h.grants.Close()
-		identities.Close(ctx)
+		h.authn.Close(ctx)
 		h.recorder.Close(ctx)
 		h.store.Close()
 	})
@@ -107,16 +110,16 @@ func newHouse(t *testing.T) *house {
 // begin asks for a grant and begins a session under it, connected to the target.
 func (h *house) begin(t *testing.T, duration time.Duration) (*Session, net.Conn, grant.Grant) {
 	t.Helper()
-	g, err := h.grants.Request(t.Context(), alice, grant.Ask{Target: "echo", Account: "app", Duration: duration, Reason: "test"})
+	g, err := h.grants.Request(t.Context(), h.alice, grant.Ask{Target: "echo", Account: "app", Duration: duration, Reason: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := h.grants.Lease(t.Context(), alice, "echo", "app")
+	lease, err := h.grants.Lease(t.Context(), h.alice, "echo", "app")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := h.sessions.Begin(t.Context(), Opening{
-		Protocol: configs.KindPostgres, Identity: alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease,
+		Protocol: configs.KindPostgres, Identity: h.alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease,
 		Client: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1},
 	})
 	if err != nil {
@@ -194,7 +197,7 @@ func TestRevokeCuts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.grants.Release(t.Context(), alice, g.ID); err != nil {
+	if _, err := h.grants.Release(t.Context(), h.alice, g.ID); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "the cut", s.Done())
@@ -227,7 +230,7 @@ func TestHangingHandlerIsSealed(t *testing.T) {
 	h := newHouse(t)
 	s, _, _ := h.begin(t, time.Hour)
 	s.OnCut(func(ctx context.Context, _ Ending) { select {} })
-	if err := h.sessions.Kill(t.Context(), s.ID(), alice, "test"); err != nil {
+	if err := h.sessions.Kill(t.Context(), s.ID(), h.alice, "test"); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "the seal", s.finished)
@@ -338,12 +341,12 @@ func TestDrain(t *testing.T) {
 	if reason := s.Ending().Reason; reason != EndDraining {
 		t.Errorf("ended as %s", reason)
 	}
-	lease, err := h.grants.Lease(t.Context(), alice, "echo", "app")
+	lease, err := h.grants.Lease(t.Context(), h.alice, "echo", "app")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = h.sessions.Begin(t.Context(), Opening{
-		Protocol: configs.KindPostgres, Identity: alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease, Client: &net.TCPAddr{},
+		Protocol: configs.KindPostgres, Identity: h.alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease, Client: &net.TCPAddr{},
 	})
 	if !refusal.Is(err, refusal.Draining) {
 		t.Errorf("got %v", err)
@@ -353,4 +356,40 @@ func TestDrain(t *testing.T) {
 func within(dir, path string) bool {
 	relative, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(relative)
+}
+
+// TestBeginLooksAgain: a connection that was made before somebody signed out, or before their sign-in ran out, begins
+// nothing after it.
+func TestBeginLooksAgain(t *testing.T) {
+	for name, spoil := range map[string]func(h *house) error{
+		"signed out": func(h *house) error { return h.authn.Revoke(context.Background(), h.alice) },
+		"disabled":   func(h *house) error { return h.authn.Disable(context.Background(), h.alice.Key()) },
+		"expired": func(h *house) error {
+			h.alice.Expires = time.Now().Add(-time.Second)
+			return nil
+		},
+		"store lost": func(h *house) error { return h.store.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			if _, err := h.grants.Request(t.Context(), h.alice, grant.Ask{Target: "echo", Account: "app", Duration: time.Hour, Reason: "test"}); err != nil {
+				t.Fatal(err)
+			}
+			lease, err := h.grants.Lease(t.Context(), h.alice, "echo", "app")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(h); err != nil {
+				t.Fatal(err)
+			}
+			_, err = h.sessions.Begin(t.Context(), Opening{
+				Protocol: configs.KindPostgres, Identity: h.alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease,
+				Client: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1},
+			})
+			if err == nil {
+				t.Fatal("a session began")
+			}
+			t.Log(err)
+		})
+	}
 }

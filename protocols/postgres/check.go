@@ -40,7 +40,7 @@ func (h *Handler) Check(ctx context.Context, who authn.Identity, t configs.Targe
 	if err != nil {
 		return result, err
 	}
-	c.params = ownParams(ownDatabase(t))
+	c.params = ownParams(ownDatabase(t), 0)
 	err = h.sessions.ActOn(ctx, t, who, session.Act{Kind: session.ActCheck, Reason: "targets check", Do: func(_ context.Context, conn net.Conn) (string, error) {
 		b, err := login(conn, c)
 		if err != nil {

@@ -87,7 +87,8 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 	case session.EndTargetClosed:
 		return
 	case session.EndClientClosed, session.EndProtocolViolation, session.EndTargetFailed:
-		if r.terminated.Load() || r.due.Load() <= 0 && !r.unsynced.Load() {
+		// That the client said goodbye means nothing here: it can say so behind statements that are still to run.
+		if r.targetGone.Load() || r.due.Load() <= 0 && !r.unsynced.Load() {
 			return // it was idle, and ends with its connection
 		}
 	}
@@ -95,16 +96,37 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 	if err := r.cancelTarget(ctx, reason); err != nil {
 		r.handler.log.Warn("what ran on the target could not be cancelled", "session", r.session.ID(), "error", err)
 	}
-	gone := false
-	look := func(kind session.ActKind, first string, patience time.Duration, done, notDone string) {
-		err := r.session.Act(ctx, session.Act{Kind: kind, Reason: reason, Do: func(ctx context.Context, conn net.Conn) (string, error) {
-			own, err := r.ownLogin(conn)
+	if r.endAs(ctx, r.credentials, reason, cut) {
+		return
+	}
+	// The account's own login can be spoilt by who has the account (all its connections taken, its password changed). Any
+	// other account of the target that may do it will do: to end what nobody may run any more is all that is done with it.
+	opening := r.session.Opening()
+	for _, account := range opening.Target.Accounts {
+		if account.Name == opening.Account.Name {
+			continue
+		}
+		c, err := accountCredentials(ctx, opening.Target, account)
+		if err == nil && r.endAs(ctx, c, reason+"; as "+account.Name, cut) {
+			return
+		}
+	}
+	r.handler.log.Error("what ran on the target may run on: nobody here could end it", "session", r.session.ID(),
+		"target", opening.Target.Name, "backend", b.key.PID)
+}
+
+// endAs waits for the backend to be gone, and terminates it where it does not go; true says that it is gone.
+func (r *relay) endAs(ctx context.Context, c credentials, reason string, cut time.Time) (gone bool) {
+	b := r.target.Load()
+	look := func(kind session.ActKind, first string, patience time.Duration, done, notDone string) error {
+		return r.session.Act(ctx, session.Act{Kind: kind, Reason: reason, Do: func(ctx context.Context, conn net.Conn) (string, error) {
+			own, err := r.ownLogin(conn, c)
 			if err != nil {
 				return "could not confirm", err
 			}
 			defer own.bye()
 			if first != "" {
-				if _, err := own.query(first + r.itsBackend(b, cut)); err != nil {
+				if _, err := own.query(first + r.itsBackend(b, cut, false)); err != nil {
 					return "could not confirm", err
 				}
 			}
@@ -116,36 +138,52 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 			}
 			return notDone, nil
 		}})
-		if err != nil {
-			r.handler.log.Warn("it is not known whether the backend is gone", "session", r.session.ID(), "error", err)
-		}
 	}
-	look(session.ActConfirm, "", graceTime, "gone", "still there")
-	if !gone {
-		look(session.ActTerminate, "select pg_catalog.pg_terminate_backend(pid)", terminateTime, "terminated", "still there")
+	err := look(session.ActConfirm, "", graceTime, "gone", "still there")
+	if !gone && err == nil {
+		err = look(session.ActTerminate, "select pg_catalog.pg_terminate_backend(pid)", terminateTime, "terminated", "still there")
 	}
+	if err != nil {
+		r.handler.log.Warn("it is not known whether the backend is gone", "session", r.session.ID(), "as", c.user, "error", err)
+	}
+	return gone
 }
 
-// ownLogin is a connection of the gateway's own, as the same role: which may see its own backends and end them. The client's
-// settings are not made on it, and names are only looked for in the catalogue.
-func (r *relay) ownLogin(conn net.Conn) (*backend, error) {
-	c := r.credentials
-	c.params = ownParams(r.database)
+// ownLogin is a connection of the gateway's own, mostly as the same role, which may see its own backends and end them. The
+// client's settings are not made on it, and names are only looked for in the catalogue.
+func (r *relay) ownLogin(conn net.Conn, c credentials) (*backend, error) {
+	c.params = ownParams(r.database, r.target.Load().version())
 	return login(conn, c)
 }
 
-func ownParams(database string) []wire.Param {
-	return []wire.Param{
+// ownParams are the settings of the gateway's own connections. What is set at the start goes before what a role keeps for
+// itself (ALTER ROLE … SET), which a client may do to its own: it would make the gateway's logins fail, time out, or see
+// nothing as another role, and so keep a statement running that the gateway must end. version is the server's major one,
+// 0 where it isn't known.
+func ownParams(database string, version int) []wire.Param {
+	params := []wire.Param{
 		{Name: "database", Value: database}, {Name: "application_name", Value: "sallyport"},
 		{Name: "search_path", Value: "pg_catalog"}, {Name: "client_encoding", Value: "UTF8"},
+		{Name: "role", Value: "none"}, {Name: "local_preload_libraries", Value: ""},
+		{Name: "statement_timeout", Value: "0"}, {Name: "lock_timeout", Value: "0"},
+		{Name: "default_transaction_isolation", Value: "read committed"}, {Name: "default_transaction_deferrable", Value: "off"},
+		{Name: "client_min_messages", Value: "warning"},
 	}
+	if version >= 14 {
+		params = append(params, wire.Param{Name: "idle_session_timeout", Value: "0"})
+	}
+	if version >= 17 {
+		params = append(params, wire.Param{Name: "transaction_timeout", Value: "0"})
+	}
+	return params
 }
 
 // itsBackend finds the session's backend. Process ids are reused, so it must have started before the cut; both times are the
-// target's, so its clock need not agree with ours.
-func (r *relay) itsBackend(b *backend, cut time.Time) string {
-	return fmt.Sprintf(" from pg_catalog.pg_stat_activity where pid = %d and backend_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %f)",
-		int32(b.key.PID), time.Since(cut).Seconds())
+// target's, so its clock need not agree with ours. A role that may not see when it started can't tell, and is shown it
+// where alike says so.
+func (r *relay) itsBackend(b *backend, cut time.Time, alike bool) string {
+	return fmt.Sprintf(" from pg_catalog.pg_stat_activity where pid = %d and coalesce(backend_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %f), %t)",
+		int32(b.key.PID), time.Since(cut).Seconds(), alike)
 }
 
 // isGone waits for the session's backend to be gone.
@@ -153,7 +191,7 @@ func (r *relay) isGone(ctx context.Context, own, b *backend, cut time.Time, pati
 	tick := time.NewTicker(looks)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; {
-		rows, err := own.query("select 1" + r.itsBackend(b, cut))
+		rows, err := own.query("select 1" + r.itsBackend(b, cut, true))
 		if err != nil {
 			return false, err
 		}

@@ -35,7 +35,9 @@ func (r *relay) down(context.Context) *ending {
 				}
 			}
 			r.fatal.Store(chunk.fatal)
-			if r.out.write(buf[:end], chunk.walker.Inside()) != nil {
+			// Who said goodbye need not stay for the answers: what was sent is finished, and the session with it, so that
+			// it can still be cut.
+			if r.out.write(buf[:end], chunk.walker.Inside()) != nil && !r.terminated.Load() {
 				return r.clientEnded()
 			}
 		}
@@ -49,6 +51,11 @@ func (r *relay) down(context.Context) *ending {
 
 // targetEnded is the ending where the target closed the connection. A client that does not know yet why is told.
 func (r *relay) targetEnded(knows bool) *ending {
+	select {
+	case <-r.session.Done(): // it may have been the cut that closed it
+	default:
+		r.targetGone.Store(true)
+	}
 	if r.terminated.Load() {
 		return clientClosed
 	}

@@ -39,6 +39,7 @@ type relay struct {
 	last   atomic.Pointer[ending] // why it ended, if from inside
 
 	terminated atomic.Bool  // the client said goodbye (Terminate), and the target is told
+	targetGone atomic.Bool  // the target has closed its end by itself
 	due        atomic.Int64 // ReadyForQuery messages that are to come
 	unsynced   atomic.Bool  // the client sent extended messages and no Sync yet
 	fatal      atomic.Bool  // the last thing the target said ends its session

@@ -94,7 +94,7 @@ func (h *Handler) sweep(ctx context.Context, s crashed) error {
 	if database == "" {
 		database = ownDatabase(t)
 	}
-	c.params = ownParams(database)
+	c.params = ownParams(database, majorVersion(s.connected.Server))
 	reason := "session " + s.header.Session + " was left when the gateway died"
 	return h.sessions.ActOn(ctx, t, authn.Identity{}, session.Act{Kind: session.ActSweep, Reason: reason, Do: func(_ context.Context, conn net.Conn) (string, error) {
 		b, err := login(conn, c)

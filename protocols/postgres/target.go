@@ -194,7 +194,11 @@ func (b *backend) greet() error {
 
 // version is the target's major version, 0 if it did not say.
 func (b *backend) version() int {
-	said := b.params["server_version"] // "15.18 (Debian …)", "19rc1", "9.6.24"
+	return majorVersion(b.params["server_version"])
+}
+
+// majorVersion reads a server_version such as "15.18 (Debian …)", "19rc1" or "9.6.24"; 0 if it is none.
+func majorVersion(said string) int {
 	end := strings.IndexFunc(said, func(r rune) bool { return r < '0' || r > '9' })
 	if end < 0 {
 		end = len(said)

@@ -108,6 +108,14 @@ func (c *channel) pass(r *xssh.Request) (done bool, err error) {
 
 // prepare decides how the command's data are recorded, before any can come.
 func (c *channel) prepare(r *xssh.Request) {
+	var name struct{ Value string }
+	if r.Type == "subsystem" && xssh.Unmarshal(r.Payload, &name) == nil && name.Value == "sftp" {
+		// On a terminal too: what is sent there are requests, not what somebody types.
+		c.begun(keepSFTP(c.number, true), [2]*keeper{
+			keepSFTP(c.number, false), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+		})
+		return
+	}
 	if c.asked.terminal {
 		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
 			keepAll(c.number, format.TypeAnswered), keepAll(c.number, format.TypeAnsweredError),
@@ -117,10 +125,6 @@ func (c *channel) prepare(r *xssh.Request) {
 	in := keepCounts(c.number, true, "stdin", interpret.WhyInput)
 	out := [2]*keeper{
 		keepWhole(c.number, format.TypeAnswered, "stdout", &c.whole), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
-	}
-	var name struct{ Value string }
-	if r.Type == "subsystem" && xssh.Unmarshal(r.Payload, &name) == nil && name.Value == "sftp" {
-		in, out[stdout] = keepSFTP(c.number, true), keepSFTP(c.number, false)
 	}
 	c.begun(in, out)
 }
