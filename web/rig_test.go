@@ -201,12 +201,15 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// plain takes what was said for a statement, as text.
+// plain takes what was said for a statement, as text, and what was answered for output.
 type plain struct{}
 
 func (plain) Interpret(e recorder.Event, emit func(recorder.Item)) {
-	if e.Type == format.TypeSaid {
+	switch e.Type {
+	case format.TypeSaid:
 		emit(recorder.Item{At: e.At, Kind: recorder.ItemStatement, SQL: string(e.Data)})
+	case format.TypeAnswered:
+		emit(recorder.Item{At: e.At, Kind: recorder.ItemOutput, Stream: "stdout", Data: e.Data})
 	}
 }
 func (plain) Finish(func(recorder.Item)) {}

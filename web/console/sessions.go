@@ -21,6 +21,9 @@ import (
 // pageOfSessions is how many sessions stand on one page of the register.
 const pageOfSessions = 50
 
+// sealing is how long the page after a kill waits for the recording's end.
+const sealing = 2 * time.Second
+
 // sessionView is a session with what the pages say of it beside the API's fields.
 type sessionView struct {
 	api.Session
@@ -137,8 +140,21 @@ func with(u *url.URL, name, value string) string {
 // kill cuts a session.
 func (s *server) kill(v *visit) error {
 	id := v.PathValue("id")
-	if _, err := s.Desk.Kill(v.Context(), v.who, id, v.PostForm.Get("comment")); err != nil {
+	info, err := s.Desk.Kill(v.Context(), v.who, id, v.PostForm.Get("comment"))
+	if err != nil {
 		return err
+	}
+	// Nothing passes any more; the recording is sealed a moment later, and the next page had better show that.
+	for deadline := time.Now().Add(sealing); err == nil && info.Live && time.Now().Before(deadline); {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-v.Context().Done():
+			return v.Context().Err()
+		}
+		info, err = s.Desk.Session(v.Context(), v.who, id)
+	}
+	if err != nil { // who may cut it need not be one who may look at it
+		return v.redirect("/console/sessions", "kill")
 	}
 	return v.redirect("/console/sessions/"+url.PathEscape(id), "kill")
 }
