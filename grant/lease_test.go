@@ -403,7 +403,7 @@ func TestManyExpiredGrantsDoNotDelayTheStart(t *testing.T) {
 	w.clocks.pass(24 * time.Hour)
 	start := time.Now()
 	w.start()
-	if took := time.Since(start); took > 10*time.Second { // less than one, on a machine with nothing else to do
+	if took := time.Since(start); took > time.Minute { // less than a second, on a machine with nothing else to do
 		t.Errorf("the start took %s", took)
 	}
 	var open int
