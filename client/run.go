@@ -390,8 +390,14 @@ func (c *Client) forget(ctx context.Context) error {
 	return nil
 }
 
-// clock writes a time of today as people do.
-func clock(t time.Time) string { return t.Local().Format("15:04:05") }
+// clock writes a time as people do, with its day where that is not today.
+func clock(t time.Time) string {
+	t = t.Local()
+	if now := time.Now(); t.YearDay() != now.YearDay() || t.Year() != now.Year() {
+		return t.Format("2006-01-02 15:04:05")
+	}
+	return t.Format("15:04:05")
+}
 
 // retrieveError is the issuer's answer inside an error.
 func retrieveError(err error) (*oauth2.RetrieveError, bool) {

@@ -170,7 +170,7 @@ func (h *Handler) recovered(what string, then func()) {
 func (h *Handler) identify(ctx context.Context, c *client) (authn.Identity, error) {
 	if len(c.tls.PeerCertificates) == 0 {
 		return authn.Identity{}, strange(strangerCertificate, refusal.New(refusal.NotAuthenticated, "no client certificate was presented").
-			WithDetail("This gateway knows people by the short-lived certificate that signing in gives them.").
+			WithDetail("This gateway knows people by the short-lived certificate that signing in gives them. A program that can't hold one logs in by a password: sallyport credentials ACCOUNT@TARGET").
 			WithHint("sign in with: sallyport login --gateway %s, and connect with: psql service=TARGET", h.url))
 	}
 	who, err := h.authn.ClientCertificate(ctx, c.tls.PeerCertificates)
