@@ -26,6 +26,7 @@ type Config struct {
 	TargetFiles []string     `yaml:"target_files"`
 	Policies    []Policy     `yaml:"policies"`
 	PolicyFiles []string     `yaml:"policy_files"`
+	Approvals   Approvals    `yaml:"approvals"`
 	Permissions []Permission `yaml:"permissions"`
 
 	// File is where this was loaded from.

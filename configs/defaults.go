@@ -44,6 +44,7 @@ func (c *Config) setDefaults() {
 	for i := range c.Policies {
 		c.Policies[i].setDefaults()
 	}
+	c.setApprovalDefaults()
 }
 
 // defaultSSHHost is the host of the URL with the port of the SSH listener.
@@ -81,6 +82,11 @@ func (c *Config) resolvePaths() {
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)
+	}
+	for i := range c.Approvals.Webhooks {
+		w := &c.Approvals.Webhooks[i]
+		resolve(&w.CA)
+		secret(&w.Secret, &w.DecisionSecret)
 	}
 	for i := range c.Targets {
 		t := &c.Targets[i]

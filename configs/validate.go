@@ -72,6 +72,7 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	l.validateProvider(at, c.Provider)
 	validateWorkloads(at, c)
+	validateApprovals(at, c)
 	for _, d := range []struct {
 		key   string
 		value Duration

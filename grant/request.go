@@ -79,11 +79,11 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		if g.Ticket != "" {
 			requested.Fields["ticket"] = g.Ticket
 		}
-		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.stamp()), tx.Audit(requested))
+		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.stamp()), tx.Audit(requested), announce(ctx, tx, requested, g))
 		if g.State == Approved {
 			approved := s.event("grant.approved", nil, g)
 			approved.Fields["approvers"] = strings.Join(g.Approvers(), ",")
-			err = errors.Join(err, tx.Audit(approved))
+			err = errors.Join(err, tx.Audit(approved), announce(ctx, tx, approved, g))
 		}
 		tx.AfterCommit(func() { s.install(g) })
 		return err

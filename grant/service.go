@@ -215,7 +215,7 @@ func (s *Service) commit(ctx context.Context, tx *store.Tx, old, g Grant, event 
 	if err != nil {
 		return Grant{}, err
 	}
-	if err := tx.Audit(event); err != nil {
+	if err := errors.Join(tx.Audit(event), announce(ctx, tx, event, g)); err != nil {
 		return Grant{}, err
 	}
 	tx.AfterCommit(func() { s.install(g) })

@@ -18,6 +18,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/grant/approval"
 	"sallyport/internal/store"
 	"sallyport/recorder"
 	"sallyport/session"
@@ -25,7 +26,7 @@ import (
 	"sallyport/web/console"
 )
 
-// Options configure New. All but Console, Bound, Setup, Check and Trust are required.
+// Options configure New. All but Console, Bound, Setup, Check, Trust, Decide and Notifications are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -51,6 +52,11 @@ type Options struct {
 	Setup func(ctx context.Context, target configs.Target) (api.Setup, error)
 	Check func(ctx context.Context, who authn.Identity, target configs.Target) (api.Check, error)
 	Trust func(ctx context.Context, who authn.Identity, target configs.Target) (api.Trust, error)
+
+	// Decide takes a decision that the webhook of that name has signed, and Notifications lists what is told to channels. A
+	// gateway may have neither.
+	Decide        func(ctx context.Context, name, id, timestamp, signature string, body []byte) (grant.Grant, error)
+	Notifications func(ctx context.Context, all bool) ([]approval.Notification, error)
 
 	Log *slog.Logger
 }
@@ -82,6 +88,7 @@ func New(o Options) http.Handler {
 	s.registerTargets()
 	s.registerGrants()
 	s.registerPolicy()
+	s.registerApprovals()
 	s.registerSessions()
 	s.registerRecordings()
 

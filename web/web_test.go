@@ -57,6 +57,8 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/grants/{id}/revoke", fresh("/v1/grants/%s/revoke"), api.Decision{}, [4]int{401, 200, 200, 200}},
 		{"POST /v1/grants/{id}/release", fresh("/v1/grants/%s/release"), nil, [4]int{401, 200, 403, 403}},
 		{"POST /v1/grants/{id}/extend", fresh("/v1/grants/%s/extend"), api.ExtensionRequest{Duration: "10m"}, [4]int{401, 409, 403, 403}},
+		{"POST /v1/approvals/webhook/{name}", fixed("/v1/approvals/webhook/none"), api.Decision{}, [4]int{404, 404, 404, 404}},
+		{"GET /v1/notifications", fixed("/v1/notifications"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/sessions", fixed("/v1/sessions"), nil, [4]int{401, 200, 200, 200}},
 		{"GET /v1/sessions/{id}", fixed("/v1/sessions/" + recorded), nil, [4]int{401, 200, 403, 200}},
 		{"GET /v1/sessions/{id}", fixed("/v1/sessions/" + low), nil, [4]int{401, 200, 200, 200}},

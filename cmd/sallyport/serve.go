@@ -63,6 +63,7 @@ type gateway struct {
 	authn       *authn.Service
 	grants      *grant.Service
 	sessions    *session.Manager
+	approvals   *approvals
 	console     *console.Sessions
 	certificate *proxy.Certificate
 	front       *proxy.Proxy
@@ -141,6 +142,9 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.grants, err = grant.Open(ctx, config, g.store, g.log); err != nil {
 		return err
 	}
+	if g.approvals, err = openApprovals(ctx, g, config); err != nil {
+		return err
+	}
 	g.sessions, err = session.Open(ctx, session.Options{
 		Store: g.store, Recorder: g.recorder, Authn: g.authn, Config: config, Log: g.log,
 	})
@@ -202,6 +206,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
 			Recorder: g.recorder, Store: g.store, Console: g.console, Config: g.config.Load, Bound: g.boundTo,
 			Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
+			Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
 		}),
 		TLSConfig:         g.certificate.TLS(),
 		ReadHeaderTimeout: config.Limits.Handshake.D(),
@@ -270,6 +275,9 @@ func (g *gateway) close() error {
 	var errs []error
 	if g.front != nil {
 		g.front.Close()
+	}
+	if g.approvals != nil {
+		g.approvals.close()
 	}
 	if g.grants != nil {
 		errs = append(errs, g.grants.Close())

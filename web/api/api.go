@@ -192,6 +192,20 @@ type Miss struct {
 	Text   string `json:"text"`
 }
 
+// Notification is how the delivery of one event of a grant to one channel stands.
+type Notification struct {
+	ID       string    `json:"id" doc:"The receiver's key for it."`
+	Channel  string    `json:"channel"`
+	Kind     string    `json:"kind" enum:"requested,decided,active,ended"`
+	Grant    string    `json:"grant"`
+	State    string    `json:"state" enum:"pending,delivered,dead"`
+	Attempts int       `json:"attempts"`
+	NextTry  time.Time `json:"next_try,omitzero"`
+	Error    string    `json:"error,omitempty" doc:"Of the last attempt."`
+	Created  time.Time `json:"created"`
+	Done     time.Time `json:"done,omitzero"`
+}
+
 // Decision is an approver's or a revoker's word.
 type Decision struct {
 	Comment string `json:"comment,omitempty" maxLength:"2000"`

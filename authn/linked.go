@@ -1,0 +1,17 @@
+package authn
+
+import "context"
+
+// SignedIn returns somebody as they are signed in now, for those who speak for them where no credential of theirs can: a
+// chat account or another system's that was linked to issuer and subject. It refuses where they never signed in here, have
+// signed out or were disabled, or their sign-in has run out: what they may do is what their groups were then. through is
+// who speaks for them ("webhook chatops"), for the audit log.
+func (s *Service) SignedIn(ctx context.Context, issuer, subject, through string) (Identity, error) {
+	st, err := s.latest(ctx, s.store.Read(), Identity{Issuer: issuer, Subject: subject})
+	if err != nil {
+		return Identity{}, err
+	}
+	who := st.Identity
+	who.Method, who.Credential = "linked account", through
+	return who, nil
+}

@@ -1,0 +1,57 @@
+package configs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestApprovalsAndForbid(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"cert.pem", "key.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = `state: state
+url: https://gateway.example
+listen: {https: "127.0.0.1:0"}
+tls: {certificate: cert.pem, key: key.pem}
+provider: {issuer: https://login.example, client_id: x}
+`
+	const permit = `policies: [{name: p, groups: [g], accounts: ["*@*"], max_duration: 1h, approve: {auto: true}, `
+	for text, want := range map[string]string{
+		`approvals: {people: [{subject: s, email: a@b.c}], webhooks: [{name: w, url: "https://x.example", secret: "env:A", decision_secret: "env:B"}]}`: "",
+		`approvals: {people: [{email: a@b.c}]}`:                                                                   "subject is missing",
+		`approvals: {people: [{subject: s}]}`:                                                                     "email is missing",
+		`approvals: {people: [{subject: s, email: a@b.c}, {subject: t, email: A@b.c}]}`:                           "linked to subject s already",
+		`approvals: {webhooks: [{name: W, url: "https://x.example", secret: "env:A"}]}`:                           "lower-case",
+		`approvals: {webhooks: [{name: w, url: "http://x.example", secret: "env:A"}]}`:                            "https:// address",
+		`approvals: {webhooks: [{name: w, url: "https://u:p@x.example", secret: "env:A"}]}`:                       "https:// address",
+		`approvals: {webhooks: [{name: w, url: "https://x.example"}]}`:                                            "secret is missing",
+		`approvals: {webhooks: [{name: w, url: "https://x.example", secret: hunter2}]}`:                           "not a reference",
+		`approvals: {webhooks: [{name: w, url: "https://x.example", secret: "env:A", decision_secret: "env:A"}]}`: "is the same as secret",
+		`approvals: {webhooks: [{name: w, url: "https://x.example", secret: "env:A", events: [never]}]}`:          "unknown event",
+		permit + `hours: ["mon-fri 08:00-19:00 Europe/Berlin"], ticket: "OPS-[0-9]+", max_total: 2h, idle: 5m}]`:  "",
+		permit + `hours: [daily]}]`:  "are no hours",
+		permit + `ticket: "["}]`:     "no regular expression",
+		permit + `ticket: "a)|(b"}]`: "no regular expression",
+		permit + `max_total: 30m}]`:  "shorter than max_duration",
+		permit + `message: no}]`:     "message is for",
+		permit + `effect: maybe}]`:   "it is permit",
+		`policies: [{name: p, effect: forbid, accounts: ["*@*"], message: "Not now."}]`:    "",
+		`policies: [{name: p, effect: forbid, accounts: ["*@*"], max_duration: 1h}]`:       "which give nothing",
+		`policies: [{name: p, effect: forbid, accounts: ["*@*"], approve: {groups: [g]}}]`: "which give nothing",
+		`policies: [{name: p, effect: forbid}]`:                                            "accounts is missing",
+	} {
+		file := filepath.Join(dir, "sallyport.yaml")
+		if err := os.WriteFile(file, []byte(base+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(file)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), file+":6:") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%s:\n\t%v, want %q", text, err, want)
+		}
+	}
+}

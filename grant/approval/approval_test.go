@@ -1,0 +1,202 @@
+package approval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/internal/store"
+)
+
+// line is a channel whose receiver does as the test says.
+type line struct {
+	name string
+	wait []grant.EventKind // nil: all
+	fail error
+	got  []string
+	refs []string
+}
+
+func (l *line) Name() string { return l.name }
+func (l *line) Wants(kind grant.EventKind) bool {
+	return l.wait == nil || slices.Contains(l.wait, kind)
+}
+func (l *line) Deliver(_ context.Context, n Notice) (string, error) {
+	if l.fail != nil {
+		return "", l.fail
+	}
+	l.got = append(l.got, n.Grant.Account+" "+strings.TrimPrefix(n.What, "grant."))
+	l.refs = append(l.refs, n.Ref)
+	return fmt.Sprintf("%s/%d", l.name, len(l.got)), nil
+}
+
+type bench struct {
+	*Notifier
+	t      *testing.T
+	grants *grant.Service
+	clock  time.Time
+}
+
+func newBench(t *testing.T, channels ...Channel) *bench {
+	t.Helper()
+	db, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	b := &bench{t: t, clock: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	b.grants, err = grant.Open(t.Context(), &configs.Config{
+		Targets: []configs.Target{{Name: "orders", Accounts: []configs.Account{{Name: "a"}, {Name: "b"}}}},
+		Policies: []configs.Policy{{Name: "p", Groups: []string{"eng"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour),
+			Approve: configs.Approve{Groups: []string{"leads"}}}},
+	}, db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.grants.Close() })
+	b.Notifier, err = prepare(t.Context(), Options{Store: db, Channels: channels, Now: func() time.Time { return b.clock }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var eng = authn.Identity{Issuer: "i", Subject: "s", Kind: authn.Human, Name: "Ann", Groups: []string{"eng"}}
+
+func (b *bench) request(account string) string {
+	b.t.Helper()
+	g, err := b.grants.Request(b.t.Context(), eng, grant.Ask{Target: "orders", Account: account, Reason: "x"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return g.ID
+}
+
+func (b *bench) withdraw(id string) {
+	b.t.Helper()
+	if _, err := b.grants.Release(b.t.Context(), eng, id); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// run lets everything happen that is due.
+func (b *bench) run() (next time.Time) {
+	b.t.Helper()
+	if err := b.take(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, c := range b.channels {
+		n, err := b.deliver(b.t.Context(), c)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !n.IsZero() && (next.IsZero() || n.Before(next)) {
+			next = n
+		}
+	}
+	return next
+}
+
+// One channel that is down for hours holds up neither the other nor the order in which each grant's story is told.
+func TestOutage(t *testing.T) {
+	up, down := &line{name: "up"}, &line{name: "down", fail: errors.New("nobody is there")}
+	b := newBench(t, up, down)
+	first := b.request("a")
+	b.run()
+	b.withdraw(first)
+	second := b.request("b")
+	for range 40 { // some nine hours
+		next := b.run()
+		if next.IsZero() || next.Before(b.clock) {
+			t.Fatalf("nothing waits, at %s: %s", b.clock, next)
+		}
+		if b.clock = next; b.clock.Sub(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)) > 9*time.Hour {
+			break
+		}
+	}
+	if want := []string{"a requested", "a withdrawn", "b requested"}; !slices.Equal(up.got, want) {
+		t.Errorf("up: %v", up.got)
+	}
+	if want := []string{"", "up/1", ""}; !slices.Equal(up.refs, want) {
+		t.Errorf("refs %q", up.refs)
+	}
+	list, err := b.List(t.Context(), false)
+	if err != nil || len(list) != 3 || list[0].Channel != "down" || list[0].State != "pending" || list[0].Error != "nobody is there" {
+		t.Fatalf("%+v %v", list, err)
+	}
+	if n := list[2].Attempts; n < 5 || n > 12 {
+		t.Errorf("%d attempts in nine hours", n)
+	}
+	down.fail = nil
+	for next := b.clock; !next.IsZero(); next = b.run() {
+		b.clock = next
+	}
+	told := slices.Clone(down.got)
+	if slices.Sort(told); len(told) != 3 || slices.Index(down.got, "a requested") > slices.Index(down.got, "a withdrawn") {
+		t.Errorf("down: %v", down.got)
+	}
+	b.withdraw(second)
+	b.run()
+	if len(up.got) != 4 || len(down.got) != 4 {
+		t.Errorf("%v %v", up.got, down.got)
+	}
+}
+
+func TestGivingUp(t *testing.T) {
+	l := &line{name: "l", fail: RetryAfter{errors.New("busy"), 3 * time.Hour}}
+	b := newBench(t, l)
+	id := b.request("a")
+	start := b.clock
+	if next := b.run(); next.Sub(start) != 3*time.Hour {
+		t.Errorf("next after %s", next.Sub(start))
+	}
+	for next := b.clock; !next.IsZero(); next = b.run() {
+		b.clock = next
+	}
+	if spent := b.clock.Sub(start); spent < giveUp || spent > giveUp+4*time.Hour {
+		t.Errorf("given up after %s", spent)
+	}
+	list, err := b.List(t.Context(), false)
+	if err != nil || len(list) != 1 || list[0].State != "dead" {
+		t.Fatalf("%+v %v", list, err)
+	}
+	// A dead one holds up nothing, and one that is hopeless is not tried again. An address is not kept: it may be secret.
+	l.fail = Permanent{&url.Error{Op: "Post", URL: "https://hooks.example/SECRET", Err: errors.New("gone")}}
+	b.withdraw(id)
+	if next := b.run(); !next.IsZero() {
+		t.Errorf("tried again at %s", next)
+	}
+	if list, err = b.List(t.Context(), false); err != nil || len(list) != 2 || list[0].Attempts != 1 || strings.Contains(list[0].Error, "SECRET") {
+		t.Fatalf("%+v %v", list, err)
+	}
+	b.clock = b.clock.Add(keep + time.Hour)
+	l.fail = nil
+	b.request("b")
+	b.run()
+	if list, err = b.List(t.Context(), true); err != nil || len(list) != 1 {
+		t.Errorf("%+v %v", list, err)
+	}
+}
+
+// Without a channel, or for one that wants other things, nothing is kept.
+func TestNobodyWants(t *testing.T) {
+	l := &line{name: "l", wait: []grant.EventKind{grant.EventActive}}
+	b := newBench(t, l)
+	b.request("a")
+	b.run()
+	var left int
+	if err := b.store.Read().QueryRow(`SELECT (SELECT count(*) FROM grant_events) + (SELECT count(*) FROM notifications)`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d rows are left, %v", left, err)
+	}
+	if _, err := prepare(t.Context(), Options{Store: b.store, Channels: []Channel{l, l}}); err == nil {
+		t.Error("two channels of one name")
+	}
+}

@@ -1,0 +1,94 @@
+package grant
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"sallyport/internal/store"
+)
+
+// EventKind is what happened to a grant, for those who are told of it.
+type EventKind string
+
+// The kinds.
+const (
+	EventRequested EventKind = "requested" // it waits for approval, or its extension does
+	EventDecided   EventKind = "decided"   // that was approved or denied
+	EventActive    EventKind = "active"    // access began
+	EventEnded     EventKind = "ended"     // the grant, or the request, is over
+)
+
+// kinds are the transitions that are told, by the kind of their audit event.
+var kinds = map[string]EventKind{
+	"grant.requested": EventRequested, "grant.extension_requested": EventRequested,
+	"grant.approved": EventDecided, "grant.denied": EventDecided, "grant.extended": EventDecided, "grant.extension_denied": EventDecided,
+	"grant.active": EventActive,
+	"grant.ended":  EventEnded, "grant.withdrawn": EventEnded, "grant.lapsed": EventEnded,
+}
+
+// Event is one thing that happened to a grant.
+type Event struct {
+	Number int64     `json:"number"` // given by the store, rising
+	Kind   EventKind `json:"kind"`
+	What   string    `json:"what"` // the audit event's kind: "grant.extension_requested"
+	Time   time.Time `json:"time"`
+	Actor  string    `json:"actor"` // a name, or "system"
+	Reason string    `json:"reason,omitempty"`
+	Grant  Grant     `json:"grant"` // as it was then
+}
+
+// announce puts what an audit event tells of into the outbox, in the same transaction.
+func announce(ctx context.Context, tx *store.Tx, audited store.AuditEvent, g Grant) error {
+	kind, told := kinds[audited.Kind]
+	if !told {
+		return nil
+	}
+	e := Event{Kind: kind, What: audited.Kind, Time: audited.Time, Actor: audited.ActorName, Reason: audited.Reason, Grant: g}
+	if e.Actor == "" {
+		e.Actor = system
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("tell of grant %s: %w", g.ID, err)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO grant_events (grant_id, body) VALUES (?, ?)`, g.ID, string(body)); err != nil {
+		return fmt.Errorf("tell of grant %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// TakeEvents takes up to limit events out of the outbox, oldest first. They are gone when the transaction commits, which
+// is when whoever takes them has written down where they go. store.Store.Committed tells when there may be more.
+func TakeEvents(ctx context.Context, tx *store.Tx, limit int) ([]Event, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT number, body FROM grant_events ORDER BY number LIMIT ?`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what happened to grants: %w", err)
+	}
+	defer rows.Close()
+	var events []Event
+	for rows.Next() {
+		var number int64
+		var body []byte
+		if err := rows.Scan(&number, &body); err != nil {
+			return nil, fmt.Errorf("read what happened to grants: %w", err)
+		}
+		var e Event
+		if err := json.Unmarshal(body, &e); err != nil {
+			return nil, fmt.Errorf("read what happened to grants, number %d: %w", number, err)
+		}
+		e.Number = number
+		events = append(events, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read what happened to grants: %w", err)
+	}
+	rows.Close()
+	if len(events) > 0 {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM grant_events WHERE number <= ?`, events[len(events)-1].Number); err != nil {
+			return nil, fmt.Errorf("take what happened to grants: %w", err)
+		}
+	}
+	return events, nil
+}

@@ -1,0 +1,62 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"sallyport/grant"
+	"sallyport/internal/refusal"
+	"sallyport/web/api"
+)
+
+// signedDecision is a decision by a webhook; docs/approvals.md describes it.
+type signedDecision struct {
+	Name      string `path:"name" maxLength:"64"`
+	ID        string `header:"Webhook-Id"`
+	Timestamp string `header:"Webhook-Timestamp"`
+	Signature string `header:"Webhook-Signature"`
+	RawBody   []byte `contentType:"application/json"`
+}
+
+func (s *server) registerApprovals() {
+	op := operation("decide-by-webhook", http.MethodPost, "/v1/approvals/webhook/{name}", "A linked person's decision, signed by a webhook; the token is the signature")
+	op.Metadata, op.SkipValidateBody = map[string]any{public: true}, true // what the signature is of is read by who checks it
+	huma.Register(s.api, op, func(ctx context.Context, in *signedDecision) (*body[api.Grant], error) {
+		ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+		defer cancel()
+		if s.Decide == nil {
+			return nil, s.fail(op.OperationID, refusal.New(refusal.NotFound, "no webhook decides here"))
+		}
+		g, err := s.Decide(ctx, in.Name, in.ID, in.Timestamp, in.Signature, in.RawBody)
+		if err != nil {
+			if r := refusal.Of(err); r != nil && r.Code == refusal.NotAuthenticated {
+				s.Authn.Unauthenticated("http: unsigned decision", nil)
+			}
+			return nil, s.fail(op.OperationID, err)
+		}
+		return wrapGrant(g, nil)
+	})
+	handle(s, operation("list-notifications", http.MethodGet, "/v1/notifications", "What waits to be told to channels, and what was given up; all: what was told too"),
+		func(ctx context.Context, who caller, in *listing) (*body[[]api.Notification], error) {
+			if err := s.permit(ctx, who, grant.ListGrants, ""); err != nil {
+				return nil, err
+			}
+			out := []api.Notification{}
+			if s.Notifications == nil {
+				return &body[[]api.Notification]{out}, nil
+			}
+			list, err := s.Notifications(ctx, in.All)
+			if err != nil {
+				return nil, err
+			}
+			for _, n := range list {
+				out = append(out, api.Notification{
+					ID: n.ID, Channel: n.Channel, Kind: string(n.Kind), Grant: n.Grant, State: n.State, Attempts: n.Attempts,
+					NextTry: n.NextTry, Error: n.Error, Created: n.Created, Done: n.Done,
+				})
+			}
+			return &body[[]api.Notification]{out}, nil
+		})
+}
