@@ -39,6 +39,7 @@ type filling struct {
 	open    map[string]*source  // all others
 	backlog []*source           // of those, what has ended, in the order in which to read it
 	counted int                 // recordings when discover looked last; -1: look again
+	closed  bool                // no work is begun any more
 	broken  map[string]struct{} // have no header that can be read: no search finds them, verify does
 }
 
@@ -105,7 +106,8 @@ func (f *filling) run() error {
 // close closes the index, also under searches that go on, which fail.
 func (f *filling) close() {
 	f.fail(nil)
-	f.mu.Lock() // whoever began some work has begun it
+	f.mu.Lock()
+	f.closed = true
 	f.mu.Unlock()
 	f.work.Wait()
 	if err := f.index.Close(); err != nil {
@@ -162,7 +164,7 @@ func (f *filling) discover(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ctx.Err() != nil {
+	if f.closed {
 		return context.Cause(f.ctx)
 	}
 	f.counted = count

@@ -174,8 +174,9 @@ func (ix *indexer) status() IndexStatus {
 func (ix *indexer) close() {
 	if f := ix.use(); f != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), indexFarewell)
-		f.upToDate(ctx) // what does not get in is found missing by the next Open
-		f.settled(ctx)
+		if _, err := f.upToDate(ctx); err == nil { // what does not get in is found missing by the next Open
+			f.settled(ctx)
+		}
 		cancel()
 	}
 	ix.stop()

@@ -164,7 +164,7 @@ func (r *Recorder) epitaph(header format.Header) (path string, event store.Audit
 	damages := 0
 	for {
 		e, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if _, damaged := errors.AsType[*format.Damage](err); damaged {

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 
 	"sallyport/grant"
@@ -50,7 +51,7 @@ func (s *server) watch(ctx context.Context, who caller, in *identified) (*stream
 			if err == nil {
 				err = flush(w)
 			}
-			if err != nil && context.Cause(ctx) == error(expired) {
+			if err != nil && errors.Is(context.Cause(ctx), expired) {
 				return expired
 			}
 			if err != nil {

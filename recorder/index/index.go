@@ -64,8 +64,6 @@ CREATE TABLE sessions (
 	bytes INTEGER NOT NULL DEFAULT 0,
 	whole INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX sessions_target ON sessions (target, account);
-CREATE INDEX sessions_grant ON sessions (grant_id);
 CREATE TABLE entries (
 	id INTEGER PRIMARY KEY,
 	at INTEGER NOT NULL,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -100,22 +101,17 @@ func (s *search) run() (err error) {
 
 // ranges are runs of sessions that may hold hits, the newest first.
 func (s *search) ranges() ([][2]int64, error) {
-	var where []string
-	var args []any
-	for _, f := range []struct{ column, value string }{
-		{"protocol", s.query.Protocol}, {"target", s.query.Target}, {"account", s.query.Account}, {"grant_id", s.query.Grant},
-	} {
-		if f.value != "" {
-			where, args = append(where, f.column+" = ?"), append(args, f.value)
-		}
-	}
+	until := int64(math.MaxInt64)
 	if !s.query.Until.IsZero() {
-		where, args = append(where, "started < ?"), append(args, s.query.Until.UnixNano())
+		until = s.query.Until.UnixNano()
 	}
-	if len(where) == 0 {
+	q := s.query
+	if q.Protocol == "" && q.Target == "" && q.Account == "" && q.Grant == "" && q.Until.IsZero() {
 		return [][2]int64{{0, 1<<31 - 2}}, nil
 	}
-	rows, err := s.tx.QueryContext(s.ctx, `SELECT number FROM sessions WHERE entries > 0 AND `+strings.Join(where, " AND ")+` ORDER BY number DESC`, args...)
+	rows, err := s.tx.QueryContext(s.ctx, `SELECT number FROM sessions WHERE entries > 0 AND started < ?1 AND (?2 = '' OR protocol = ?2) AND
+		(?3 = '' OR target = ?3) AND (?4 = '' OR account = ?4) AND (?5 = '' OR grant_id = ?5) ORDER BY number DESC`,
+		until, q.Protocol, q.Target, q.Account, q.Grant)
 	if err != nil {
 		return nil, err
 	}
