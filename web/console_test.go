@@ -310,7 +310,7 @@ func TestConsolePermissions(t *testing.T) {
 		stranger := r.window("")
 		stranger.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 		want := http.StatusSeeOther
-		page := screen{}
+		var page screen
 		if path := row.path(); row.method == "GET" {
 			page = stranger.get(path)
 		} else {
@@ -612,7 +612,7 @@ func TestConsoleAssets(t *testing.T) {
 		if page.StatusCode != http.StatusOK || page.Header.Get("Content-Type") != kind || page.Header.Get("ETag") == "" {
 			t.Errorf("%s: %s, %v", file, page.Status, page.Header)
 		}
-		request, err := http.NewRequest("GET", r.url+"/console/assets/"+file, nil)
+		request, err := http.NewRequest(http.MethodGet, r.url+"/console/assets/"+file, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -106,7 +106,7 @@ func (s *Sessions) begin(ctx context.Context, accessToken string, expires time.T
 	if err != nil {
 		return "", fmt.Errorf("seal the session's token: %w", err)
 	}
-	sealed := aead.Seal(nil, nil, []byte(accessToken), k.id)
+	sealed := aead.Seal(nil, nil, []byte(accessToken), k.id) //nolint:gosec // it makes its own random nonce
 	now := s.now()
 	if end := now.Add(longestLife); expires.IsZero() || expires.After(end) {
 		expires = end
@@ -116,7 +116,7 @@ func (s *Sessions) begin(ctx context.Context, accessToken string, expires time.T
 			return fmt.Errorf("forget old sessions: %w", err)
 		}
 		var kept int
-		if err := tx.QueryRow(`SELECT count(*) FROM console_sessions`).Scan(&kept); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM console_sessions`).Scan(&kept); err != nil {
 			return fmt.Errorf("count the sessions: %w", err)
 		}
 		if kept >= mostKept {

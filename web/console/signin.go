@@ -92,7 +92,7 @@ func (s *server) callback(w http.ResponseWriter, r *http.Request) {
 		s.Log.Error("a session of the console could not be ended", "error", err)
 	}
 	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // safeNext leads nowhere else
 }
 
 // returning reads what startSignIn left with the browser.
@@ -127,9 +127,9 @@ func (s *server) signIn(r *http.Request, code, verifier string) (string, error) 
 
 // forget ends the session that the browser's cookie stands for, if any, and the token behind it.
 func (s *server) forget(r *http.Request) error {
-	cookie, err := r.Cookie(sessionCookie)
-	if err != nil {
-		return nil
+	cookie, missing := r.Cookie(sessionCookie)
+	if missing != nil {
+		return nil //nolint:nilerr // nobody was signed in
 	}
 	token, keys, err := s.Sessions.find(r.Context(), cookie.Value, false)
 	if errors.Is(err, errNoSession) {
