@@ -119,7 +119,7 @@ func TestAuditEventsInLogAndOutboxAreNotMovedAgain(t *testing.T) {
 	if err != nil || len(waiting) != 5 {
 		t.Fatalf("%v %v", waiting, err)
 	}
-	r := &Recorder{Options: Options{Dir: dir, Log: testLog(t), Store: g.store, Config: configs.Recording{Durability: configs.Written}},
+	r := &Recorder{hardware: system(), Options: Options{Dir: dir, Log: testLog(t), Store: g.store, Config: configs.Recording{Durability: configs.Written}},
 		paths: map[string]string{}, live: map[string]*Recording{}}
 	if err := r.prepare(); err != nil {
 		t.Fatal(err)

@@ -164,7 +164,7 @@ func TestFailedSync(t *testing.T) {
 }
 
 func failedSync(t *testing.T, dir string) {
-	r := &Recorder{Options: Options{Dir: dir, Log: testLog(t), Config: configs.Recording{Durability: configs.Synced, AllowVolatile: true}},
+	r := &Recorder{hardware: system(), Options: Options{Dir: dir, Log: testLog(t), Config: configs.Recording{Durability: configs.Synced, AllowVolatile: true}},
 		paths: map[string]string{}, live: map[string]*Recording{}}
 	if err := r.prepare(); err != nil { // all of Open but the measuring, whose syncs would fail
 		t.Fatal(err)

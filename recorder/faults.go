@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"sallyport/recorder/wal"
 )
 
-// The places of the write path at which a test can have the process killed, as kill -9 would. They concern Record, and
-// not notes, endings and the audit log, so that a test knows which one dies.
+// The places of the write path at which a test can have the process killed, as kill -9 would; the write-ahead log has
+// more. They concern Record, and not notes, endings and the audit log, so that a test knows which one dies.
 const (
 	beforeWrite = "record-before-write"
 	halfWritten = "record-half-written"
@@ -39,7 +41,10 @@ func faultsFromEnvironment(log *slog.Logger) (*faults, error) {
 			return nil, fmt.Errorf("SALLYPORT_CRASH_AT=%s: after the colon a number from 1 is expected", text)
 		}
 	}
-	places := []string{beforeWrite, halfWritten, afterWrite, afterSync}
+	places := []string{
+		beforeWrite, halfWritten, afterWrite, afterSync,
+		wal.BeforeWrite, wal.HalfWritten, wal.AfterWrite, wal.AfterSync, wal.BeforeCheckpoint, wal.AfterCheckpoint,
+	}
 	if !slices.Contains(places, place) {
 		return nil, fmt.Errorf("SALLYPORT_CRASH_AT=%s: expected one of %s", text, strings.Join(places, ", "))
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"sallyport/recorder/wal"
 )
 
 const (
@@ -38,7 +40,7 @@ func createFile(dir, path string, first []byte) (*os.File, error) {
 		err = os.Rename(full+unborn, full)
 	}
 	if err == nil {
-		err = syncDirectory(filepath.Dir(full))
+		err = wal.SyncDirectory(filepath.Dir(full))
 	}
 	if err != nil {
 		f.Close()
@@ -64,7 +66,7 @@ func makeDirectory(dir string) error {
 		}
 		return err
 	}
-	return syncDirectory(above)
+	return wal.SyncDirectory(above)
 }
 
 // isFull reports whether an error is want of room: disk, quota or file size.
@@ -74,8 +76,14 @@ func isFull(err error) bool {
 
 // isBroken reports whether an error says that the disk is not to be trusted with anything more.
 func isBroken(err error) bool {
+	return isUnknown(err) || !isFull(err) && (errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS))
+}
+
+// isUnknown reports whether an error leaves open what is on the disk.
+func isUnknown(err error) bool {
 	_, unsynced := errors.AsType[*syncError](err)
-	return !isFull(err) && (unsynced || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS))
+	_, ahead := errors.AsType[*wal.Failure](err)
+	return unsynced || ahead
 }
 
 // syncError is a sync that failed: what of the file is on the disk is not known, and must not be asked again.

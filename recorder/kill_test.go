@@ -16,6 +16,7 @@ import (
 	"sallyport/configs"
 	"sallyport/recorder/format"
 	"sallyport/recorder/verify"
+	"sallyport/recorder/wal"
 )
 
 // TestMain is also the child of the kill storm.
@@ -29,12 +30,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const childSessions = 3
+// childSessions share the log, whose segments are small, so that they are used again within a round.
+const (
+	childSessions = 8
+	childSegment  = 64 << 10
+)
 
 // recordAndAcknowledge records numbered events in some sessions, and says each number on standard output once it is
 // safe, until it is killed.
 func recordAndAcknowledge(dir string, level configs.Durability) {
-	r, err := Open(context.Background(), Options{Dir: dir, Config: configs.Recording{Durability: level, AllowVolatile: true}})
+	on := system()
+	on.segment = childSegment
+	r, err := open(context.Background(), Options{Dir: dir, Config: configs.Recording{Durability: level, AllowVolatile: true}}, on)
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -77,9 +84,10 @@ func TestKillStorm(t *testing.T) {
 	levels(t, func(t *testing.T, level configs.Durability) {
 		dir := t.TempDir()
 		acknowledged := map[string]map[int]bool{}
-		rounds := []string{beforeWrite, halfWritten, afterWrite, afterSync, halfWritten, "", "", "", ""}
-		if level == configs.Written {
-			rounds[3] = ""
+		rounds := []string{beforeWrite, halfWritten, afterWrite, "", "", "", ""}
+		if level == configs.Synced {
+			rounds = append(rounds, afterSync, wal.BeforeWrite, wal.HalfWritten, wal.AfterWrite, wal.AfterSync,
+				wal.HalfWritten, wal.BeforeCheckpoint, wal.AfterCheckpoint, wal.BeforeCheckpoint, wal.AfterCheckpoint)
 		}
 		for round, place := range rounds {
 			storm(t, dir, level, round, place, acknowledged)
@@ -130,7 +138,11 @@ func storm(t *testing.T, dir string, level configs.Durability, round int, place 
 	child.Env = append(os.Environ(), "SALLYPORT_TEST_CHILD="+dir, "SALLYPORT_TEST_LEVEL="+string(level),
 		fmt.Sprintf("SALLYPORT_TEST_ROUND=%d", round), "SALLYPORT_FAULTS=1")
 	if place != "" {
-		child.Env = append(child.Env, fmt.Sprintf("SALLYPORT_CRASH_AT=%s:%d", place, 50+rand.IntN(200)))
+		n := 50 + rand.IntN(200)
+		if strings.HasPrefix(place, "checkpoint-") {
+			n = 1 + rand.IntN(6)
+		}
+		child.Env = append(child.Env, fmt.Sprintf("SALLYPORT_CRASH_AT=%s:%d", place, n))
 	}
 	child.Stderr = t.Output()
 	out, err := child.StdoutPipe()
@@ -174,7 +186,7 @@ func TestFaultsNeedTheirSwitch(t *testing.T) {
 		t.Errorf("without SALLYPORT_FAULTS=1: %v, %v", f, err)
 	}
 	t.Setenv("SALLYPORT_FAULTS", "1")
-	for text, good := range map[string]bool{"record-before-write": true, "record-after-sync:3": true, "nowhere": false, "record-after-sync:x": false, "record-after-sync:0": false} {
+	for text, good := range map[string]bool{"record-before-write": true, "record-after-sync:3": true, "checkpoint-before-sync": true, "nowhere": false, "record-after-sync:x": false, "record-after-sync:0": false} {
 		t.Setenv("SALLYPORT_CRASH_AT", text)
 		if f, err := faultsFromEnvironment(testLog(t)); (f != nil) != good || (err == nil) != good {
 			t.Errorf("%s: %v, %v", text, f, err)

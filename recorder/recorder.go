@@ -2,11 +2,13 @@
 //
 // A session's recording is one append-only file in the form of sallyport/recorder/format. Record returns once its events
 // are safe at the recording's level: `written`, with the kernel, which survives the death of the gateway at any instant;
-// or `synced`, on stable storage, which survives a power cut too. A write or sync that fails ends the recording for good,
-// and with it the session: a failed sync is never tried again, because the kernel may answer the second one with success
-// though the data are gone. There is always room for a recording's ending.
+// or `synced`, on stable storage, which survives a power cut too. All recordings at level synced share one write-ahead
+// log (sallyport/recorder/wal), so that one sync serves all who wait; their files are synced behind it. A write or sync
+// that fails ends the recording for good, and with it the session: a failed sync is never tried again, because the kernel
+// may answer the second one with success though the data are gone. One that fails on the shared log, or behind it, ends
+// every recording at that level. There is always room for a recording's ending.
 //
-// Open repairs what an earlier run left: it cuts what was being written when that run died, never a block that was whole,
+// Open brings what the log has to the files and repairs what an earlier run left: it cuts what was being written when that run died, never a block that was whole,
 // and closes its recordings as "crashed". What was changed in the middle of a file is reported as damage and left as
 // it is.
 //
@@ -29,6 +31,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/wal"
 )
 
 // Options configure Open.
@@ -54,8 +57,10 @@ type Options struct {
 // Recorder is the session log of one gateway. All methods are safe for concurrent use.
 type Recorder struct {
 	Options
+	hardware hardware
 	volatile bool
 	faults   *faults
+	wal      *wal.Log // of all recordings at level synced
 	ballast  *ballast
 	crashed  []format.Header
 	audit    *auditLog            // nil without a store
@@ -80,13 +85,17 @@ var ErrClosed = errors.New("the recorder is closed")
 // Open recovers what an earlier run left (torn tails cut, open recordings closed as "crashed") and starts the mover of
 // audit events. One process at a time may have a directory open; the store's lock sees to that.
 func Open(ctx context.Context, o Options) (*Recorder, error) {
+	return open(ctx, o, system())
+}
+
+func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Config.Durability == "" {
 		o.Config.Durability = configs.Synced
 	}
-	r := &Recorder{Options: o, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
+	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
 	r.running = func() time.Duration { return time.Since(r.opened) }
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -123,17 +132,22 @@ func (r *Recorder) prepare() error {
 	if r.faults, err = faultsFromEnvironment(r.Log); err != nil {
 		return err
 	}
-	for _, dir := range []string{r.recordings(), r.audits()} {
+	for _, dir := range []string{r.recordings(), r.audits(), r.ahead()} {
 		if err := makeDirectory(dir); err != nil {
 			return fmt.Errorf("make the session log's directory: %w", err)
 		}
 	}
-	if r.volatile, err = isVolatile(r.recordings()); err != nil {
-		return fmt.Errorf("look at the session log's file system: %w", err)
+	for _, dir := range []string{r.recordings(), r.ahead()} {
+		volatile, err := isVolatile(dir)
+		if err != nil {
+			return fmt.Errorf("look at the session log's file system: %w", err)
+		}
+		r.volatile = r.volatile || volatile
 	}
 	if err := r.allows(r.Config.Durability); err != nil {
 		return err
 	}
+	r.wal = r.newLog()
 	r.ballast = newBallast(filepath.Join(r.recordings(), "ballast"), int64(r.Config.Reserve))
 	return nil
 }
@@ -169,7 +183,7 @@ func (r *Recorder) measure() error {
 			return err
 		}
 		began := time.Now()
-		if err := syncData(f); err != nil {
+		if err := wal.SyncData(f); err != nil {
 			return err
 		}
 		took = append(took, time.Since(began))
@@ -329,6 +343,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 	if r.audit != nil {
 		errs = append(errs, r.audit.close(ctx))
 	}
+	errs = append(errs, r.wal.Close())
 	return errors.Join(errs...)
 }
 

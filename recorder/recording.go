@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +11,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/recorder/format"
+	"sallyport/recorder/wal"
 )
 
 const (
@@ -29,14 +29,14 @@ const (
 // returned is the order of the events.
 //
 // Whoever waits for the disk first does the writing for all who queue meanwhile (group commit without a goroutine of its
-// own): it takes everything queued, writes it in one piece, syncs, and wakes the rest, of whom one goes on with what
-// has been queued since.
+// own): it takes everything queued, writes it in one piece, waits for the write-ahead log at level synced, and wakes the
+// rest, of whom one goes on with what has been queued since.
 type Recording struct {
 	recorder *Recorder
 	header   format.Header
 	level    configs.Durability
 	started  time.Time // has the clock that does not jump
-	file     *os.File
+	file     file
 	faults   *faults
 	failed   chan struct{}
 	safe     atomic.Int64 // bytes of the file that are safe at the level; readers of a live recording see no more
@@ -54,6 +54,8 @@ type Recording struct {
 	armed   bool
 	err     error
 	ended   bool // by End or close: nothing is written any more
+
+	finished bool // synced whole, so that the log needs the file no more
 }
 
 // ErrEnded is what a recording says once it was ended.
@@ -64,6 +66,11 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 	first, builder, err := format.Create(header)
 	if err != nil {
 		return nil, err
+	}
+	if level == configs.Synced {
+		if err := r.wal.Start(); err != nil {
+			return nil, err
+		}
 	}
 	rec := &Recording{
 		recorder: r, header: header, level: level, started: started,
@@ -78,7 +85,7 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 	if err := r.claim(rec, path); err != nil { // before the file is seen: nobody must find it without knowing that it is live
 		return nil, err
 	}
-	if rec.file, err = createFile(r.Dir, path, first); err != nil {
+	if rec.file, err = r.hardware.create(r.Dir, path, first); err != nil {
 		r.mu.Lock()
 		delete(r.paths, header.Session)
 		delete(r.live, header.Session)
@@ -290,17 +297,38 @@ func (r *Recording) store(bytes []byte, records bool) error {
 		_, _ = r.file.WriteAt(bytes[:len(bytes)/2], at)
 		die()
 	}
+	// First to the file, then to the log: so the log has nothing that the file had no room for.
 	if _, err := r.file.WriteAt(bytes, at); err != nil {
 		return fmt.Errorf("write the recording: %w", err)
 	}
 	faults.at(afterWrite)
 	if r.level == configs.Synced {
-		if err := syncData(r.file); err != nil {
-			return &syncError{err}
+		record := wal.Record{Name: r.header.Session, File: r.file, Offset: at, Data: bytes, Traced: faults != nil}
+		if err := r.recorder.wal.Append(record); err != nil {
+			return err
 		}
 		faults.at(afterSync)
 	}
 	return nil
+}
+
+// storeEnding brings the ending to the file and syncs the file at level synced, with everything before, so that nothing
+// of it is needed in the log any more.
+func (r *Recording) storeEnding(bytes []byte) error {
+	if _, err := r.file.WriteAt(bytes, r.safe.Load()); err != nil {
+		return fmt.Errorf("write the recording: %w", err)
+	}
+	if r.level == configs.Synced {
+		return r.sync()
+	}
+	return nil
+}
+
+// sync syncs the file, which the log needs no more then.
+func (r *Recording) sync() error {
+	err := r.recorder.wal.Finish(r.file)
+	r.finished = err == nil
+	return err
 }
 
 // fail ends the recording for good. The lock is held.
@@ -343,7 +371,7 @@ func (r *Recording) seal(end format.End) error {
 	if r.err == nil && r.next.Len() > 0 {
 		r.write()
 	}
-	if _, unknown := errors.AsType[*syncError](r.err); unknown {
+	if isUnknown(r.err) {
 		return fmt.Errorf("the recording cannot be ended: %w", r.err)
 	}
 	if r.err != nil {
@@ -357,7 +385,7 @@ func (r *Recording) seal(end format.End) error {
 		return err
 	}
 	for {
-		err := r.store(r.next.Bytes(), false)
+		err := r.storeEnding(r.next.Bytes())
 		if err == nil {
 			r.settle(r.next.State(), nil)
 			return nil
@@ -390,6 +418,11 @@ func (r *Recording) finish() {
 	r.timer.Stop()
 	r.spare = nil
 	r.next.Take(nil)
+	if r.level == configs.Synced && !r.finished && !isUnknown(r.err) {
+		if err := r.sync(); err != nil {
+			r.recorder.Log.Error("sync a recording", "session", r.header.Session, "error", err)
+		}
+	}
 	if err := r.file.Close(); err != nil {
 		r.recorder.Log.Error("close a recording", "session", r.header.Session, "error", err)
 	}

@@ -34,6 +34,9 @@ func (r *Recorder) recover(ctx context.Context) error {
 			return fmt.Errorf("recover the session log: %w", err)
 		}
 	}
+	if err := r.replay(files); err != nil {
+		return fmt.Errorf("recover the session log: %w", err)
+	}
 	for _, path := range files {
 		err := ctx.Err()
 		name := filepath.Base(path)

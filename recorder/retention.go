@@ -14,6 +14,7 @@ import (
 
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/wal"
 )
 
 const (
@@ -216,7 +217,7 @@ func (r *Recorder) remove(ctx context.Context, session, path string) error {
 		return err
 	}
 	day := filepath.Dir(full)
-	if err := syncDirectory(day); err != nil {
+	if err := wal.SyncDirectory(day); err != nil {
 		return err
 	}
 	r.mu.Lock()

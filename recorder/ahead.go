@@ -1,0 +1,165 @@
+package recorder
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sallyport/configs"
+	"sallyport/recorder/wal"
+)
+
+// file is a recording's file as it is written.
+type file interface {
+	io.WriterAt
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
+
+// hardware is what a recorder writes to. Tests have some that loses what was not synced.
+type hardware struct {
+	create  func(dir, path string, first []byte) (file, error) // as createFile
+	log     wal.Disk
+	segment int64 // as wal.Options.Segment
+}
+
+func system() hardware {
+	return hardware{
+		create: func(dir, path string, first []byte) (file, error) {
+			f, err := createFile(dir, path, first)
+			if err != nil {
+				return nil, err
+			}
+			return wal.DataSynced{File: f}, nil
+		},
+		log: wal.System{},
+	}
+}
+
+func (r *Recorder) ahead() string { return filepath.Join(r.Dir, "wal") }
+
+// newLog makes the log that all recordings at level synced share.
+func (r *Recorder) newLog() *wal.Log {
+	return wal.New(wal.Options{
+		Dir: r.ahead(), Disk: r.hardware.log, Segment: r.hardware.segment, Log: r.Log,
+		Failed: r.logFailed,
+		At: func(place string, first func()) {
+			if r.faults.due(place) {
+				if first != nil {
+					first()
+				}
+				die()
+			}
+		},
+	})
+}
+
+// logFailed ends all recordings at level synced.
+func (r *Recorder) logFailed(err error) {
+	r.distrust(err)
+	r.mu.Lock()
+	var live []*Recording
+	for _, rec := range r.live {
+		if rec.level == configs.Synced {
+			live = append(live, rec)
+		}
+	}
+	r.mu.Unlock()
+	for _, rec := range live {
+		rec.mu.Lock()
+		if !rec.ended {
+			rec.fail(err)
+		}
+		rec.mu.Unlock()
+	}
+}
+
+// replay brings what an earlier run left in its write-ahead log to the recordings among files, and removes the log once
+// they are safe.
+func (r *Recorder) replay(files []string) error {
+	p := player{recorder: r, paths: map[string]string{}, open: map[string]*os.File{}}
+	for _, path := range files {
+		if name, ok := strings.CutSuffix(filepath.Base(path), extension); ok {
+			p.paths[name] = path
+		}
+	}
+	found, err := wal.Replay(r.ahead(), p.apply)
+	if err = errors.Join(err, p.sync()); err != nil {
+		if isFull(err) {
+			return fmt.Errorf("replay the write-ahead log: %w; make room on the disk and start again, nothing is lost", err)
+		}
+		return fmt.Errorf("replay the write-ahead log: %w", err)
+	}
+	for _, damage := range found.Damages {
+		r.Log.Error("the write-ahead log is damaged; what it lacks may be lacking in recordings", "damage", damage)
+	}
+	if found.Groups > 0 {
+		r.Log.Info("the write-ahead log of an earlier run was replayed", "groups", found.Groups, "bytes", p.bytes)
+	}
+	return wal.Remove(r.ahead())
+}
+
+// player writes records of the log to the files they belong to.
+type player struct {
+	recorder *Recorder
+	paths    map[string]string
+	open     map[string]*os.File
+	bytes    int64
+}
+
+// openFiles is how many files a player has open at once.
+const openFiles = 128
+
+func (p *player) apply(record wal.Record) error {
+	f, err := p.file(record.Name)
+	if f == nil || err != nil {
+		return err
+	}
+	// Written even where the file seems to have it: what is in the kernel's cache is not always on the disk.
+	for {
+		if _, err = f.WriteAt(record.Data, record.Offset); err == nil || !isFull(err) || !p.recorder.ballast.release() {
+			break
+		}
+	}
+	p.bytes += int64(len(record.Data))
+	return err
+}
+
+// file is the file of that name, or nil if it was removed since.
+func (p *player) file(name string) (*os.File, error) {
+	if f, ok := p.open[name]; ok {
+		return f, nil
+	}
+	if len(p.open) >= openFiles {
+		if err := p.sync(); err != nil {
+			return nil, err
+		}
+	}
+	var f *os.File
+	if path, ok := p.paths[name]; ok {
+		var err error
+		if f, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+			return nil, err
+		}
+	} else {
+		p.recorder.Log.Warn("the write-ahead log has something of a recording that is gone", "recording", name)
+	}
+	p.open[name] = f
+	return f, nil
+}
+
+// sync makes everything written safe and closes the files.
+func (p *player) sync() error {
+	var errs []error
+	for _, f := range p.open {
+		if f != nil {
+			errs = append(errs, f.Sync(), f.Close())
+		}
+	}
+	clear(p.open)
+	return errors.Join(errs...)
+}

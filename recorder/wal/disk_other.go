@@ -1,0 +1,8 @@
+//go:build !linux
+
+package wal
+
+import "os"
+
+// SyncData waits until the file is on stable storage; on macOS Sync is F_FULLFSYNC.
+func SyncData(f *os.File) error { return f.Sync() }
