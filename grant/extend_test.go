@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func TestExtend(t *testing.T) {
 	g := w.approved(alice, "app", "orders")
 	_, err := w.Extend(ctx, alice, g.ID, time.Minute, "")
 	refused(t, err, refusal.Conflict, "only an active grant can be extended")
-	l := w.lease(alice, "app", "orders")
+	w.lease(alice, "app", "orders")
 	until := w.row(g.ID).Until
 
 	_, err = w.Extend(ctx, bob, g.ID, time.Minute, "")
@@ -66,7 +67,7 @@ func TestExtend(t *testing.T) {
 
 	w.extend(alice, g.ID, 30*time.Minute)
 	w.restart()
-	l = w.lease(alice, "app", "orders")
+	l := w.lease(alice, "app", "orders")
 	if g, err = w.Approve(ctx, bob, g.ID, "fine"); err != nil || !g.Until.Equal(until.Add(30*time.Minute)) || g.Duration != 30*time.Minute || g.Extension != nil {
 		t.Fatalf("%+v %v", g, err)
 	}
@@ -263,7 +264,7 @@ func TestReloadWithMistakes(t *testing.T) {
 	c.Policies = c.Policies[1:]
 	c.Policies[0].When = "identity.nothing"
 	err := w.Reload(t.Context(), c)
-	if _, ok := err.(configs.Problems); !ok {
+	if _, ok := errors.AsType[configs.Problems](err); !ok {
 		t.Fatal(err)
 	}
 	w.state(g.ID, Approved, "")

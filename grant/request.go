@@ -139,7 +139,7 @@ func (s *Service) Explain(ctx context.Context, who authn.Identity, ask Ask) (pol
 	if err != nil {
 		return policy.Explanation{}, err
 	}
-	return policy.Decide(r.policies, policy.Ask{
+	return policy.Explain(r.policies, policy.Ask{
 		Identity: who, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
 		Time: s.clock.stamp(), Source: source(ctx),
 	}), nil

@@ -124,7 +124,7 @@ func explainOffline(command *cobra.Command, config *configs.Config, policies []*
 		}
 	}
 	ask.Identity.SignedIn = ask.Time
-	return web.ExplanationOf(policy.Decide(policies, ask)), nil
+	return web.ExplanationOf(policy.Explain(policies, ask)), nil
 }
 
 func showExplanation(command *cobra.Command, what string, e api.Explanation) error {

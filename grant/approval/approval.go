@@ -313,7 +313,7 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 	if failed != nil {
 		text = shown(failed)
 		wait := waits[min(p.attempts, len(waits)-1)]
-		wait += time.Duration((rand.Float64()*0.4 - 0.2) * float64(wait)) //nolint:gosec // G404: so that not all come at once, no secret
+		wait += time.Duration((rand.Float64()*0.4 - 0.2) * float64(wait)) // so that not all come at once
 		if r, ok := errors.AsType[RetryAfter](failed); ok {
 			wait = min(max(r.After, time.Second), waits[len(waits)-1])
 		}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -235,7 +236,7 @@ policy_files: [policies.yaml]
 		t.Fatal(err)
 	}
 	_, err = Compile(c)
-	problems, ok := err.(configs.Problems)
+	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok || len(problems) != 4 {
 		t.Fatal(err)
 	}

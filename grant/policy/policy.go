@@ -87,11 +87,29 @@ type Explanation struct {
 	// Forbidden are the policies that forbid the request, whatever the others say.
 	Forbidden []Forbidden
 	// Candidates are the policies that speak of the account, in their order, up to the one that would admit the request.
+	// Decide leaves them out where there is a winner.
 	Candidates []Candidate
 }
 
-// Decide tries the policies in order.
+// Decide tries the policies in order, and explains if none admits the request.
 func Decide(policies []*Policy, ask Ask) Explanation {
+	in := input(ask, 0)
+	for _, p := range policies {
+		if p.Forbids() || !p.admits(ask, in) {
+			continue
+		}
+		e := Explanation{Winner: p, Duration: p.length(ask.Duration)}
+		ask.Duration = e.Duration // what is forbidden is what would be given
+		if e.Forbidden = Forbidding(policies, ask); len(e.Forbidden) > 0 {
+			e.Winner, e.Duration = nil, 0
+		}
+		return e
+	}
+	return Explain(policies, ask)
+}
+
+// Explain is Decide with what each policy says, also where one admits the request.
+func Explain(policies []*Policy, ask Ask) Explanation {
 	var e Explanation
 	for _, p := range policies {
 		if p.Forbids() || !Covers(p.Policy, ask.Target, ask.Account) {
@@ -135,6 +153,20 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 		forbidden = append(forbidden, Forbidden{p.Name, text})
 	}
 	return forbidden
+}
+
+// admits reports whether Misses would list none, without saying what; in is the request as conditions see it.
+func (p *Policy) admits(ask Ask, in map[string]any) bool {
+	if !Covers(p.Policy, ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
+		return false
+	}
+	if p.condition != nil {
+		in["request.duration"] = p.length(ask.Duration)
+		if holds, err := p.condition.whole.holds(in); !holds || err != nil {
+			return false
+		}
+	}
+	return len(p.Misses(ask)) == 0
 }
 
 // Misses lists the clauses of a policy that the request fails; none means that it admits the request. What forbids admits

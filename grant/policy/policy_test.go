@@ -158,6 +158,9 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 		}
 		ready := compiled(t, policies...)
 		e := Decide(ready, ask)
+		if whole := Explain(ready, ask); whole.Winner != e.Winner || whole.Duration != e.Duration || len(whole.Forbidden) != len(e.Forbidden) {
+			t.Fatalf("decided as %+v, explained as %+v", e, whole)
+		}
 		forbidden := slices.ContainsFunc(policies, func(p configs.Policy) bool {
 			return p.Effect == configs.Forbid && Covers(p, orders, "app") && (len(p.Groups) == 0 || InAny(ask.Identity.Groups, p.Groups)) && p.When != "account == 'ro'"
 		})

@@ -86,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Webhook, error) {
 			return fail(errors.New("decision_secret holds the same as secret; whoever receives messages could send them back as decisions"))
 		}
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // it is one
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if o.Config.CA != "" {
 		pem, err := os.ReadFile(o.Config.CA)
 		if err != nil {

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -359,8 +360,8 @@ func TestAnswers(t *testing.T) {
 		r.answer = func(int) (int, string) { return tt.status, tt.after }
 		w := newWorld(t, r.URL)
 		_, err := w.hook.Deliver(t.Context(), approval.Notice{ID: "x", Event: grant.Event{Kind: grant.EventEnded, What: "grant.ended"}})
-		_, permanent := err.(approval.Permanent)
-		after, _ := err.(approval.RetryAfter)
+		_, permanent := errors.AsType[approval.Permanent](err)
+		after, _ := errors.AsType[approval.RetryAfter](err)
 		if (err == nil) != (tt.status/100 == 2) || permanent != tt.permanent || after.After != tt.wait || len(r.kinds()) != 1 {
 			t.Errorf("%d: %#v after %v", tt.status, err, r.kinds())
 		}
