@@ -11,6 +11,9 @@ import (
 	"sallyport/web/api"
 )
 
+// signatureScheme is the description's name for how a webhook proves itself.
+const signatureScheme = "webhookSignature"
+
 // signedDecision is a decision by a webhook; docs/approvals.md describes it.
 type signedDecision struct {
 	Name      string `path:"name" maxLength:"64"`
@@ -22,6 +25,7 @@ type signedDecision struct {
 
 func (s *server) registerApprovals() {
 	op := operation("decide-by-webhook", http.MethodPost, "/v1/approvals/webhook/{name}", "A linked person's decision, signed by a webhook; the token is the signature")
+	op.Security = []map[string][]string{{signatureScheme: {}}}
 	op.Metadata, op.SkipValidateBody = map[string]any{public: true}, true // what the signature is of is read by who checks it
 	huma.Register(s.api, op, func(ctx context.Context, in *signedDecision) (*body[api.Grant], error) {
 		ctx, cancel := context.WithTimeout(ctx, operationTimeout)

@@ -78,7 +78,13 @@ func New(o Options) http.Handler {
 	config.DocsPath, config.SchemasPath = "", ""
 	config.CreateHooks = nil // no $schema member in answers
 	config.RejectUnknownQueryParameters = true
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{bearerScheme: {Type: "http", Scheme: "bearer"}}
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		bearerScheme: {Type: "http", Scheme: "bearer"},
+		signatureScheme: {
+			Type: "apiKey", In: "header", Name: "Webhook-Signature",
+			Description: "The webhook's signature of id, timestamp and body; see docs/approvals.md.",
+		},
+	}
 	s.api = humago.New(mux, config)
 	s.api.UseMiddleware(s.authenticate)
 
