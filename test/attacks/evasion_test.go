@@ -137,7 +137,7 @@ func (s *scene) leave(t *testing.T) {
 	until(t, 20*time.Second, "the last statement runs", func() error {
 		var sql string
 		if err := admin.QueryRow(t.Context(), "SELECT query FROM pg_stat_activity WHERE pid = $1", int32(pid)).Scan(&sql); err != nil || !strings.HasPrefix(sql, "DO") {
-			return fmt.Errorf("backend %d runs %q: %v", pid, sql, err)
+			return fmt.Errorf("backend %d runs %q: %w", pid, sql, err)
 		}
 		return nil
 	})
