@@ -21,7 +21,9 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -59,6 +61,30 @@ type Identity struct {
 	// id of what it presented, for the audit log and for revocation.
 	Method     string `json:"method,omitempty"`
 	Credential string `json:"credential,omitempty"`
+	// StartedBy is the person behind a workload: whoever started the job.
+	StartedBy Starter `json:"started_by,omitzero"`
+}
+
+// Starter is the person who started a job, as the job's provider says; the zero value is nobody that is known. Nothing is
+// given by it: it only takes from that person what nobody may do for themselves.
+type Starter struct {
+	ID    string `json:"id,omitempty"` // at the job's provider, never given again
+	Name  string `json:"name,omitempty"`
+	Email string `json:"email,omitempty"`
+	// Person is who that is here, by workloads.people: an e-mail address or a subject at people's provider.
+	Person string `json:"person,omitempty"`
+}
+
+// Is tells whether a person is the one who started the job, as far as that can be known: by what the configuration says
+// who it is, else by the e-mail address that the job's provider gives.
+func (s Starter) Is(person Identity) bool {
+	if person.Kind == Workload {
+		return false
+	}
+	if s.Person != "" && (s.Person == person.Subject || strings.EqualFold(s.Person, person.Email)) {
+		return true
+	}
+	return s.Email != "" && strings.EqualFold(s.Email, person.Email)
 }
 
 // Key is issuer and subject as one string; equal keys are the same identity.
@@ -87,7 +113,7 @@ type Service struct {
 
 	issuer   issuer
 	provider *federation.Provider
-	jobs     *workload.Issuers
+	jobs     atomic.Pointer[workload.Issuers] // replaced by Reload
 	handler  http.Handler
 
 	consoleSecret string // see consoleClient
@@ -131,7 +157,8 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	}
 	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool(),
 		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
-		jobs: workload.New(config.Workloads, now), told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
+		told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
+	s.jobs.Store(workload.New(config.Workloads, now))
 	s.clientCAs.AddCert(keys.ClientCACertificate)
 	for _, k := range []struct {
 		to  *ssh.Signer

@@ -34,11 +34,11 @@ const kindJobRefused = "workload.refused"
 // gateway's issuer with who it is. The sign-in lasts as long as the workload's configuration says. from is the address
 // that asks. The same job may exchange the same token again until that runs out; each time is audited, with its number.
 func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (access string, who Identity, err error) {
-	job, err := s.jobs.Verify(ctx, token)
+	job, err := s.jobs.Load().Verify(ctx, token)
 	if err != nil {
 		return "", who, s.refuseJob(ctx, err, from)
 	}
-	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups}
+	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups, StartedBy: Starter(job.Starter)}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error {
 		uses, err := s.useToken(ctx, tx, job, who, from)
 		if err != nil {
@@ -136,7 +136,7 @@ func (s *Service) token(w http.ResponseWriter, r *http.Request) {
 	}
 	kind, wanted := form.Get("subject_token_type"), form.Get("requested_token_type")
 	switch {
-	case !s.jobs.Any():
+	case !s.jobs.Load().Any():
 		refuse(http.StatusBadRequest, "unsupported_grant_type", "this gateway has no workloads configured")
 	case form.Get("client_id") != "" && form.Get("client_id") != cliClient:
 		refuse(http.StatusUnauthorized, "invalid_client", "there is no client of that name here; the command line is "+cliClient)

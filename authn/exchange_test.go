@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,4 +235,71 @@ func TestDiscoveryNamesExchange(t *testing.T) {
 	if err := json.NewDecoder(response.Body).Decode(&found); err != nil || !strings.Contains(strings.Join(found.Grants, " "), "token-exchange") {
 		t.Errorf("%v, %v", found.Grants, err)
 	}
+}
+
+// TestStartedBy: who started a job stays with its sign-in, and tells that person from others.
+func TestStartedBy(t *testing.T) {
+	r, c := withCI(t)
+	changed := *r.cfg
+	changed.Workloads = slices.Clone(changed.Workloads)
+	changed.Workloads[0].StartedBy, changed.Workloads[0].People = "actor", map[string]string{"42": "alice@example.com"}
+	if err := r.Reload(t.Context(), &changed); err != nil {
+		t.Fatal(err)
+	}
+	by := func(actor string) Identity {
+		access, _, err := r.ExchangeWorkload(t.Context(), c.token(r, "job-"+actor, rand.Text(), func(claims map[string]any) { claims["actor"] = actor }), "10.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return must(r.Bearer(t.Context(), access))(t)
+	}
+	alice, bob := Identity{Kind: Human, Subject: "a", Email: "Alice@Example.com"}, Identity{Kind: Human, Subject: "alice@example.com-not", Email: "bob@example.com"}
+	who := by("42")
+	if who.StartedBy != (Starter{ID: "42", Person: "alice@example.com"}) || !who.StartedBy.Is(alice) || who.StartedBy.Is(bob) {
+		t.Errorf("%+v", who.StartedBy)
+	}
+	if other := by("43"); other.StartedBy != (Starter{ID: "43"}) || other.StartedBy.Is(alice) || other.StartedBy.Is(Identity{Kind: Human}) {
+		t.Errorf("%+v", other.StartedBy)
+	}
+	if (Starter{Email: "ci@example.com"}).Is(Identity{Kind: Workload, Email: "ci@example.com"}) {
+		t.Error("a workload is taken for a person")
+	}
+}
+
+// TestReloadWorkloads: a workload that stays as it is keeps its jobs, one that changes or goes loses them at once, and a new
+// one needs no restart.
+func TestReloadWorkloads(t *testing.T) {
+	r, c := withCI(t)
+	access, _, err := r.ExchangeWorkload(t.Context(), c.token(r, "1", "a", nil), "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := must(r.Bearer(t.Context(), access))(t)
+	changed := *r.cfg
+	changed.Workloads = append(slices.Clone(changed.Workloads), changed.Workloads[0])
+	changed.Workloads[1].Name, changed.Workloads[1].Bind = "deploy other", map[string]configs.Values{"project": {"8"}}
+	if err := r.Reload(t.Context(), &changed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Bearer(t.Context(), access); err != nil {
+		t.Errorf("a workload that did not change lost its job: %v", err)
+	}
+	other, _, err := r.ExchangeWorkload(t.Context(), c.token(r, "2", "b", func(claims map[string]any) { claims["project"] = "8" }), "10.0.0.1")
+	if err != nil {
+		t.Fatalf("a new workload: %v", err)
+	}
+	changed.Workloads = slices.Clone(changed.Workloads[1:])
+	if err := r.Reload(t.Context(), &changed); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Bearer(t.Context(), access)
+	refused(t, err, refusal.NotAuthenticated)
+	if err := r.Standing(t.Context(), who); err == nil {
+		t.Error("a job of a workload that is gone still stands, and so would its sessions")
+	}
+	if _, err := r.Bearer(t.Context(), other); err != nil {
+		t.Errorf("the other workload's job: %v", err)
+	}
+	_, _, err = r.ExchangeWorkload(t.Context(), c.token(r, "1", "c", nil), "10.0.0.1")
+	refused(t, err, refusal.NotAuthenticated)
 }

@@ -123,13 +123,22 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	who.SignedIn = unstamp(at)
 	who.Expires = who.SignedIn.Add(lasts)
 	signIn := newID("s-")
-	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires) VALUES (?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires)); err != nil {
+	starter := []byte{}
+	if who.StartedBy != (Starter{}) {
+		if starter, err = json.Marshal(who.StartedBy); err != nil {
+			return Identity{}, "", fmt.Errorf("who started %s: %w", who.Key(), err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires, started_by) VALUES (?, ?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires), string(starter)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
 	e := event(kinds.succeeded, who, from)
 	maps.Copy(e.Fields, more)
 	e.Fields["sign_in"] = signIn
 	e.Fields["expires"] = who.Expires.Format(time.RFC3339)
+	if len(starter) > 0 {
+		e.Fields["started_by"] = string(starter)
+	}
 	return who, signIn, tx.Audit(e)
 }
 
@@ -148,18 +157,24 @@ type standing struct {
 }
 
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
-const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.ended <> 0 OR s.at <= i.signed_out`
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
 
 // scan reads the columns of standingColumns, and then more.
 func (st *standing) scan(row *sql.Row, more ...any) error {
 	var groups []byte
+	var starter string
 	var at, expires int64
-	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ended}, more...)...); err != nil {
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ended, &starter}, more...)...); err != nil {
 		return err
 	}
 	st.SignedIn, st.Expires = unstamp(at), unstamp(expires)
 	if err := json.Unmarshal(groups, &st.Groups); err != nil {
 		return fmt.Errorf("groups of %s: %w", st.Key(), err)
+	}
+	if starter != "" {
+		if err := json.Unmarshal([]byte(starter), &st.StartedBy); err != nil {
+			return fmt.Errorf("who started %s: %w", st.Key(), err)
+		}
 	}
 	return nil
 }

@@ -82,6 +82,7 @@ func (c *Config) resolvePaths() {
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)
+		secret(&c.Workloads[i].Running.Token)
 	}
 	for i := range c.Approvals.Webhooks {
 		w := &c.Approvals.Webhooks[i]

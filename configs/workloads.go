@@ -13,8 +13,8 @@ import (
 // them, and as what. Several entries may have the same issuer; the first whose bindings fit a token wins.
 type Workload struct {
 	Name string `yaml:"name"`
-	// Preset knows a provider: which claims must be bound, and the defaults of Issuer, Bind, Subject, Label and MaxAge. It is
-	// "github", "gitlab", "kubernetes" or "generic".
+	// Preset knows a provider: which claims must be bound, and the defaults of Issuer, Bind, Subject, Label, StartedBy and
+	// MaxAge. It is "github", "gitlab", "circleci", "buildkite", "kubernetes" or "generic".
 	Preset string `yaml:"preset"`
 	// Issuer is compared with the token's iss as it stands; keys are found by OpenID discovery below it.
 	Issuer string `yaml:"issuer"`
@@ -30,6 +30,13 @@ type Workload struct {
 	Subject []string `yaml:"subject"`
 	// Label are claims for people to read; those that are absent are left out.
 	Label []string `yaml:"label"`
+	// StartedBy is the claim with the id of the person who started the job, one that its provider never gives again. Who
+	// that is here is in People: their e-mail address or their subject at people's provider, by that id. Nobody is given
+	// anything by it; policies take from that person the right to approve what they started.
+	StartedBy string            `yaml:"started_by"`
+	People    map[string]string `yaml:"people"`
+	// Running is where the gateway asks whether a job still runs; without a URL it does not.
+	Running Running `yaml:"running"`
 	// Groups are what policies know the workload by.
 	Groups []string `yaml:"groups"`
 	// MaxAge is how old a token may be, from its iat.
@@ -38,65 +45,18 @@ type Workload struct {
 	Lasts Duration `yaml:"lasts"`
 }
 
+// Running is the API of a job's provider, asked when a job signs in and then while it is signed in. Only presets github and
+// gitlab know one.
+type Running struct {
+	// URL is the API's address: https://api.github.com, https://gitlab.example.com/api/v4.
+	URL string `yaml:"url"`
+	// Token is one that may read the jobs and nothing else.
+	Token SecretRef `yaml:"token"`
+}
+
 // Values are the values a claim may have; one alone may be written without brackets. A number or a Boolean in a token
 // fits the same written as text.
 type Values []string
-
-// The presets.
-const (
-	PresetGitHub     = "github"
-	PresetGitLab     = "gitlab"
-	PresetKubernetes = "kubernetes"
-	PresetGeneric    = "generic"
-)
-
-// preset is what is known of a provider.
-type preset struct {
-	issuer         string
-	required       []string // claims that must be bound: ids that are never given again
-	bind           map[string]Values
-	subject, label []string
-	maxAge         time.Duration
-	mutable        []string // claims that say nothing reliable about who it is, and may not be bound
-	audience       string   // beginning of audiences that everybody's tokens have
-}
-
-// presets: sources are the providers' documentations of their tokens' claims.
-var presets = map[string]preset{
-	PresetGitHub: {
-		issuer:   "https://token.actions.githubusercontent.com",
-		required: []string{"repository_id", "repository_owner_id"},
-		// Not pull_request and its like, issue_comment and workflow_run: a stranger can start those.
-		bind:    map[string]Values{"event_name": {"push", "workflow_dispatch", "schedule", "release"}},
-		subject: []string{"repository_id", "run_id", "run_attempt", "check_run_id"},
-		label:   []string{"repository", "workflow"},
-		maxAge:  10 * time.Minute,
-		// The form of sub can be changed by who owns the repository, and names can be taken again by somebody else.
-		mutable:  []string{"sub"},
-		audience: "https://github.com/",
-	},
-	PresetGitLab: {
-		issuer:   "https://gitlab.com",
-		required: []string{"project_id", "namespace_id"},
-		bind:     map[string]Values{"ref_protected": {"true"}},
-		subject:  []string{"project_id", "job_id"},
-		label:    []string{"project_path", "ref"},
-		maxAge:   time.Hour,
-		mutable:  []string{"sub"},
-	},
-	PresetKubernetes: {
-		required: []string{"kubernetes.io/namespace", "kubernetes.io/serviceaccount/uid"},
-		subject:  []string{"kubernetes.io/serviceaccount/uid", "kubernetes.io/pod/uid"},
-		label:    []string{"sub"},
-		maxAge:   time.Hour,
-		audience: "https://kubernetes.default",
-	},
-	PresetGeneric: {
-		subject: []string{"sub"},
-		label:   []string{"sub"},
-		maxAge:  time.Hour,
-	},
-}
 
 // setDefaults fills in what the file left out, from the preset.
 func (w *Workload) setDefaults() {
@@ -112,6 +72,9 @@ func (w *Workload) setDefaults() {
 	}
 	if len(w.Label) == 0 {
 		w.Label = p.label
+	}
+	if w.StartedBy == "" {
+		w.StartedBy = p.startedBy
 	}
 	bind := maps.Clone(p.bind)
 	if bind == nil {
@@ -145,6 +108,10 @@ func validateWorkloads(at reporter, c *Config) {
 		case p.audience != "" && strings.HasPrefix(w.Audience, p.audience):
 			at(".audience", "audience %q is one that tokens for others have too; have jobs ask for one of the gateway's own, best its url (%s)", w.Audience, c.URL)
 		}
+		if w.Preset == PresetCircleCI && w.Audience != "" && strings.HasSuffix(w.Issuer, "/"+w.Audience) {
+			at(".audience", "audience %q is the organization's, which its tokens have for everybody; have jobs ask for one of the gateway's own, best its url (%s)", w.Audience, c.URL)
+		}
+		validateRunning(at, w, p)
 		if len(w.Groups) == 0 {
 			at(".groups", "groups is missing; policies know a workload by its groups")
 		}
@@ -183,6 +150,23 @@ func validateWorkloadIssuer(at reporter, w Workload, people string) {
 		at(".issuer", "issuer is %q; write an https:// address", w.Issuer)
 	case w.Issuer == people:
 		at(".issuer", "issuer is people's provider too; a person's token must not pass for a workload's")
+	}
+}
+
+func validateRunning(at reporter, w Workload, p preset) {
+	switch u, err := url.Parse(w.Running.URL); {
+	case w.Running == (Running{}):
+	case !p.running:
+		at(".running", "running is for presets %s and %s; of others it is not known how to ask whether a job still runs", PresetGitHub, PresetGitLab)
+	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))):
+		at(".running.url", "running.url is %q; write the https:// address of the provider's API, such as https://api.github.com", w.Running.URL)
+	case w.Running.Token == "":
+		at(".running", "running.token is missing; it names a token that may read jobs: env:NAME or file:PATH")
+	default:
+		checkSecret(at, ".running.token", w.Running.Token)
+	}
+	if len(w.People) > 0 && w.StartedBy == "" {
+		at(".people", "people is by the ids of claim started_by, which is missing")
 	}
 }
 

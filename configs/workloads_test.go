@@ -56,7 +56,7 @@ func TestDefaultsAreNotShared(t *testing.T) {
 
 func TestWorkloadProblems(t *testing.T) {
 	tests := []struct{ name, old, new, want string }{
-		{"no such preset", "preset: github", "preset: jenkins", `sallyport.yaml:35:13: preset is "jenkins"; it is one of: generic, github, gitlab, kubernetes`},
+		{"no such preset", "preset: github", "preset: jenkins", `sallyport.yaml:35:13: preset is "jenkins"; it is one of: buildkite, circleci, generic, github, gitlab, kubernetes`},
 		{"no audience", "    audience: https://gateway.example:8443\n    bind:\n      repository_id", "    bind:\n      repository_id", "sallyport.yaml:34:5: audience is missing"},
 		{"the provider's own audience", "preset: github\n    audience: https://gateway.example:8443", "preset: github\n    audience: https://github.com/acme", "sallyport.yaml:36:15: audience \"https://github.com/acme\" is one that tokens for others have too"},
 		{"no owner's id", "      repository_owner_id: \"1342004\"\n", "", "sallyport.yaml:38:7: bind lacks repository_owner_id"},
@@ -72,6 +72,14 @@ func TestWorkloadProblems(t *testing.T) {
 		{"too old", "max_age: 10m", "max_age: 7d", "max_age is 168h; between 1m and 24h"},
 		{"twice", "name: cluster", "name: shop deploy", "there is another workload named"},
 		{"one issuer, two authorities", "preset: kubernetes\n    issuer: https://oidc.example/prod", "preset: kubernetes\n    ca: tls.crt\n    issuer: https://token.actions.githubusercontent.com", "ca differs from that of another workload"},
+		{"CircleCI without its origin", "preset: kubernetes\n    issuer: https://oidc.example/prod", "preset: circleci\n    issuer: https://oidc.circleci.com/org/6f1e", "bind lacks oidc.circleci.com/vcs-origin"},
+		{"CircleCI's own audience", "preset: kubernetes\n    issuer: https://oidc.example/prod\n    audience: https://gateway.example:8443", "preset: circleci\n    issuer: https://oidc.circleci.com/org/6f1e\n    audience: 6f1e", "is the organization's"},
+		{"Buildkite without its organization", "preset: kubernetes\n    issuer: https://oidc.example/prod", "preset: buildkite", "bind lacks organization_id"},
+		{"Buildkite by its pipeline's name", "preset: kubernetes\n    issuer: https://oidc.example/prod\n    audience: https://gateway.example:8443\n    bind:", "preset: buildkite\n    audience: x\n    bind:\n      pipeline_slug: shop", "bind has pipeline_slug"},
+		{"whether a pod runs", "max_age: 10m", "running: {url: \"https://api.example\", token: \"env:T\"}", "running is for presets github and gitlab"},
+		{"asking in clear text", "preset: github", "preset: github\n    running: {url: \"http://api.example\", token: \"env:T\"}", "write the https:// address of the provider's API"},
+		{"asking without a token", "preset: github", "preset: github\n    running: {url: \"https://api.example\"}", "running.token is missing"},
+		{"people of nobody", "max_age: 10m", "people: {\"1\": alice@example.com}", "people is by the ids of claim started_by"},
 		{"generic without anything", "preset: kubernetes", "preset: generic\n  - name: third\n    preset: generic", "bind is missing"},
 	}
 	for _, test := range tests {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,17 @@ type Job struct {
 	Name     string // for people
 	Token    string // what tells this token from the issuer's others: its jti, else a hash of it
 	Expires  time.Time
+	Starter  Starter
+	// Handle are the claims by which the provider's API knows the job; nil where it is not asked.
+	Handle map[string]string
+}
+
+// Starter is the person who started a job, as the job's provider says. The zero value is nobody that is known.
+type Starter struct {
+	ID     string // never given again; of the provider's, not of ours
+	Name   string // for people
+	Email  string
+	Person string // who that is here, by the configuration: e-mail address or subject at people's provider
 }
 
 // Refused is the error for a token that its issuer did sign, and that is not accepted all the same. Why is for those who
@@ -75,6 +87,27 @@ func New(workloads []configs.Workload, now func() time.Time) *Issuers {
 		}
 	}
 	return i
+}
+
+// Renewed are the issuers of changed workloads; keys that are known are kept, so that a reload asks nobody anything.
+func (i *Issuers) Renewed(workloads []configs.Workload) *Issuers {
+	renewed := New(workloads, i.now)
+	for issuer, keys := range renewed.keys {
+		if old := i.keys[issuer]; old != nil && old.ca == keys.ca {
+			renewed.keys[issuer] = old
+		}
+	}
+	return renewed
+}
+
+// Gone are the workloads that are not in these: removed, or changed in any way.
+func (i *Issuers) Gone(workloads []configs.Workload) (gone []configs.Workload) {
+	for _, old := range i.workloads {
+		if !slices.ContainsFunc(workloads, func(w configs.Workload) bool { return reflect.DeepEqual(old, w) }) {
+			gone = append(gone, old)
+		}
+	}
+	return gone
 }
 
 // Any tells whether there are workloads at all.
@@ -144,7 +177,8 @@ func (i *Issuers) fit(raw, issuer string, proven *oidc.IDToken, claims map[strin
 		if err != nil {
 			return Job{}, refused("workload %s: %s", w.Name, err)
 		}
-		return Job{Workload: w, Issuer: issuer, Subject: subject, Name: label(w, claims), Token: tokenID(raw, claims), Expires: expires}, nil
+		return Job{Workload: w, Issuer: issuer, Subject: subject, Name: label(w, claims), Token: tokenID(raw, claims), Expires: expires,
+			Starter: starter(w, claims), Handle: handle(w, claims)}, nil
 	}
 	return Job{}, refused("%s", why)
 }
@@ -195,6 +229,13 @@ func misfit(w configs.Workload, claims map[string]json.RawMessage) string {
 	for _, name := range slices.Sorted(maps.Keys(w.Bind)) {
 		raw := find(claims, name)
 		value, ok := scalar(raw)
+		if w.IsList(name) {
+			var list []string
+			if json.Unmarshal(raw, &list) == nil && slices.ContainsFunc(list, func(s string) bool { return slices.Contains(w.Bind[name], s) }) {
+				continue
+			}
+			return fmt.Sprintf("claim %s holds none of what it is bound to", name)
+		}
 		switch {
 		case raw == nil:
 			return fmt.Sprintf("claim %s is missing", name)
@@ -222,6 +263,40 @@ func compose(w configs.Workload, claims map[string]json.RawMessage) (string, err
 		return "", fmt.Errorf("its subject would have %d bytes, more than %d; make it of fewer claims with subject: […]", len(subject), maxSubject)
 	}
 	return subject, nil
+}
+
+// starter is who started the job. Labels come from where the provider is known to put them.
+func starter(w configs.Workload, claims map[string]json.RawMessage) (s Starter) {
+	claim := w.StartedBy
+	if claim == "" {
+		return s
+	}
+	id, ok := scalar(find(claims, claim))
+	if whole, inside, found := strings.Cut(claim, "/"); !ok && found { // CircleCI's sub: names and ids in turns
+		id = segment(text(claims[whole]), inside)
+	}
+	if id == "" {
+		return s
+	}
+	s = Starter{ID: printable(id, maxLabel), Person: w.People[id]}
+	switch w.Preset {
+	case configs.PresetGitHub:
+		s.Name = printable(text(claims["actor"]), maxLabel)
+	case configs.PresetGitLab:
+		s.Name, s.Email = printable(text(claims["user_login"]), maxLabel), printable(text(claims["user_email"]), maxLabel)
+	}
+	return s
+}
+
+// segment is what follows a name in a path of names and values.
+func segment(path, name string) string {
+	parts := strings.Split(path, "/")
+	for i := 0; i+1 < len(parts); i += 2 {
+		if parts[i] == name {
+			return parts[i+1]
+		}
+	}
+	return ""
 }
 
 func label(w configs.Workload, claims map[string]json.RawMessage) string {

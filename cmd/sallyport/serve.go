@@ -239,6 +239,9 @@ func (g *gateway) reload(ctx context.Context, file string) {
 		err = g.certificate.Reload()
 	}
 	if err == nil {
+		err = g.authn.Reload(ctx, config)
+	}
+	if err == nil {
 		err = g.grants.Reload(ctx, config)
 	}
 	outcome := store.AuditEvent{Kind: "config.reloaded", Actor: "system"}
