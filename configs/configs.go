@@ -22,10 +22,12 @@ type Config struct {
 	Recording   Recording   `yaml:"recording"`
 	Limits      Limits      `yaml:"limits"`
 	// Targets and Policies may also stand in files of their own, named here relative to this file.
-	Targets     []Target     `yaml:"targets"`
-	TargetFiles []string     `yaml:"target_files"`
-	Policies    []Policy     `yaml:"policies"`
-	PolicyFiles []string     `yaml:"policy_files"`
+	Targets     []Target `yaml:"targets"`
+	TargetFiles []string `yaml:"target_files"`
+	Policies    []Policy `yaml:"policies"`
+	PolicyFiles []string `yaml:"policy_files"`
+	// Roles may stand in policy files too.
+	Roles       []Role       `yaml:"roles"`
 	Approvals   Approvals    `yaml:"approvals"`
 	Permissions []Permission `yaml:"permissions"`
 

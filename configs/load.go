@@ -59,6 +59,7 @@ func Load(path string) (*Config, error) {
 	}
 	l.origin(config.Targets, main, "targets", &l.targets)
 	l.origin(config.Policies, main, "policies", &l.policies)
+	l.origin(config.Roles, main, "roles", &l.roles)
 	for i, name := range config.TargetFiles {
 		var more struct {
 			Targets []Target `yaml:"targets"`
@@ -71,10 +72,13 @@ func Load(path string) (*Config, error) {
 	for i, name := range config.PolicyFiles {
 		var more struct {
 			Policies []Policy `yaml:"policies"`
+			Roles    []Role   `yaml:"roles"`
 		}
 		if f := l.included(main, fmt.Sprintf("$.policy_files[%d]", i), name, &more); f != nil {
 			l.origin(more.Policies, f, "policies", &l.policies)
 			config.Policies = append(config.Policies, more.Policies...)
+			l.origin(more.Roles, f, "roles", &l.roles)
+			config.Roles = append(config.Roles, more.Roles...)
 		}
 	}
 	config.policyPlaces = l.policies
@@ -95,7 +99,7 @@ type file struct {
 	tree *ast.File
 }
 
-// place is where one target or policy was written.
+// place is where one target, policy or role was written.
 type place struct {
 	file *file
 	path string // a YAML path: $.targets[3]
@@ -105,6 +109,7 @@ type loader struct {
 	problems Problems
 	targets  []place // of Config.Targets, by index
 	policies []place
+	roles    []place
 }
 
 // origin notes where each element of a list came from.

@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,6 +29,9 @@ type Policy struct {
 	// Accounts are ACCOUNT@TARGET, where either side may be "*" or end in "*"; Labels further narrows the targets.
 	Accounts []string          `yaml:"accounts"`
 	Labels   map[string]string `yaml:"labels"`
+	// Roles are names of roles, whose accounts it speaks of too, with their limits. Of several that have the account asked for
+	// the first counts, before accounts. What forbids names none.
+	Roles []string `yaml:"roles"`
 	// When is a condition in CEL, over what docs/policies.md lists; empty: always. Whether it is one, the room that
 	// evaluates it says (grant.Check).
 	When string `yaml:"when"`
@@ -105,8 +109,13 @@ func (l *loader) validatePolicies(c *Config) {
 			at("name", "there is another policy named %q", p.Name)
 		}
 		names[p.Name] = true
-		if len(p.Accounts) == 0 {
-			at("accounts", "accounts is missing; write ACCOUNT@TARGET, where * stands for any")
+		if len(p.Accounts) == 0 && len(p.Roles) == 0 {
+			at("accounts", "accounts is missing; write ACCOUNT@TARGET, where * stands for any, or name roles")
+		}
+		for j, name := range p.Roles {
+			if !slices.ContainsFunc(c.Roles, func(r Role) bool { return r.Name == name }) {
+				at(fmt.Sprintf("roles[%d]", j), "there is no role %q; write it under roles", name)
+			}
 		}
 		for j, account := range p.Accounts {
 			checkPattern(at, fmt.Sprintf("accounts[%d]", j), account, c.Targets)
@@ -165,7 +174,7 @@ func validatePermit(at reporter, p Policy) {
 func validateForbid(at reporter, p Policy) {
 	for key, given := range map[string]bool{
 		"max_duration": p.MaxDuration != 0, "default_duration": p.DefaultDuration != 0, "max_total": p.MaxTotal != 0,
-		"idle": p.Idle != 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
+		"idle": p.Idle != 0, "roles": len(p.Roles) > 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
 		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0,
 	} {
 		if given {

@@ -84,6 +84,7 @@ func (l *loader) validate(main *file, c *Config) {
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
 	l.validateTargets(c)
+	l.validateRoles(c)
 	l.validatePolicies(c)
 	for i, p := range c.Permissions {
 		path := fmt.Sprintf("permissions[%d]", i)

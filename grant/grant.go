@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"sallyport/authn"
+	"sallyport/configs"
 	"sallyport/grant/policy"
 )
 
@@ -104,6 +105,7 @@ type Grant struct {
 	Duration time.Duration  `json:"duration_ns"`
 	Total    time.Duration  `json:"total_ns"`          // how long it may last with all extensions
 	Idle     time.Duration  `json:"idle_ns,omitempty"` // it ends after so long without a session; 0: it does not
+	Terms
 	Ballot
 	Needed     int        `json:"approvals_needed"` // 0: approved by policy
 	MayApprove []string   `json:"may_approve"`      // groups
@@ -121,6 +123,13 @@ type Grant struct {
 	Version    int        `json:"version"`
 
 	settled *Ballot // the votes that have just decided an extension, until they are written
+}
+
+// Terms are what else was settled when it was asked for.
+type Terms struct {
+	// Role is the role it was given by, with the limits it had then; empty: the policy names the account itself.
+	Role   string             `json:"role,omitempty"`
+	Limits configs.RoleLimits `json:"limits,omitzero"`
 }
 
 // Extension is a wish of the holder's that an active grant end later. The grant goes on to its old end while it waits.

@@ -252,6 +252,20 @@ func (l *Lease) dead() error {
 		WithHint("ask again with: %s", command(g.Target, g.Account, g.Duration, 1, g.Ticket))
 }
 
+// Limits are what holds for the lease now: the limits of the grant's role as they were when it was asked for, narrowed by
+// what the configuration says of that role since. The zero value are the defaults.
+func (l *Lease) Limits() configs.RoleLimits {
+	g := l.entry.row.Load().grant
+	if g.Role == "" {
+		return g.Terms.Limits
+	}
+	role, found := l.entry.rules.Load().roles[g.Role]
+	if !found {
+		return g.Terms.Limits // the grant is on its way to its end
+	}
+	return g.Terms.Limits.Narrow(role.Limits)
+}
+
 // Ended is closed when the lease has ended, by time or by a transition.
 func (l *Lease) Ended() <-chan struct{} { return l.ended }
 

@@ -428,7 +428,7 @@ func TestTableRefuses(t *testing.T) {
 		`UPDATE grants SET total = duration - 1`,
 		`INSERT INTO grants SELECT 'g-1', version, state, issuer, subject, identity, source, target, account, reason, ticket, policy, duration,
 			total, idle, needed, may_approve, requested, decide_by, activate_by, started, until, extensions, extension, ended_at, end_reason,
-			ended_by, end_comment FROM grants`,
+			ended_by, end_comment, terms FROM grants`,
 		`INSERT INTO grant_votes SELECT * FROM grant_votes`,
 	} {
 		err := w.db.Do(t.Context(), func(tx *store.Tx) error {

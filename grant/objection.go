@@ -80,6 +80,10 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 		Time: c.at, Source: c.source,
 	}
 	var texts, passing []string
+	// By which role it gives the account is part of what was decided.
+	if role, covers := p.Role(t, g.Account); covers && role.Name != g.Role {
+		texts = append(texts, "it gives "+g.name()+" by "+roleName(role.Name)+" now, no longer by "+roleName(g.Role))
+	}
 	for _, m := range p.Misses(ask) {
 		switch m.Clause {
 		case policy.Coverage, policy.Group:
@@ -117,6 +121,13 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 		return objection{reason: EndPolicyRemoved, text: "policy " + g.Policy + ": " + strings.Join(passing, ", "), passing: true}
 	}
 	return objection{}
+}
+
+func roleName(name string) string {
+	if name == "" {
+		return "itself"
+	}
+	return "role " + name
 }
 
 // open reports whether a policy's hours hold; those of one that is gone are not what ends a grant.

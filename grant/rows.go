@@ -39,7 +39,7 @@ type queryer interface {
 
 const (
 	columns = `id, version, state, identity, target, account, reason, policy, duration, needed, may_approve,
-		requested, decide_by, activate_by, started, until, source, ticket, total, idle, extensions, extension, ended_at, end_reason, ended_by, end_comment`
+		requested, decide_by, activate_by, started, until, source, ticket, total, idle, extensions, extension, terms, ended_at, end_reason, ended_by, end_comment`
 	isOpen = `state IN ('pending', 'approved', 'active')`
 )
 
@@ -65,16 +65,16 @@ func query(ctx context.Context, q queryer, limit int, where string, args ...any)
 	var grants []Grant
 	for rows.Next() {
 		var g Grant
-		var identity, mayApprove, extension []byte
+		var identity, mayApprove, extension, terms []byte
 		var source string
 		var requested, decideBy, activateBy, from, until, endedAt int64
 		if err := rows.Scan(&g.ID, &g.Version, &g.State, &identity, &g.Target, &g.Account, &g.Reason, &g.Policy, &g.Duration,
 			&g.Needed, &mayApprove, &requested, &decideBy, &activateBy, &from, &until, &source,
-			&g.Ticket, &g.Total, &g.Idle, &g.Extensions, &extension, &endedAt, &g.EndReason, &g.EndedBy,
+			&g.Ticket, &g.Total, &g.Idle, &g.Extensions, &extension, &terms, &endedAt, &g.EndReason, &g.EndedBy,
 			&g.EndComment); err != nil {
 			return nil, fmt.Errorf("read grants: %w", err)
 		}
-		if err := errors.Join(json.Unmarshal(identity, &g.Identity), json.Unmarshal(mayApprove, &g.MayApprove)); err != nil {
+		if err := errors.Join(json.Unmarshal(identity, &g.Identity), json.Unmarshal(mayApprove, &g.MayApprove), json.Unmarshal(terms, &g.Terms)); err != nil {
 			return nil, fmt.Errorf("read grant %s: %w", g.ID, err)
 		}
 		if len(extension) > 0 {
@@ -155,11 +155,15 @@ func insert(ctx context.Context, tx *store.Tx, g Grant) error {
 	if err != nil {
 		return err
 	}
+	terms, err := json.Marshal(g.Terms)
+	if err != nil {
+		return err
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO grants (issuer, subject, `+columns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		g.Identity.Issuer, g.Identity.Subject, g.ID, g.Version, g.State, string(identity), g.Target, g.Account, g.Reason,
 		g.Policy, g.Duration, g.Needed, string(mayApprove), toNano(g.Requested), toNano(g.DecideBy), toNano(g.ActivateBy),
-		toNano(g.From), toNano(g.Until), addressText(g.Source), g.Ticket, g.Total, g.Idle, g.Extensions, "", toNano(g.EndedAt),
+		toNano(g.From), toNano(g.Until), addressText(g.Source), g.Ticket, g.Total, g.Idle, g.Extensions, "", string(terms), toNano(g.EndedAt),
 		g.EndReason, g.EndedBy, g.EndComment)
 	if err != nil {
 		return fmt.Errorf("write grant %s: %w", g.ID, err)

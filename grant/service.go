@@ -40,7 +40,8 @@ type owner struct{ identity, target, account string }
 
 // entry is one open grant in memory. It stays with the leases that point to it after it has left the maps.
 type entry struct {
-	row atomic.Pointer[row]
+	row   atomic.Pointer[row]
+	rules *atomic.Pointer[rules] // the service's
 
 	clock  *clock
 	mu     sync.Mutex
@@ -245,7 +246,7 @@ func (s *Service) install(g Grant) {
 			s.mu.Unlock()
 			return
 		}
-		e = &entry{clock: &s.clock, leases: map[*Lease]struct{}{}}
+		e = &entry{rules: &s.rules, clock: &s.clock, leases: map[*Lease]struct{}{}}
 		s.open[g.ID], s.owned[key] = e, e
 	}
 	r := &row{grant: g, entry: e}
@@ -301,6 +302,9 @@ func (s *Service) event(kind string, actor *authn.Identity, g Grant) store.Audit
 	e := store.AuditEvent{
 		Time: s.clock.stamp(), Kind: kind, Actor: system, Target: g.Target, Account: g.Account, Grant: g.ID,
 		Fields: map[string]string{"policy": g.Policy, "requester": g.Identity.Key(), "duration": g.Duration.String()},
+	}
+	if g.Role != "" {
+		e.Fields["role"] = g.Role
 	}
 	if digest := s.rules.Load().digests[g.Policy]; digest != "" {
 		e.Fields["policy_digest"] = digest

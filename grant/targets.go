@@ -30,6 +30,7 @@ type rules struct {
 	addresses map[string]configs.Target // SSH targets by alias with a port, and by address
 	digests   map[string]string         // of policies by name, for the audit log
 	named     map[string]*policy.Policy
+	roles     map[string]configs.Role
 }
 
 // index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
@@ -43,6 +44,7 @@ func index(c *configs.Config) (*rules, error) {
 		targets: slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
+		roles: map[string]configs.Role{},
 	}
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {
@@ -70,6 +72,9 @@ func index(c *configs.Config) (*rules, error) {
 		}
 	}
 	slices.SortFunc(r.targets, func(a, b configs.Target) int { return strings.Compare(a.Name, b.Name) })
+	for _, role := range c.Roles {
+		r.roles[role.Name] = role
+	}
 	for _, p := range r.policies {
 		r.digests[p.Name] = digest(p.Policy)
 		r.named[p.Name] = p
@@ -191,6 +196,8 @@ type Offer struct {
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto"`
 	MayApprove  []string          `json:"may_approve,omitempty"`
+	Role        string            `json:"role,omitempty"`
+	Limits      []string          `json:"limits,omitempty"` // of the role, in words
 	Ticket      string            `json:"ticket,omitempty"` // what a ticket has to look like; empty: none is asked for
 	Live        string            `json:"live,omitempty"`   // the id of a grant of theirs that is approved or active
 }
@@ -214,7 +221,8 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 	var offers []Offer
 	var longest time.Duration
 	for _, p := range r.policies {
-		if p.Forbids() || !policy.Covers(p.Policy, t, account) || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
+		role, covers := p.Role(t, account)
+		if p.Forbids() || !covers || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
 			!policy.Auto(p.Policy) && len(p.Approve.Groups) == 0 {
 			continue
 		}
@@ -222,6 +230,7 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 		o := Offer{
 			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: longest,
 			Auto: policy.Auto(p.Policy), MayApprove: slices.Clone(p.Approve.Groups), Ticket: p.Policy.Ticket,
+			Role: role.Name, Limits: role.Limits.Words(),
 		}
 		if e := s.openOf(who, t.Name, account); e != nil {
 			if g := e.row.Load().grant; g.State != Pending {

@@ -37,6 +37,7 @@ func ExplanationOf(e policy.Explanation) api.Explanation {
 	}
 	if p := e.Winner; p != nil {
 		out.Outcome, out.Policy, out.Duration = "permit", p.Name, e.Duration
+		out.Role, out.Limits = e.Role.Name, e.Role.Limits.Words()
 		out.Needed, out.MayApprove = policy.Needed(p.Policy), orEmpty(slices.Clone(p.Approve.Groups))
 	}
 	for _, c := range e.Candidates {

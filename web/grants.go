@@ -127,6 +127,8 @@ func grantOf(g grant.Grant) api.Grant {
 		Reason:     g.Reason,
 		Ticket:     g.Ticket,
 		Policy:     g.Policy,
+		Role:       g.Role,
+		Limits:     g.Terms.Limits.Words(),
 		Duration:   g.Duration,
 		Total:      g.Total,
 		Idle:       g.Idle,

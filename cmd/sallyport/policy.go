@@ -139,6 +139,13 @@ func showExplanation(command *cobra.Command, what string, e api.Explanation) err
 			who = fmt.Sprintf("after approval by %d of %s", e.Needed, visible(strings.Join(e.MayApprove, ", ")))
 		}
 		fmt.Fprintf(out, "permit: policy %s gives %s for %s, %s.\n", visible(e.Policy), visible(what), span(e.Duration), who)
+		if e.Role != "" {
+			limits := "without limits of its own"
+			if len(e.Limits) > 0 {
+				limits = strings.Join(e.Limits, "; ")
+			}
+			fmt.Fprintf(out, "  by role %s: %s\n", visible(e.Role), visible(limits))
+		}
 	case "forbid":
 		fmt.Fprintf(out, "forbid: %s may not be had, whatever else permits it.\n", visible(what))
 	default:

@@ -48,13 +48,13 @@ func listTargets(command *cobra.Command) error {
 		return err
 	}
 	return show(command, offers, func(t *table) {
-		t.row("ACCOUNT@TARGET", "KIND", "AT MOST", "APPROVED BY", "LIVE GRANT")
+		t.row("ACCOUNT@TARGET", "KIND", "AT MOST", "APPROVED BY", "LIMITS", "LIVE GRANT")
 		for _, o := range offers {
 			by := "policy " + o.Policy
 			if !o.Auto {
 				by = strings.Join(o.MayApprove, ", ")
 			}
-			t.row(o.Account+"@"+o.Target, o.Kind, span(o.MaxDuration), by, o.Live)
+			t.row(o.Account+"@"+o.Target, o.Kind, span(o.MaxDuration), by, strings.Join(o.Limits, "; "), o.Live)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"regexp"
+	"slices"
 	"time"
 
 	"sallyport/configs"
@@ -13,6 +14,7 @@ type Policy struct {
 	hours     []configs.Hours
 	ticket    *regexp.Regexp
 	condition *condition // nil: always
+	roles     []configs.Role
 }
 
 // Compile reads the conditions, hours and patterns of a configuration's policies. The error is configs.Problems: all
@@ -22,6 +24,14 @@ func Compile(c *configs.Config) ([]*Policy, error) {
 	var problems configs.Problems
 	for i, each := range c.Policies {
 		p := &Policy{Policy: each}
+		for _, name := range each.Roles {
+			at := slices.IndexFunc(c.Roles, func(r configs.Role) bool { return r.Name == name })
+			if at < 0 {
+				problems = append(problems, c.PolicyProblem(i, "roles", 1, 1, "there is no role %q", name))
+				continue
+			}
+			p.roles = append(p.roles, c.Roles[at])
+		}
 		for _, text := range each.Hours {
 			h, err := configs.ParseHours(text)
 			if err != nil {

@@ -7,15 +7,32 @@ import (
 	"sallyport/configs"
 )
 
-// Covers reports whether the policy speaks of that account on that target: one of its ACCOUNT@TARGET patterns matches,
-// and the target has all of its labels.
-func Covers(p configs.Policy, target configs.Target, account string) bool {
+// Covers reports whether the policy speaks of that account on that target: the target has all of its labels, and one of its
+// roles has the account or one of its own patterns matches.
+func (p *Policy) Covers(target configs.Target, account string) bool {
+	_, covers := p.Role(target, account)
+	return covers
+}
+
+// Role is the role by which the policy gives that account on that target: the first of its roles that has it. Where none
+// has but the policy's own patterns match, it is one without name and limits.
+func (p *Policy) Role(target configs.Target, account string) (role configs.Role, covers bool) {
 	if !Labelled(target.Labels, p.Labels) {
-		return false
+		return role, false
 	}
-	for _, pattern := range p.Accounts {
+	for _, r := range p.roles {
+		if Labelled(target.Labels, r.Labels) && reaches(r.Accounts, target.Name, account) {
+			return r, true
+		}
+	}
+	return role, reaches(p.Accounts, target.Name, account)
+}
+
+// reaches reports whether one of the ACCOUNT@TARGET patterns matches.
+func reaches(patterns []string, target, account string) bool {
+	for _, pattern := range patterns {
 		at := strings.LastIndexByte(pattern, '@')
-		if at > 0 && matches(pattern[:at], account) && matches(pattern[at+1:], target.Name) {
+		if at > 0 && matches(pattern[:at], account) && matches(pattern[at+1:], target) {
 			return true
 		}
 	}

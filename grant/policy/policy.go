@@ -82,6 +82,8 @@ type Forbidden struct {
 type Explanation struct {
 	// Winner is the policy that admits the request, nil if none does or one forbids it.
 	Winner *Policy
+	// Role is the one by which the winner gives the account; see Policy.Role.
+	Role configs.Role
 	// Duration is what the winner gives: what was asked for, or its default.
 	Duration time.Duration
 	// Forbidden are the policies that forbid the request, whatever the others say.
@@ -99,9 +101,10 @@ func Decide(policies []*Policy, ask Ask) Explanation {
 			continue
 		}
 		e := Explanation{Winner: p, Duration: p.length(ask.Duration)}
+		e.Role, _ = p.Role(ask.Target, ask.Account)
 		ask.Duration = e.Duration // what is forbidden is what would be given
 		if e.Forbidden = Forbidding(policies, ask); len(e.Forbidden) > 0 {
-			e.Winner, e.Duration = nil, 0
+			e.Winner, e.Duration, e.Role = nil, 0, configs.Role{}
 		}
 		return e
 	}
@@ -112,19 +115,20 @@ func Decide(policies []*Policy, ask Ask) Explanation {
 func Explain(policies []*Policy, ask Ask) Explanation {
 	var e Explanation
 	for _, p := range policies {
-		if p.Forbids() || !Covers(p.Policy, ask.Target, ask.Account) {
+		if p.Forbids() || !p.Covers(ask.Target, ask.Account) {
 			continue
 		}
 		misses := p.Misses(ask)
 		e.Candidates = append(e.Candidates, Candidate{Policy: p, Name: p.Name, Misses: misses})
 		if len(misses) == 0 {
 			e.Winner, e.Duration = p, p.length(ask.Duration)
+			e.Role, _ = p.Role(ask.Target, ask.Account)
 			ask.Duration = e.Duration // what is forbidden is what would be given
 			break
 		}
 	}
 	if e.Forbidden = Forbidding(policies, ask); len(e.Forbidden) > 0 {
-		e.Winner, e.Duration = nil, 0
+		e.Winner, e.Duration, e.Role = nil, 0, configs.Role{}
 	}
 	return e
 }
@@ -132,7 +136,7 @@ func Explain(policies []*Policy, ask Ask) Explanation {
 // Forbidding lists the policies that forbid a request. One whose condition can't be worked out forbids it too.
 func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 	for _, p := range policies {
-		if !p.Forbids() || !Covers(p.Policy, ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
+		if !p.Forbids() || !p.Covers(ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
 			continue
 		}
 		if open, _ := p.Open(ask.Time); !open {
@@ -157,7 +161,7 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 
 // admits reports whether Misses would list none, without saying what; in is the request as conditions see it.
 func (p *Policy) admits(ask Ask, in map[string]any) bool {
-	if !Covers(p.Policy, ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
+	if !p.Covers(ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
 		return false
 	}
 	if p.condition != nil {
@@ -176,7 +180,7 @@ func (p *Policy) Misses(ask Ask) []Miss {
 	miss := func(c Clause, format string, args ...any) {
 		misses = append(misses, Miss{c, fmt.Sprintf(format, args...)})
 	}
-	covers, member := Covers(p.Policy, ask.Target, ask.Account), InAny(ask.Identity.Groups, p.Groups)
+	covers, member := p.Covers(ask.Target, ask.Account), InAny(ask.Identity.Groups, p.Groups)
 	if !covers || p.Forbids() {
 		miss(Coverage, "it does not speak of %s@%s", ask.Account, ask.Target.Name)
 	}

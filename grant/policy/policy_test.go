@@ -14,6 +14,9 @@ import (
 
 var orders = configs.Target{Name: "orders", Labels: map[string]string{"env": "prod", "team": "shop"}}
 
+// cover reports whether a policy without roles speaks of app@orders.
+func cover(p configs.Policy) bool { return (&Policy{Policy: p}).Covers(orders, "app") }
+
 func TestCovers(t *testing.T) {
 	for _, tt := range []struct {
 		pattern string
@@ -38,7 +41,7 @@ func TestCovers(t *testing.T) {
 		{"apple*@orders", false},
 	} {
 		p := configs.Policy{Accounts: []string{"nothing@nowhere", tt.pattern}}
-		if got := Covers(p, orders, "app"); got != tt.want {
+		if got := cover(p); got != tt.want {
 			t.Errorf("%q covers app@orders: %v", tt.pattern, got)
 		}
 	}
@@ -52,11 +55,11 @@ func TestCovers(t *testing.T) {
 		{map[string]string{"env": "test"}, false},
 		{map[string]string{"env": "prod", "region": ""}, false},
 	} {
-		if got := Covers(configs.Policy{Accounts: []string{"*@*"}, Labels: tt.labels}, orders, "app"); got != tt.want {
+		if got := cover(configs.Policy{Accounts: []string{"*@*"}, Labels: tt.labels}); got != tt.want {
 			t.Errorf("labels %v: %v", tt.labels, got)
 		}
 	}
-	if Covers(configs.Policy{Labels: map[string]string{"env": "prod"}}, orders, "app") {
+	if cover(configs.Policy{Labels: map[string]string{"env": "prod"}}) {
 		t.Error("labels alone cover an account")
 	}
 }
@@ -162,7 +165,7 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 			t.Fatalf("decided as %+v, explained as %+v", e, whole)
 		}
 		forbidden := slices.ContainsFunc(policies, func(p configs.Policy) bool {
-			return p.Effect == configs.Forbid && Covers(p, orders, "app") && (len(p.Groups) == 0 || InAny(ask.Identity.Groups, p.Groups)) && p.When != "account == 'ro'"
+			return p.Effect == configs.Forbid && cover(p) && (len(p.Groups) == 0 || InAny(ask.Identity.Groups, p.Groups)) && p.When != "account == 'ro'"
 		})
 		if forbidden {
 			if e.Winner != nil || len(e.Forbidden) == 0 {
@@ -186,7 +189,7 @@ func TestDecideGivesNoMoreThanOnePolicy(t *testing.T) {
 		if w == nil {
 			return
 		}
-		if !InAny(ask.Identity.Groups, w.Groups) || !Covers(w.Policy, orders, "app") || e.Duration <= 0 || e.Duration > w.MaxDuration.D() ||
+		if !InAny(ask.Identity.Groups, w.Groups) || !cover(w.Policy) || e.Duration <= 0 || e.Duration > w.MaxDuration.D() ||
 			w.When != "" && w.When != "account == 'app'" || ask.Duration != 0 && e.Duration != ask.Duration || len(ask.Reason) < max(1, w.ReasonLength) {
 			t.Fatalf("%+v was admitted by %+v for %s", ask, w, e.Duration)
 		}

@@ -91,6 +91,8 @@ type Offer struct {
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto" doc:"Approved by the policy, without a person."`
 	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve."`
+	Role        string            `json:"role,omitempty" doc:"The role that the policy gives it by; empty: none."`
+	Limits      []string          `json:"limits,omitempty" doc:"What the role does not allow, or allows beyond the usual, in words."`
 	Ticket      string            `json:"ticket,omitempty" doc:"Regular expression that a ticket has to match; empty: none is asked for."`
 	Live        string            `json:"live,omitempty" doc:"The identity's own grant that is approved or active."`
 }
@@ -168,6 +170,8 @@ type Explanation struct {
 	Outcome    string        `json:"outcome" enum:"permit,forbid,none"`
 	Policy     string        `json:"policy,omitempty" doc:"The one that permits it."`
 	Duration   time.Duration `json:"duration_ns,omitempty" doc:"What it would give."`
+	Role       string        `json:"role,omitempty" doc:"By which role."`
+	Limits     []string      `json:"limits,omitempty" doc:"The role's limits, in words."`
 	Needed     int           `json:"approvals_needed"`
 	MayApprove []string      `json:"may_approve"`
 	Forbidden  []Forbidden   `json:"forbidden" doc:"Policies that forbid it, whatever the others say."`
@@ -231,6 +235,8 @@ type Grant struct {
 	Reason     string        `json:"reason"`
 	Ticket     string        `json:"ticket,omitempty"`
 	Policy     string        `json:"policy"`
+	Role       string        `json:"role,omitempty" doc:"The role it was given by."`
+	Limits     []string      `json:"limits,omitempty" doc:"The role's limits, in words."`
 	Duration   time.Duration `json:"duration_ns"`
 	Total      time.Duration `json:"total_ns" doc:"How long it may last with all extensions."`
 	Idle       time.Duration `json:"idle_ns,omitempty" doc:"It ends after so long without a session."`
