@@ -175,6 +175,7 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	s.stop = stop
 	s.every(background, time.Minute, s.flushCounts)
 	s.every(background, time.Minute, s.purge)
+	s.every(background, askJobs, s.askAboutJobs)
 	return s, nil
 }
 

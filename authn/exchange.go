@@ -39,6 +39,9 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 		return "", who, s.refuseJob(ctx, err, from)
 	}
 	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups, StartedBy: Starter(job.Starter)}
+	if err := s.mustRun(ctx, job, who, from); err != nil {
+		return "", who, err
+	}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error {
 		uses, err := s.useToken(ctx, tx, job, who, from)
 		if err != nil {
@@ -49,6 +52,9 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 			"workload": job.Workload.Name, "token": job.Token, "token_uses": strconv.FormatInt(uses, 10),
 		})
 		if err != nil {
+			return err
+		}
+		if err := s.watchJob(ctx, tx, job, signIn); err != nil {
 			return err
 		}
 		secret := rand.Text()
@@ -171,9 +177,9 @@ func (s *Service) exchangeForm(w http.ResponseWriter, r *http.Request, refuse fu
 		s.log.Log(r.Context(), level, "a workload's token was refused", "from", r.RemoteAddr, "cause", no.Cause)
 		refuse(http.StatusBadRequest, "invalid_grant", no.Error())
 	case errors.Is(err, federation.ErrUnavailable):
-		s.log.Warn("the issuer of a workload can't be asked for its keys", "err", err)
+		s.log.Warn("a workload's issuer or provider can't be asked", "err", err)
 		pages.RetryAfter(w.Header(), 30*time.Second)
-		refuse(http.StatusServiceUnavailable, "temporarily_unavailable", "the token's issuer can't be asked for its keys; the gateway's log says why")
+		refuse(http.StatusServiceUnavailable, "temporarily_unavailable", "the token's issuer can't be asked for what is needed to verify it; the gateway's log says why")
 	default:
 		s.log.Error("a workload's sign-in failed", "err", err)
 		refuse(http.StatusInternalServerError, "server_error", "the gateway failed to do this; its log says why")
