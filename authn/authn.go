@@ -57,12 +57,20 @@ type Identity struct {
 	// SignedIn is when the person last signed in at the provider; Expires when this proof ends.
 	SignedIn time.Time `json:"signed_in"`
 	Expires  time.Time `json:"expires"`
+	// AuthTime, ACR and AMR are what the provider says of how the person proved themselves (auth_time, acr and amr of
+	// OpenID Connect Core, section 2): when, to which class, by what ("pwd", "otp", "hwk"; RFC 8176). Zero where it does
+	// not say.
+	AuthTime time.Time `json:"auth_time,omitzero"`
+	ACR      string    `json:"acr,omitempty"`
+	AMR      []string  `json:"amr,omitempty"`
 	// Method is how this connection proved it ("client certificate", "user certificate", "access token"), Credential the
 	// id of what it presented, for the audit log and for revocation.
 	Method     string `json:"method,omitempty"`
 	Credential string `json:"credential,omitempty"`
 	// StartedBy is the person behind a workload: whoever started the job.
 	StartedBy Starter `json:"started_by,omitzero"`
+
+	session string // the provider's name for its session (sid); only until the sign-in is recorded
 }
 
 // Starter is the person who started a job, as the job's provider says; the zero value is nobody that is known. Nothing is

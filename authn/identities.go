@@ -129,11 +129,22 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 			return Identity{}, "", fmt.Errorf("who started %s: %w", who.Key(), err)
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires, started_by) VALUES (?, ?, ?, ?, ?)`, signIn, id, at, stamp(who.Expires), string(starter)); err != nil {
+	methods, err := json.Marshal(append([]string{}, who.AMR...))
+	if err != nil {
+		return Identity{}, "", fmt.Errorf("methods of %s: %w", who.Key(), err)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires, acr, amr, auth_time, session, started_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		signIn, id, at, stamp(who.Expires), who.ACR, methods, stamp(who.AuthTime), who.session, string(starter)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
 	e := event(kinds.succeeded, who, from)
 	maps.Copy(e.Fields, more)
+	if who.ACR != "" {
+		e.Fields["acr"] = who.ACR
+	}
+	if len(who.AMR) > 0 {
+		e.Fields["amr"] = strings.Join(who.AMR, " ")
+	}
 	e.Fields["sign_in"] = signIn
 	e.Fields["expires"] = who.Expires.Format(time.RFC3339)
 	if len(starter) > 0 {
@@ -157,17 +168,20 @@ type standing struct {
 }
 
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
-const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
 
 // scan reads the columns of standingColumns, and then more.
 func (st *standing) scan(row *sql.Row, more ...any) error {
-	var groups []byte
+	var groups, methods []byte
 	var starter string
-	var at, expires int64
-	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ended, &starter}, more...)...); err != nil {
+	var at, expires, proved int64
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter}, more...)...); err != nil {
 		return err
 	}
-	st.SignedIn, st.Expires = unstamp(at), unstamp(expires)
+	st.SignedIn, st.Expires, st.AuthTime = unstamp(at), unstamp(expires), unstamp(proved)
+	if err := json.Unmarshal(methods, &st.AMR); err != nil {
+		return fmt.Errorf("methods of %s: %w", st.Key(), err)
+	}
 	if err := json.Unmarshal(groups, &st.Groups); err != nil {
 		return fmt.Errorf("groups of %s: %w", st.Key(), err)
 	}

@@ -194,7 +194,8 @@ func (s *Service) proven(ctx context.Context, q url.Values, t trip) (Identity, e
 	if err != nil {
 		return Identity{}, err
 	}
-	who := Identity{Issuer: claims.Issuer, Subject: claims.Subject, Kind: Human, Name: claims.Name, Email: claims.Email, Groups: claims.Groups}
+	who := Identity{Issuer: claims.Issuer, Subject: claims.Subject, Kind: Human, Name: claims.Name, Email: claims.Email, Groups: claims.Groups,
+		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session}
 	if who.Groups == nil {
 		who.Groups = []string{}
 	}
@@ -243,11 +244,18 @@ func (s *Service) authorized(w http.ResponseWriter, r *http.Request) {
 
 // pack and unpack are how an identity waits in a trip for its confirmation.
 func pack(who Identity) (string, error) {
-	data, err := json.Marshal(who)
+	data, err := json.Marshal(packed{who, who.session})
 	return string(data), err
 }
 
-func unpack(data string) (who Identity, err error) {
-	err = json.Unmarshal([]byte(data), &who)
-	return who, err
+func unpack(data string) (Identity, error) {
+	var p packed
+	err := json.Unmarshal([]byte(data), &p)
+	p.Identity.session = p.Session
+	return p.Identity, err
+}
+
+type packed struct {
+	Identity Identity
+	Session  string
 }

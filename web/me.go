@@ -105,5 +105,8 @@ func identity(i authn.Identity) api.Identity {
 		SignedIn: i.SignedIn,
 		Expires:  i.Expires,
 		Method:   i.Method,
+		AuthTime: i.AuthTime,
+		ACR:      i.ACR,
+		AMR:      i.AMR,
 	}
 }

@@ -40,6 +40,7 @@ const (
 	maxSubject = 255
 	maxLabel   = 256
 	maxGroups  = 1000
+	maxMethods = 16
 )
 
 // Claims is who the provider says has signed in.
@@ -47,6 +48,11 @@ type Claims struct {
 	Issuer, Subject string
 	Name, Email     string
 	Groups          []string
+	// Authenticated, ACR and AMR say when and how (auth_time, acr, amr); Session is the provider's name for its session (sid).
+	Authenticated time.Time
+	ACR           string
+	AMR           []string
+	Session       string
 }
 
 // Provider is the company's provider. Safe for concurrent use.
@@ -169,6 +175,17 @@ func (p *Provider) claims(proven *oidc.IDToken, claims map[string]json.RawMessag
 	}
 	if string(claims["email_verified"]) == "false" {
 		c.Email = ""
+	}
+	c.ACR, c.Session = text(claims["acr"]), text(claims["sid"])
+	if c.ACR != "" && !plain(c.ACR, maxLabel) || c.Session != "" && !plain(c.Session, maxLabel) {
+		return Claims{}, fmt.Errorf("the provider's acr or sid is longer than %d bytes or not printable", maxLabel)
+	}
+	if raw := claims["amr"]; raw != nil && (json.Unmarshal(raw, &c.AMR) != nil || len(c.AMR) > maxMethods || slices.ContainsFunc(c.AMR, func(m string) bool { return !plain(m, maxLabel) })) {
+		return Claims{}, fmt.Errorf("the provider's amr is not a list of up to %d texts", maxMethods)
+	}
+	var at int64
+	if json.Unmarshal(claims["auth_time"], &at) == nil && at > 0 && at < 1<<40 {
+		c.Authenticated = time.Unix(at, 0).UTC()
 	}
 	if raw := claims[p.groups()]; raw != nil && string(raw) != "null" {
 		if err := json.Unmarshal(raw, &c.Groups); err != nil {

@@ -36,6 +36,9 @@ type Identity struct {
 	SignedIn time.Time `json:"signed_in,omitzero"`
 	Expires  time.Time `json:"expires,omitzero"`
 	Method   string    `json:"method,omitempty" doc:"How the identity was proven."`
+	AuthTime time.Time `json:"auth_time,omitzero" doc:"When the person last proved themselves at the provider, as it says."`
+	ACR      string    `json:"acr,omitempty" doc:"The class of that proof, as the provider names it."`
+	AMR      []string  `json:"amr,omitempty" doc:"By what, such as pwd, otp, hwk (RFC 8176)."`
 }
 
 // Label is the best name for people: name, else e-mail, else subject.
