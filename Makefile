@@ -47,10 +47,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-bench: build ## Go benchmarks, then pgbench through the gateway beside a straight connection
-	@test/tools/install-missing initdb sshd psql ssh pgbench
+bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter
+	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) test -run '^$$' -bench . -benchmem ./...
-	test/tools/with-rig --no-target-log -- test/bench/pgbench
+	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 
 browser: build ## the console's story in a real browser, against the demo
 	@test/tools/install-missing initdb sshd psql ssh chromium curl
