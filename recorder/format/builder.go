@@ -84,7 +84,7 @@ func (b *Builder) add(f frame, at uint64) {
 func (b *Builder) Finish() { b.finish(0) }
 
 // Seal adds the ending in a block of its own and marks the file as finished. Nothing may be added afterwards. Reason and
-// Detail are cut to maxEnding bytes, so that the block is small: there must always be room for it, and IsSealed looks
+// Detail are cut to maxEnding bytes, so that the block is small: there must always be room for it, and Look looks
 // for it at the end of the file.
 func (b *Builder) Seal(end End, at time.Duration) error {
 	b.Finish()

@@ -8,12 +8,15 @@
 // This file is the whole layout; docs/recordings.md says the same in prose. All fixed-size numbers are big-endian;
 // "varint" is an unsigned LEB128 number as in encoding/binary.
 //
-//	file    = header block*
+//	file    = header block*                            while it is written
+//	        | header (pack | key)* index block         packed, once it was ended: the last block has the ending
 //	header  = magic "SREC1\n" | salt (16 random bytes) | length u32 | JSON of Header | crc u32
 //	block   = sync F5 53 42 01 | length u32 | number u64 | first u64 | frames u16 | flags u16 | payload crc u32
 //	          | chain (32 bytes) | header crc u32 | payload (length bytes)
 //	payload = frame*
 //	frame   = kind varint | Δt varint | channel varint | length varint | bytes
+//	section = F5 53 50 01 | length u32 | kind u16 | flags u16, 0 | blocks u32 | number u64 | first u64 | content u64
+//	          | body crc u32 | chain (32 bytes) | header crc u32 | body (length bytes) | size u32
 //
 // The sums are CRC-32C (Castagnoli). The header's covers everything before it. A block's payload crc covers its payload;
 // its header crc covers c_0 and everything of the block before the header crc. The chain is SHA-256:
@@ -30,6 +33,21 @@
 // A frame's kind is twice the event's Type, plus 1 where the next frame goes on with the same event: Data above
 // MaxFrame bytes is cut into several frames that follow each other directly. Δt is in microseconds, since the frame
 // before it in the block; for a block's first frame, since Header.Started.
+//
+// A packed file is the same recording in less room: it has the same header, and its packs are the blocks without what can
+// be computed again, so that every chain value is what it was before. Pack, key and index are sections, whose body is
+// zstd (RFC 8878) of:
+//
+//	pack  (kind 1) = (frames varint | flags varint | length varint | payload)*, one for each block
+//	key   (kind 2) = what a protocol's interpreter knew at this place, so that reading can begin here
+//	index (kind 3) = (Δoffset varint | Δat varint)*, one for each key: where it stands in the file, and the time of the last
+//	                 frame before it in µs, each as the difference to the key before
+//
+// number and first are those of the first block in or after the section, chain is the chain value before it: a pack whose
+// blocks do not lead from its own chain value to the next section's was changed. blocks counts a pack's blocks; content is
+// how long those were, and in the index how long the whole file was. size is that of the whole section, so that the index
+// can be found from the end. The sums are as a block's. Keys and index are derived from the rest: they make reading at
+// some place quick, and are no evidence.
 package format
 
 import (
@@ -50,11 +68,14 @@ const (
 	MaxEvent   = 64 << 20  // bytes of one event's Data, joined from its frames
 	maxFrames  = 1<<16 - 1 // frames of one block
 	maxEnding  = 4 << 10   // bytes of an ending's reason and detail, each
+	maxBody    = 4 << 20   // bytes of a section's body, unpacked
+	packSize   = 1 << 20   // bytes after which a pack is closed, as soon as a key can follow it,
+	packMost   = 2 << 20   // and at the latest
 )
 
 const (
 	magic       = "SREC1\n"
-	sync        = "\xf5SB\x01"
+	blockMark   = "\xf5SB\x01"
 	headerTag   = "sallyport srec header\n"
 	blockTag    = "sallyport srec block\n"
 	saltSize    = 16
@@ -136,7 +157,7 @@ type block struct {
 
 // putSummed writes the part of a block that the chain covers beside the payload: from sync to payload crc.
 func (b *block) putSummed(to []byte) {
-	copy(to, sync)
+	copy(to, blockMark)
 	binary.BigEndian.PutUint32(to[4:], b.length)
 	binary.BigEndian.PutUint64(to[8:], b.number)
 	binary.BigEndian.PutUint64(to[16:], b.first)
@@ -147,7 +168,7 @@ func (b *block) putSummed(to []byte) {
 
 // parseBlock reads a block's fixed part from the first blockSize bytes of from and reports whether its checksum holds.
 func parseBlock(from []byte, seed uint32) (block, bool) {
-	if len(from) < blockSize || string(from[:len(sync)]) != sync {
+	if len(from) < blockSize || string(from[:len(blockMark)]) != blockMark {
 		return block{}, false
 	}
 	b := block{

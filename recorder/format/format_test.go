@@ -317,18 +317,18 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-func TestIsSealed(t *testing.T) {
+func TestLook(t *testing.T) {
 	for _, end := range []*End{nil, {Reason: "done"}, {Reason: strings.Repeat("\x01", 5000), Detail: strings.Repeat("\x02", 5000)}} {
 		content, where := file(t, groups(), end)
 		for _, size := range []int{len(content), len(content) - 1, where[1], where[0]} {
-			_, sealed, err := IsSealed(bytes.NewReader(content), int64(size))
-			if want := end != nil && size == len(content); err != nil || sealed != want {
-				t.Errorf("ending %v, %d of %d bytes: sealed %v, %v", end != nil, size, len(content), sealed, err)
+			info, err := Look(bytes.NewReader(content), int64(size))
+			if want := end != nil && size == len(content); err != nil || info.Sealed != want || info.Packed || info.Content != int64(size) {
+				t.Errorf("ending %v, %d of %d bytes: %+v, %v", end != nil, size, len(content), info, err)
 			}
 		}
 		if end != nil {
 			more := append(bytes.Clone(content), 0)
-			if _, sealed, _ := IsSealed(bytes.NewReader(more), int64(len(more))); sealed {
+			if info, _ := Look(bytes.NewReader(more), int64(len(more))); info.Sealed {
 				t.Error("sealed, with a byte after the ending")
 			}
 		}
@@ -359,6 +359,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(content)
 	f.Add(content[:where[2]-3])
 	f.Add(append(bytes.Clone(content[:where[1]]), content[where[2]:]...))
+	f.Add(packed(f, content))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		r, err := NewReader(bytes.NewReader(content))
 		if err != nil {
@@ -372,7 +373,7 @@ func FuzzReader(f *testing.F) {
 			if _, ok := errors.AsType[*Damage](err); err != nil && !ok {
 				t.Fatal(err)
 			}
-			if n > 2*len(content)+10 {
+			if n > 2*len(content)+10+len(content)/sectionTop*maxBody {
 				t.Fatal("it does not end")
 			}
 		}

@@ -43,11 +43,14 @@ type Reader struct {
 	eof    bool
 	err    error // src's own failure
 	header Header
+	stored []byte // the header, as it stands in the file
 	state  State
 	hash   hash.Hash
 	sealed bool
-	lost   bool // the bytes before were damage: take number and chain from the next block
+	lost   bool   // the bytes before were damage, or not read: take number and chain from the next block
+	packed []byte // the blocks of the current pack that are still to come
 
+	current block
 	payload []byte // frames of the current block not yet given
 	at      uint64 // µs of the last frame, in the current block
 	latest  time.Duration
@@ -79,6 +82,7 @@ func (r *Reader) readHeader() error {
 	if r.header, err = decodeHeader(stored); err != nil {
 		return err
 	}
+	r.stored = bytes.Clone(stored)
 	r.state.Chain = firstChain(stored)
 	r.state.seed = seedOf(r.state.Chain)
 	r.skip(size)
@@ -123,9 +127,19 @@ func (r *Reader) Next() (Event, error) {
 			}
 			continue
 		}
+		if e, ok := r.eventHere(); ok {
+			return e, nil
+		}
+	}
+}
+
+// eventHere returns the next event that ends in the current block. What is left of the block then is the beginning of an
+// event that goes on.
+func (r *Reader) eventHere() (Event, bool) {
+	for len(r.payload) > 0 {
 		f, rest, _ := parseFrame(r.payload) // was checked when the block was read
 		if r.open != nil && (r.open.Type != f.kind || r.open.Channel != f.channel || len(r.open.Data)+len(f.data) > MaxEvent) {
-			return r.take(), nil
+			return r.take(), true
 		}
 		r.payload = rest
 		r.at += f.delta
@@ -136,9 +150,10 @@ func (r *Reader) Next() (Event, error) {
 			r.open.Data = append(r.open.Data, f.data...)
 		}
 		if !f.more {
-			return r.take(), nil
+			return r.take(), true
 		}
 	}
+	return Event{}, false
 }
 
 func (r *Reader) take() Event {
@@ -150,6 +165,14 @@ func (r *Reader) take() Event {
 // nextBlock makes the next block the current one, or returns io.EOF or a *Damage. Where the damage is one of order and
 // not of bytes, it makes the block the current one as well.
 func (r *Reader) nextBlock() error {
+	for len(r.packed) == 0 && string(r.peek(len(sectionMark))) == sectionMark {
+		if err := r.nextSection(); err != nil {
+			return err
+		}
+	}
+	if len(r.packed) > 0 {
+		return r.nextPacked()
+	}
 	next, what := r.blockHere()
 	if r.err != nil {
 		return r.err
@@ -178,7 +201,8 @@ func (r *Reader) nextBlock() error {
 	}
 	damage := &Damage{Offset: r.state.Offset, Block: r.state.Number + 1, What: what}
 	r.lost = false
-	r.payload, r.at = bytes.Clone(next.payload), 0
+	next.payload = bytes.Clone(next.payload)
+	r.current, r.payload, r.at = next, next.payload, 0
 	r.skip(blockSize + len(next.payload))
 	r.state.Number, r.state.Chain = next.number, next.chain
 	r.state.Sequence = next.first + uint64(next.frames) - 1
@@ -207,18 +231,113 @@ func (r *Reader) blockHere() (block, string) {
 	if crc32.Checksum(b.payload, castagnoli) != b.sum {
 		return b, "the block's checksum is wrong"
 	}
-	rest, frames := b.payload, 0
-	for len(rest) > 0 {
-		var ok bool
-		if _, rest, ok = parseFrame(rest); !ok {
-			return b, "the block's content makes no sense"
-		}
-		frames++
-	}
-	if frames != int(b.frames) || frames == 0 || b.number == 0 || b.first == 0 {
+	if !hasFrames(b.payload, uint64(b.frames)) || b.number == 0 || b.first == 0 {
 		return b, "the block's content makes no sense"
 	}
 	return b, ""
+}
+
+// hasFrames reports whether a payload is so many frames, and at least one.
+func hasFrames(payload []byte, want uint64) bool {
+	frames := uint64(0)
+	for len(payload) > 0 {
+		var ok bool
+		if _, payload, ok = parseFrame(payload); !ok {
+			return false
+		}
+		frames++
+	}
+	return frames == want && frames > 0
+}
+
+// nextSection passes a section; the blocks of a pack are the next ones then. It returns a *Damage, also where only the
+// order is wrong and what the section has can be read.
+func (r *Reader) nextSection() error {
+	s, body, what := r.sectionHere()
+	if r.err != nil {
+		return r.err
+	}
+	if what != "" {
+		return r.resync(what)
+	}
+	switch {
+	case r.sealed:
+		what = "a section follows the ending"
+	case r.lost:
+	case s.number != r.state.Number+1:
+		what = fmt.Sprintf("block %d stands where block %d should", s.number, r.state.Number+1)
+	case s.first != r.state.Sequence+1:
+		what = fmt.Sprintf("event %d stands where event %d should", s.first, r.state.Sequence+1)
+	case s.chain != r.state.Chain:
+		what = "the section does not follow from what stands before it (chain)"
+	}
+	damage := &Damage{Offset: r.state.Offset, Block: r.state.Number + 1, What: what}
+	r.state.Number, r.state.Sequence, r.state.Chain = s.number-1, s.first-1, s.chain
+	r.packed, r.lost = body, false
+	r.skip(int(s.size()))
+	if what != "" {
+		return damage
+	}
+	return nil
+}
+
+// sectionHere returns the section at the current place without passing it, and a pack's body, or says what is wrong with
+// it.
+func (r *Reader) sectionHere() (s section, blocks []byte, what string) {
+	head := r.peek(sectionTop)
+	if len(head) < sectionTop {
+		return s, nil, "the file ends within a section's header"
+	}
+	s, ok := parseSection(head, r.state.seed)
+	if !ok {
+		return s, nil, "no section's header stands here"
+	}
+	all := r.peek(int(s.size()))
+	if len(all) < int(s.size()) {
+		return s, nil, "the file ends within a section"
+	}
+	body, ok := s.bodyOf(all)
+	switch {
+	case !ok:
+		return s, nil, "the section's checksum is wrong"
+	case s.kind != kindPack:
+		return s, nil, ""
+	}
+	unpacked, err := unpack().DecodeAll(body, nil)
+	if err != nil || !hasBlocks(unpacked, s.blocks) {
+		return s, nil, "the pack's content makes no sense"
+	}
+	return s, unpacked, ""
+}
+
+// hasBlocks reports whether a pack's body is so many blocks, and at least one.
+func hasBlocks(body []byte, want uint32) bool {
+	blocks := uint32(0)
+	for len(body) > 0 {
+		b, rest, ok := parseBrief(body)
+		if !ok || !hasFrames(b.payload, b.frames) {
+			return false
+		}
+		body = rest
+		blocks++
+	}
+	return blocks == want && blocks > 0
+}
+
+// nextPacked makes the next block of the current pack the current one.
+func (r *Reader) nextPacked() error {
+	b, rest, _ := parseBrief(r.packed) // was checked when the pack was read
+	r.packed = rest
+	damage := &Damage{Offset: r.state.Offset, Block: r.state.Number + 1, What: "a block follows the ending"}
+	next := b.block(r.state)
+	r.state.take(&next, r.hash)
+	next.payload = bytes.Clone(next.payload)
+	r.current, r.payload, r.at = next, next.payload, 0
+	if r.sealed {
+		return damage
+	}
+	r.sealed = next.flags&flagSealed != 0
+	return nil
 }
 
 // resync passes bytes that are no block, up to the next good one or the end.
@@ -230,11 +349,11 @@ func (r *Reader) resync(what string) error {
 		if r.err != nil {
 			return r.err
 		}
-		at := bytes.Index(chunk, []byte(sync))
+		at := bytes.Index(chunk, []byte(blockMark[:marked])) // which sections share
 		switch {
 		case at >= 0:
 			r.skip(at)
-			if next, wrong := r.blockHere(); wrong == "" && next.number > r.state.Number {
+			if r.goodHere() {
 				r.lost = true
 				damage.Length = r.state.Offset - damage.Offset
 				if r.sealed {
@@ -253,9 +372,19 @@ func (r *Reader) resync(what string) error {
 			r.buf, r.eof = nil, true
 			return damage
 		default:
-			r.skip(len(chunk) - len(sync))
+			r.skip(len(chunk) - len(blockMark))
 		}
 	}
+}
+
+// goodHere reports whether something that can come next stands at the current place.
+func (r *Reader) goodHere() bool {
+	if string(r.peek(len(sectionMark))) == sectionMark {
+		s, _, wrong := r.sectionHere()
+		return wrong == "" && s.number > r.state.Number
+	}
+	next, wrong := r.blockHere()
+	return wrong == "" && next.number > r.state.Number
 }
 
 // peek returns the next n bytes without passing them; fewer only at the end or after a failure (r.err). They are valid
@@ -295,29 +424,4 @@ func EndOf(e Event) (End, error) {
 		return end, fmt.Errorf("ending: %w", err)
 	}
 	return end, nil
-}
-
-// IsSealed reads the header of a file of that size and reports whether the file ends with an ending, without reading
-// what is between. It tells finished recordings from the rest; only a Reader tells whether they are whole.
-func IsSealed(file io.ReaderAt, size int64) (Header, bool, error) {
-	r, err := NewReader(io.NewSectionReader(file, 0, size))
-	if err != nil {
-		return Header{}, false, err
-	}
-	const most = blockSize + maxFrameTop + 2*6*maxEnding + 1024 // JSON may need six bytes for one
-	tail := make([]byte, min(most, size-r.state.Offset))
-	if _, err := file.ReadAt(tail, size-int64(len(tail))); err != nil && err != io.EOF {
-		return Header{}, false, err
-	}
-	for from := 0; ; from++ {
-		at := bytes.Index(tail[from:], []byte(sync))
-		if at < 0 {
-			return r.header, false, nil
-		}
-		from += at
-		b, ok := parseBlock(tail[from:], r.state.seed)
-		if ok && b.flags&flagSealed != 0 && from+blockSize+int(b.length) == len(tail) {
-			return r.header, true, nil
-		}
-	}
 }
