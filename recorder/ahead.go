@@ -129,7 +129,7 @@ func (p *player) apply(record wal.Record) error {
 	return err
 }
 
-// file is the file of that name, or nil if it was removed since.
+// file is the file of that name, or nil if it was removed or packed since.
 func (p *player) file(name string) (*os.File, error) {
 	if f, ok := p.open[name]; ok {
 		return f, nil
@@ -141,9 +141,14 @@ func (p *player) file(name string) (*os.File, error) {
 	}
 	var f *os.File
 	if path, ok := p.paths[name]; ok {
-		var err error
-		if f, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+		packed, err := isPacked(path)
+		if err != nil {
 			return nil, err
+		}
+		if !packed { // else it was ended, and safe, before it was packed
+			if f, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+				return nil, err
+			}
 		}
 	} else {
 		p.recorder.Log.Warn("the write-ahead log has something of a recording that is gone", "recording", name)

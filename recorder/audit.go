@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -237,10 +236,7 @@ func (r *Recorder) auditFiles() []string {
 func (r *Recorder) auditFile(ctx context.Context, path string) iter.Seq2[store.AuditEvent, error] {
 	return func(yield func(store.AuditEvent, error) bool) {
 		fail := func(err error) { yield(store.AuditEvent{}, fmt.Errorf("read %s: %w", path, err)) }
-		r.mu.Lock()
-		live := r.live[strings.TrimSuffix(filepath.Base(path), extension)]
-		r.mu.Unlock()
-		file, err := os.Open(filepath.Join(r.Dir, path))
+		file, live, err := r.openFile(path)
 		if err != nil {
 			fail(err)
 			return

@@ -2,8 +2,6 @@ package recorder
 
 import (
 	"context"
-	"path"
-	"strings"
 
 	"sallyport/recorder/verify"
 )
@@ -28,7 +26,7 @@ func (r *Recorder) Verify(ctx context.Context) (*verify.Report, error) {
 func (r *Recorder) isLive(name string) (int64, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rec, live := r.live[strings.TrimSuffix(path.Base(name), extension)]
+	rec, live := r.live[sessionOf(name)]
 	if !live {
 		return 0, false
 	}

@@ -19,6 +19,8 @@ const (
 	halfWritten = "record-half-written"
 	afterWrite  = "record-after-write"
 	afterSync   = "record-after-sync"
+	packWritten = "pack-before-swap" // the packed form of a recording is on stable storage, beside it
+	packSwapped = "pack-after-swap"  // and in its place, which is not on stable storage yet
 )
 
 // faults kills the process when it comes to a place for the nth time. A nil *faults never does.
@@ -42,7 +44,7 @@ func faultsFromEnvironment(log *slog.Logger) (*faults, error) {
 		}
 	}
 	places := []string{
-		beforeWrite, halfWritten, afterWrite, afterSync,
+		beforeWrite, halfWritten, afterWrite, afterSync, packWritten, packSwapped,
 		wal.BeforeWrite, wal.HalfWritten, wal.AfterWrite, wal.AfterSync, wal.BeforeCheckpoint, wal.AfterCheckpoint,
 	}
 	if !slices.Contains(places, place) {

@@ -44,28 +44,26 @@ type waiter interface {
 
 // follow is Follow with a way of its own to wait.
 func (r *Recorder) follow(ctx context.Context, session string, by func(*Recording) waiter) (format.Header, iter.Seq2[Event, error], error) {
-	r.mu.Lock()
-	live := r.live[session]
-	r.mu.Unlock()
-	if live == nil {
-		return r.Read(ctx, session)
-	}
-	file, reader, err := r.open(session)
+	file, live, reader, err := r.open(session)
 	if err != nil {
 		return format.Header{}, nil, err
 	}
 	file.Close()
+	if live == nil {
+		return r.Read(ctx, session)
+	}
 	return reader.Header(), func(yield func(Event, error) bool) {
-		file, _, err := r.open(session)
+		file, live, reader, err := r.open(session)
 		if err != nil {
 			yield(Event{}, err)
 			return
 		}
 		defer file.Close()
-		reader, err := format.NewReader(&growing{ctx: ctx, rec: live, file: file, waiter: by(live)})
-		if err != nil {
-			yield(Event{}, fmt.Errorf("follow the recording of session %s: %w", session, err))
-			return
+		if live != nil { // else it has ended meanwhile, and is read as what it is now
+			if reader, err = format.NewReader(&growing{ctx: ctx, rec: live, file: file, waiter: by(live)}); err != nil {
+				yield(Event{}, fmt.Errorf("follow the recording of session %s: %w", session, err))
+				return
+			}
 		}
 		for event, err := range eventsOf(ctx, reader) {
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/internal/refusal"
+	"sallyport/recorder/format"
 	"sallyport/recorder/index"
 )
 
@@ -200,7 +201,7 @@ func (r *Recorder) IndexStatus() (IndexStatus, bool) {
 	return r.indexer.status(), true
 }
 
-// size is a recording's.
+// size is how long a recording's file is, or was before it was packed.
 func (r *Recorder) size(session string) (int64, error) {
 	r.mu.Lock()
 	path, ok := r.paths[session]
@@ -208,9 +209,18 @@ func (r *Recorder) size(session string) (int64, error) {
 	if !ok {
 		return 0, os.ErrNotExist
 	}
-	info, err := os.Stat(filepath.Join(r.Dir, path))
+	f, err := os.Open(filepath.Join(r.Dir, path))
 	if err != nil {
 		return 0, err
 	}
-	return info.Size(), nil
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	found, err := format.Look(f, info.Size())
+	if err != nil {
+		return 0, err
+	}
+	return found.Content, nil
 }

@@ -23,14 +23,18 @@ func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, e
 // itemsOf are the items that a recording's events mean.
 func (r *Recorder) itemsOf(header format.Header, events iter.Seq2[Event, error]) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		t := teller{header: header, yield: yield}
-		if make, ok := r.Interpreters[header.Protocol]; ok {
-			t.interpreter = make(header)
-		} else {
-			t.interpreter = plain{}
-		}
+		t := r.newTeller(header, yield)
+		t.start()
 		t.tell(events)
 	}
+}
+
+func (r *Recorder) newTeller(header format.Header, yield func(Item, error) bool) teller {
+	t := teller{header: header, yield: yield, interpreter: plain{}}
+	if make, ok := r.Interpreters[header.Protocol]; ok {
+		t.interpreter = make(header)
+	}
+	return t
 }
 
 // teller turns the events of one recording into numbered items.
@@ -44,8 +48,10 @@ type teller struct {
 	stopped     bool
 }
 
+func (t *teller) start() { t.emit(Item{Kind: ItemStart, Header: &t.header}) }
+
+// tell tells of all events, after the start.
 func (t *teller) tell(events iter.Seq2[Event, error]) {
-	t.emit(Item{Kind: ItemStart, Header: &t.header})
 	end := format.End{Reason: "unfinished"}
 	if t.stopped {
 		return
@@ -55,19 +61,14 @@ func (t *teller) tell(events iter.Seq2[Event, error]) {
 			t.yield(Item{}, err)
 			return
 		}
-		t.at = event.At
-		if event.Type == format.TypeEnd {
+		if t.at = event.At; event.Type == format.TypeEnd {
 			var err error
 			if end, err = format.EndOf(event); err != nil {
 				end.Reason = "unreadable"
 			}
 			continue
 		}
-		t.noted = false
-		t.interpreter.Interpret(event, t.emit)
-		if !t.noted {
-			t.common(event)
-		}
+		t.event(event)
 		if t.stopped { // now: the next event of a live recording may be long in coming
 			return
 		}
@@ -76,6 +77,15 @@ func (t *teller) tell(events iter.Seq2[Event, error]) {
 		t.interpreter.Finish(t.emit)
 	}
 	t.emit(Item{Kind: ItemEnd, Reason: end.Reason, Text: end.Detail})
+}
+
+// event tells of one that is not the ending.
+func (t *teller) event(event Event) {
+	t.at, t.noted = event.At, false
+	t.interpreter.Interpret(event, t.emit)
+	if !t.noted {
+		t.common(event)
+	}
 }
 
 func (t *teller) emit(item Item) {
@@ -150,3 +160,9 @@ func (plain) Interpret(event Event, emit func(Item)) {
 }
 
 func (plain) Finish(func(Item)) {}
+
+// State implements Resumable: it knows nothing.
+func (plain) State() ([]byte, bool) { return nil, true }
+
+// Resume implements Resumable.
+func (plain) Resume([]byte) error { return nil }

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("SALLYPORT_TEST_CHILD"); dir != "" {
 		recordAndAcknowledge(dir, configs.Durability(os.Getenv("SALLYPORT_TEST_LEVEL")))
 	}
+	if dir := os.Getenv("SALLYPORT_TEST_PACK_CHILD"); dir != "" {
+		packUntilKilled(dir)
+	}
 	if dir := os.Getenv("SALLYPORT_TEST_INDEX_CHILD"); dir != "" {
 		recordAndIndex(dir)
 	}

@@ -21,13 +21,13 @@ import (
 // kind "damage", which is not in the file, stands for what is missing, and the events after it follow. The events can be
 // ranged over more than once.
 func (r *Recorder) Read(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
-	file, reader, err := r.open(session)
+	file, _, reader, err := r.open(session)
 	if err != nil {
 		return format.Header{}, nil, err
 	}
 	file.Close()
 	return reader.Header(), func(yield func(Event, error) bool) {
-		file, reader, err := r.open(session)
+		file, _, reader, err := r.open(session)
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -44,18 +44,17 @@ func (r *Recorder) Read(ctx context.Context, session string) (format.Header, ite
 	}, nil
 }
 
-// open opens a recording, a live one as far as it is safe.
-func (r *Recorder) open(session string) (*os.File, *format.Reader, error) {
+// open opens a recording, a live one as far as it is safe, and says which it is.
+func (r *Recorder) open(session string) (*os.File, *Recording, *format.Reader, error) {
 	r.mu.Lock()
 	path, ok := r.paths[session]
-	live := r.live[session]
 	r.mu.Unlock()
 	if !ok || !strings.HasPrefix(path, "recordings") {
-		return nil, nil, refusal.New(refusal.NotFound, "there is no recording of session %.80q", session)
+		return nil, nil, nil, refusal.New(refusal.NotFound, "there is no recording of session %.80q", session)
 	}
-	file, err := os.Open(filepath.Join(r.Dir, path))
+	file, live, err := r.openFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the recording of session %s: %w", session, err)
+		return nil, nil, nil, fmt.Errorf("open the recording of session %s: %w", session, err)
 	}
 	var source io.Reader = file
 	if live != nil {
@@ -64,9 +63,21 @@ func (r *Recorder) open(session string) (*os.File, *format.Reader, error) {
 	reader, err := format.NewReader(source)
 	if err != nil {
 		file.Close()
-		return nil, nil, fmt.Errorf("read the recording of session %s: %w", session, err)
+		return nil, nil, nil, fmt.Errorf("read the recording of session %s: %w", session, err)
 	}
-	return file, reader, nil
+	return file, live, reader, nil
+}
+
+// openFile opens a recording's file and says who writes it, if somebody does. In this order: the file of a recording that is
+// live after it was opened cannot have been packed before.
+func (r *Recorder) openFile(path string) (*os.File, *Recording, error) {
+	file, err := os.Open(filepath.Join(r.Dir, path))
+	if err != nil {
+		return nil, nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return file, r.live[sessionOf(path)], nil
 }
 
 // eventsOf reads all there is, with notes in place of damage.
@@ -133,7 +144,7 @@ func byAge(a, b format.Header) int {
 }
 
 func (r *Recorder) header(session string) (format.Header, error) {
-	file, reader, err := r.open(session)
+	file, _, reader, err := r.open(session)
 	if err != nil {
 		return format.Header{}, err
 	}

@@ -70,6 +70,7 @@ type Recorder struct {
 	running  func() time.Duration // how long it has been since opened; tests set both
 	purging  sync.Mutex           // of one recording: it is not put on hold meanwhile
 	keeper   background
+	packer   *packer
 	latency  SyncLatency
 
 	mu     sync.Mutex
@@ -96,6 +97,7 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 		o.Config.Durability = configs.Synced
 	}
 	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
+	r.packer = newPacker(r)
 	r.running = func() time.Duration { return time.Since(r.opened) }
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -123,6 +125,7 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 	if o.Keep != nil && o.Store != nil {
 		r.keeper.start(ctx, r.keepUp)
 	}
+	r.packer.work.start(ctx, r.packer.run)
 	return r, nil
 }
 
@@ -337,6 +340,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 		errs = append(errs, rec.close())
 	}
 	r.keeper.close()
+	r.packer.work.close()
 	if r.indexer != nil {
 		r.indexer.close()
 	}

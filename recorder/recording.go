@@ -55,6 +55,7 @@ type Recording struct {
 	err     error
 	ended   bool // by End or close: nothing is written any more
 
+	sealed   bool // has its ending
 	finished bool // synced whole, so that the log needs the file no more
 }
 
@@ -388,6 +389,7 @@ func (r *Recording) seal(end format.End) error {
 		err := r.storeEnding(r.next.Bytes())
 		if err == nil {
 			r.settle(r.next.State(), nil)
+			r.sealed = true
 			return nil
 		}
 		if !isFull(err) || !r.recorder.ballast.release() {
@@ -427,6 +429,9 @@ func (r *Recording) finish() {
 		r.recorder.Log.Error("close a recording", "session", r.header.Session, "error", err)
 	}
 	r.recorder.ended(r)
+	if r.sealed && r.safe.Load() >= packLeast {
+		r.recorder.packer.add(r.header.Session)
+	}
 	r.grown.wake()
 	r.wake()
 }

@@ -69,20 +69,23 @@ func (r *Recorder) look(path string) error {
 	if err != nil {
 		return err
 	}
-	session := strings.TrimSuffix(filepath.Base(path), extension)
+	session := sessionOf(path)
 	r.paths[session] = relative
-	header, sealed, err := format.IsSealed(f, info.Size())
+	found, err := format.Look(f, info.Size())
 	switch {
 	case errors.Is(err, format.ErrNotRecording):
 		r.Log.Error("a recording is damaged: its header cannot be read; it is left as it is", "file", relative, "error", err)
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s: %w", relative, err)
-	case sealed:
+	case found.Sealed:
+		if !found.Packed && info.Size() >= packLeast {
+			r.packer.add(session)
+		}
 		return nil
 	}
-	if header.Protocol != protocolAudit {
-		r.crashed = append(r.crashed, header)
+	if found.Header.Protocol != protocolAudit {
+		r.crashed = append(r.crashed, found.Header)
 	}
 	if err := r.repair(f, relative); err != nil {
 		if isFull(err) {
@@ -90,6 +93,9 @@ func (r *Recorder) look(path string) error {
 			return nil
 		}
 		return fmt.Errorf("close %s: %w", relative, err)
+	}
+	if info.Size() >= packLeast {
+		r.packer.add(session)
 	}
 	return nil
 }

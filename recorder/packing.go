@@ -1,0 +1,244 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/recorder/format"
+	"sallyport/recorder/wal"
+)
+
+const (
+	// packLeast is the size of a recording that is worth packing: a smaller one takes no less room on most disks.
+	packLeast = 4096
+	// packRetry is how long packing waits for room on the disk.
+	packRetry = 30 * time.Second
+)
+
+// packer brings recordings that have ended into their packed form, one after another, off the way of everything that is
+// recorded. A recording is exchanged for its packed form only after that is on stable storage and was read to the same end;
+// whatever goes wrong before leaves it as it was. A nil *packer packs nothing.
+type packer struct {
+	recorder *Recorder
+	work     background
+
+	mu      sync.Mutex
+	waiting []string      // sessions
+	busy    bool          // one is being packed
+	changed chan struct{} // closed and replaced when these change
+}
+
+func newPacker(r *Recorder) *packer { return &packer{recorder: r, changed: make(chan struct{})} }
+
+// add has a recording packed that was ended.
+func (p *packer) add(session string) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = append(p.waiting, session)
+	p.change()
+}
+
+func (p *packer) change() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// next waits for a recording that is to be packed.
+func (p *packer) next(ctx context.Context) (string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy = false
+	p.change()
+	for ctx.Err() == nil && len(p.waiting) == 0 {
+		p.wait(ctx)
+	}
+	if ctx.Err() != nil {
+		return "", false
+	}
+	session := p.waiting[0]
+	p.waiting, p.busy = p.waiting[1:], true
+	return session, true
+}
+
+// wait waits for a change. The lock is held before and after.
+func (p *packer) wait(ctx context.Context) {
+	changed := p.changed
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+}
+
+// settled waits until nothing is left to pack.
+func (p *packer) settled(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ctx.Err() == nil && (p.busy || len(p.waiting) > 0) {
+		p.wait(ctx)
+	}
+	return ctx.Err()
+}
+
+// run packs until the context ends; what is left then is found by the next Open.
+func (p *packer) run(ctx context.Context) {
+	for {
+		session, ok := p.next(ctx)
+		if !ok {
+			return
+		}
+		err := p.recorder.spare()
+		for ; errors.Is(err, errNoRoom) && ctx.Err() == nil; err = p.recorder.spare() {
+			pause(ctx, packRetry)
+		}
+		if err == nil {
+			err = p.recorder.pack(ctx, session)
+		}
+		switch {
+		case err == nil, ctx.Err() != nil:
+		case errors.Is(err, format.ErrNotWhole):
+			p.recorder.Log.Warn("a recording is not packed", "session", session, "error", err)
+		default:
+			p.recorder.Log.Error("a recording could not be packed; it stays as it is, and the next start tries again", "session", session, "error", err)
+			if isBroken(err) {
+				p.recorder.distrust(err)
+			}
+		}
+	}
+}
+
+// pack exchanges the recording of a session that has ended for its packed form.
+func (r *Recorder) pack(ctx context.Context, session string) error {
+	r.mu.Lock()
+	path, ok := r.paths[session]
+	live := r.live[session] != nil
+	r.mu.Unlock()
+	if !ok || live {
+		return nil
+	}
+	full := filepath.Join(r.Dir, path)
+	plain, err := os.Open(full)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	info, err := plain.Stat()
+	if err != nil {
+		return err
+	}
+	if look, err := format.Look(plain, info.Size()); err != nil || look.Packed || !look.Sealed {
+		return err
+	}
+	temporary := full + unborn
+	packed, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	err = r.packInto(ctx, packed, plain)
+	if err == nil {
+		err = r.swap(session, temporary, full, info.Size(), packed)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return nil
+}
+
+// packInto writes the packed form of a recording and reads it once more, from the file, to the same end.
+func (r *Recorder) packInto(ctx context.Context, packed, plain *os.File) error {
+	reader, err := format.NewReader(io.NewSectionReader(plain, 0, 1<<62))
+	if err != nil {
+		return err
+	}
+	want, err := format.Pack(&unlessDone{ctx, plain}, packed, r.newKeyer(reader.Header()))
+	if err != nil {
+		return err
+	}
+	if err := packed.Sync(); err != nil {
+		return &syncError{err}
+	}
+	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if reader, err = format.NewReader(&unlessDone{ctx, packed}); err != nil {
+		return err
+	}
+	for {
+		if _, err = reader.Next(); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("what was packed cannot be read: %w", err)
+	}
+	if got := reader.State(); got.Number != want.Number || got.Sequence != want.Sequence || got.Chain != want.Chain || !reader.Sealed() {
+		return fmt.Errorf("what was packed is not what was there: it ends at block %d with chain %x, not at block %d with chain %x",
+			got.Number, got.Chain, want.Number, want.Chain)
+	}
+	return nil
+}
+
+// swap puts the packed file into the plain one's place, unless that has been purged meanwhile or is no larger.
+func (r *Recorder) swap(session, temporary, full string, size int64, packed *os.File) error {
+	r.purging.Lock()
+	defer r.purging.Unlock()
+	info, err := packed.Stat()
+	if err != nil {
+		return err
+	}
+	if !r.has(session) || info.Size() >= size {
+		return os.Remove(temporary)
+	}
+	r.faults.at(packWritten)
+	if err := os.Rename(temporary, full); err != nil {
+		return err
+	}
+	r.faults.at(packSwapped)
+	return wal.SyncDirectory(filepath.Dir(full))
+}
+
+// unlessDone reads until the context ends.
+type unlessDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u *unlessDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(b)
+}
+
+// isPacked reports whether the file of that path is a recording in its packed form.
+func isPacked(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	look, err := format.Look(f, info.Size())
+	if errors.Is(err, format.ErrNotRecording) {
+		return false, nil
+	}
+	return look.Packed, err
+}
+
+// sessionOf is the session whose recording a file is.
+func sessionOf(path string) string { return strings.TrimSuffix(filepath.Base(path), extension) }
