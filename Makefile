@@ -59,4 +59,6 @@ browser: build ## the console's story in a real browser, against the demo
 conformance: build browser ## other people's tests and stock programs through the gateway, compared with a straight connection
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
 	test/tools/with-rig -- test/conformance/stock
+	test/tools/newer-psql 18 && test/tools/newer-psql 19
+	$(GO) test -count=1 -run 'TestPsqlSignsInNatively' ./test/e2e
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,15 +32,18 @@ const (
 )
 
 // StoreDeviceAuthorization keeps what a device asks for, with where it asks from, for the person to see.
-func (st *storage) StoreDeviceAuthorization(ctx context.Context, client, code, userCode string, expires time.Time, asked []string) error {
+func (st *storage) StoreDeviceAuthorization(ctx context.Context, client, code, userCode string, expires time.Time, wanted []string) error {
 	v := visitorOf(ctx)
-	asked = slices.DeleteFunc(slices.Clone(asked), func(scope string) bool { return !slices.Contains(scopes, scope) })
+	scopes, err := asked(client, wanted)
+	if err != nil {
+		return err
+	}
 	return st.s.oauthError(st.s.store.Do(ctx, func(tx *store.Tx) error {
 		if err := roomFor(ctx, tx, "devices"); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO devices (code, user_code, client, scopes, address, agent, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			hashed(code), userCode, client, strings.Join(asked, " "), v.address, v.agent, stamp(st.s.now()), stamp(expires))
+			hashed(code), userCode, client, strings.Join(scopes, " "), v.address, v.agent, stamp(st.s.now()), stamp(expires))
 		return err
 	}))
 }
@@ -102,15 +104,19 @@ func (s *Service) waitingDevice(ctx context.Context, q query, typed string) (wai
 func (s *Service) findDevice(ctx context.Context, q query, where string, key any) (waiting, error) {
 	var d waiting
 	var created int64
-	err := q.QueryRowContext(ctx, `SELECT code, user_code, address, agent, created FROM devices WHERE `+where+` AND decision = '' AND expires > ?`, key, stamp(s.now())).
-		Scan(&d.code, &d.Code, &d.Address, &d.Agent, &created)
+	var scopes string
+	err := q.QueryRowContext(ctx, `SELECT code, user_code, address, agent, created, scopes FROM devices WHERE `+where+` AND decision = '' AND expires > ?`, key, stamp(s.now())).
+		Scan(&d.code, &d.Code, &d.Address, &d.Agent, &created, &scopes)
 	if errors.Is(err, sql.ErrNoRows) {
-		return d, refusal.New(refusal.NotFound, "no device waits with this code").WithHint("begin again: sallyport login --device")
+		return d, refusal.New(refusal.NotFound, "no device waits with this code").WithHint("begin again in the terminal; codes last ten minutes")
 	}
 	if err != nil {
 		return d, fmt.Errorf("look up the device: %w", err)
 	}
-	d.Asked = unstamp(created)
+	d.Asked, d.For = unstamp(created), purposeOf(strings.Fields(scopes))
+	if d.For != "" && d.Agent == "" {
+		d.Agent = "psql, or another program on libpq, which does not say its name"
+	}
 	d.Next = pathDeviceLogin + "?user_code=" + url.QueryEscape(d.Code)
 	return d, nil
 }
@@ -229,6 +235,9 @@ func (s *Service) deviceConfirm(w http.ResponseWriter, r *http.Request) {
 		}
 		e := event("login.device", who, visitorOf(ctx).address)
 		e.Fields["device"], e.Fields["agent"], e.Fields["sign_in"] = d.Address, d.Agent, signIn
+		if d.For != "" {
+			e.Fields["for"] = d.For
+		}
 		return tx.Audit(e)
 	})
 	if err != nil {

@@ -30,6 +30,7 @@ const cliClient = "sallyport-cli"
 // The issuer's addresses, below the gateway's URL.
 const (
 	pathDiscovery     = "/.well-known/openid-configuration"
+	pathMetadata      = "/.well-known/oauth-authorization-server" // RFC 8414's name for the same
 	pathAuthorize     = "/oauth/authorize"
 	pathAuthorized    = pathAuthorize + "/callback" // op appends it
 	pathLogin         = "/oauth/login"
@@ -78,6 +79,8 @@ func (issuer) ValidateAuthRequest(ctx context.Context, request *oidc.AuthRequest
 		if request.RedirectURI != client.RedirectURIs()[0] {
 			return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("redirect_uri is not the console's")
 		}
+	} else if request.ClientID == PostgresClient {
+		return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("the client " + PostgresClient + " signs in by the device flow only")
 	} else if !isLoopbackRedirect(request.RedirectURI) {
 		return "", oidc.ErrInvalidRequestRedirectURI().WithDescription("redirect_uri must be http://127.0.0.1:PORT/callback or http://[::1]:PORT/callback")
 	}
@@ -139,6 +142,7 @@ func (s *Service) newIssuer() error {
 	// op's own router also has endpoints that nobody needs here, and lets every origin call them; so each is named.
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathDiscovery, s.discovery)
+	mux.HandleFunc("GET "+pathMetadata, s.discovery)
 	mux.HandleFunc("GET "+pathKeys, func(w http.ResponseWriter, r *http.Request) { op.Keys(w, r, storage) })
 	for _, method := range []string{"GET ", "POST "} { // both: OpenID Connect Core, sections 3.1.2.1 and 5.3.1
 		mux.HandleFunc(method+pathAuthorize, s.authorize)

@@ -74,8 +74,10 @@ func (st *storage) GetClientByClientID(_ context.Context, id string) (op.Client,
 		return cli{}, nil
 	case consoleClient:
 		return console{redirect: st.s.consoleRedirect()}, nil
+	case PostgresClient:
+		return psqlClient{}, nil
 	}
-	return nil, oidc.ErrInvalidClient().WithDescription("there is no client of that name here; the command line is " + cliClient)
+	return nil, oidc.ErrInvalidClient().WithDescription("there is no client of that name here; the command line is " + cliClient + ", and psql's oauth_client_id is " + PostgresClient)
 }
 
 func (st *storage) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {

@@ -31,29 +31,38 @@ const maxToken = 2048
 // Bearer is the identity that an access token of the gateway's issuer stands for. A token is opaque: it says nothing
 // outside the gateway, and is good for as long as the sign-in it came from, unless it is revoked.
 func (s *Service) Bearer(ctx context.Context, token string) (Identity, error) {
-	if token == "" || len(token) > maxToken {
-		return Identity{}, refuseNot(accessToken, errors.New("it has not the length of one"))
-	}
-	content, err := s.issuer.Crypto().Decrypt(token)
+	secret, subject, err := s.openToken(accessToken, token)
 	if err != nil {
-		return Identity{}, refuseNot(accessToken, err)
-	}
-	secret, subject, ok := strings.Cut(content, ":")
-	if !ok { // a code of ours, which is of the same make
-		return Identity{}, refuseNot(accessToken, errors.New("it is no access token"))
+		return Identity{}, err
 	}
 	st, err := s.access(ctx, secret, subject)
 	return st.Identity, err
 }
 
-// access looks up an access token by the secret in it.
+// openToken finds the secret and the identity's id in a token; what it is called is for the refusal.
+func (s *Service) openToken(what, token string) (secret, subject string, err error) {
+	if token == "" || len(token) > maxToken {
+		return "", "", refuseNot(what, errors.New("it has not the length of one"))
+	}
+	content, err := s.issuer.Crypto().Decrypt(token)
+	if err != nil {
+		return "", "", refuseNot(what, err)
+	}
+	secret, subject, ok := strings.Cut(content, ":")
+	if !ok { // a code of ours, which is of the same make
+		return "", "", refuseNot(what, errors.New("it is no access token"))
+	}
+	return secret, subject, nil
+}
+
+// access looks up an access token by the secret in it. Those of PostgresClient open nothing but a database.
 func (s *Service) access(ctx context.Context, secret, subject string) (standing, error) {
 	var st standing
 	var id string
 	var revoked bool
 	err := st.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.revoked <> 0
-		FROM tokens t JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity WHERE t.hash = ? AND t.kind = ? AND i.id = ?`,
-		hashed(secret), kindAccess, subject), &id, &revoked)
+		FROM tokens t JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity WHERE t.hash = ? AND t.kind = ? AND i.id = ? AND t.client <> ?`,
+		hashed(secret), kindAccess, subject, PostgresClient), &id, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return standing{}, refuseNot(accessToken, errors.New("it is not known"))
 	}
@@ -73,6 +82,9 @@ func (s *Service) access(ctx context.Context, secret, subject string) (standing,
 // newToken keeps a token of which only the hash of secret is kept.
 func newToken(ctx context.Context, tx *store.Tx, kind, secret, family, client string, scopes []string, st standing, now time.Time) error {
 	id := newID("t-")
+	if end := now.Add(purposeLife); client == PostgresClient && end.Before(st.Expires) {
+		st.Expires = end
+	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO tokens (id, hash, kind, family, sign_in, client, scopes, issued, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		id, hashed(secret), kind, family, st.signIn, client, strings.Join(scopes, " "), stamp(now), stamp(st.Expires)); err != nil {
 		return fmt.Errorf("keep the token: %w", err)
@@ -80,6 +92,9 @@ func newToken(ctx context.Context, tx *store.Tx, kind, secret, family, client st
 	e := event("credential.issued", st.Identity, "")
 	e.Fields["credential"], e.Fields["sign_in"], e.Fields["token"] = id, st.signIn, kind
 	e.Fields["expires"] = st.Expires.Format(time.RFC3339)
+	if purpose := purposeOf(scopes); purpose != "" {
+		e.Fields["for"] = purpose
+	}
 	return tx.Audit(e)
 }
 
@@ -96,6 +111,9 @@ func (s *Service) exchange(ctx context.Context, request op.TokenRequest, withRef
 			return err
 		}
 		expires = st.Expires
+		if end := now.Add(purposeLife); client == PostgresClient && end.Before(expires) {
+			expires = end
+		}
 		access = rand.Text()
 		if err := newToken(ctx, tx, kindAccess, access, family, client, request.GetScopes(), st, now); err != nil || !withRefresh {
 			return err

@@ -24,6 +24,3 @@ CREATE TABLE ssh_keys (
 );
 CREATE INDEX ssh_keys_by_key ON ssh_keys (ssh_key, source);
 CREATE INDEX ssh_keys_by_sign_in ON ssh_keys (sign_in);
-
--- Tokens for one purpose: which account on which target, empty for those of the command line and the console.
-ALTER TABLE tokens ADD COLUMN purpose TEXT NOT NULL DEFAULT '';

@@ -34,6 +34,7 @@ type Device struct {
 	Address string // where the request came from, as the gateway saw it
 	Agent   string // what it calls itself
 	Asked   time.Time
+	For     string // the account on a target that it is for, "" where it is for all that the person may do
 	Next    string // link to the sign-in
 }
 

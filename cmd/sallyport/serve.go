@@ -46,7 +46,7 @@ SIGHUP reads the configuration and the certificate again.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(command.ErrOrStderr(), nil))
-			slog.SetDefault(log) // the issuer's library has no other logger
+			slog.SetDefault(slog.New(authn.LibraryLog(log.Handler()))) // the issuer's library has no other logger
 			return serve(command.Context(), file, log)
 		},
 	}

@@ -4,6 +4,7 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -61,6 +62,17 @@ func (d *Demo) exports() (string, error) {
 		return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s sslmode=verify-full sslrootcert=%s sslcert=%s sslkey=%s",
 			d.port(portGatewayOrders), pgDatabase, user, quoteValue(d.authority.file), quoteValue(alice.Path("tls.crt")), quoteValue(alice.Path("tls.key")))
 	}
+	passwords := make(map[string]string, len(names))
+	for _, name := range names {
+		passwords[name] = d.people[name].user.Password
+	}
+	people, err := json.Marshal(passwords)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(d.secretFile("people.json"), people, 0o600); err != nil {
+		return "", err
+	}
 	var errs []error
 	straight := func(user string) string {
 		// libpq's password file, which keeps the password out of command lines: host:port:database:user:password.
@@ -75,6 +87,7 @@ func (d *Demo) exports() (string, error) {
 		{"SALLYPORT_URL", d.gateway.url},
 		{"SALLYPORT_CA", d.authority.file},
 		{"SALLYPORT_ISSUER", d.provider.Issuer},
+		{"SALLYPORT_PASSWORDS", d.secretFile("people.json")},
 		{"SALLYPORT_STATE", d.dir},
 		{"SALLYPORT_PID_FILE", d.gateway.pidFile},
 		{"SALLYPORT_PG", through(pgAccount)},

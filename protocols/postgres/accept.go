@@ -20,6 +20,8 @@ const (
 	strangerGlued       = "postgres: data before TLS"
 	strangerCertificate = "postgres: no valid client certificate"
 	strangerPassword    = "postgres: no valid password"
+	strangerToken       = "postgres: no valid token"
+	strangerDiscovery   = "postgres: asked where to sign in" // which is what psql does first
 	strangerCancel      = "postgres: cancel with an unknown key"
 )
 

@@ -17,6 +17,7 @@ type startup struct {
 	version     uint32
 	unknown     []string // protocol options that were not understood
 	tell        bool     // the client must be told of version and unknown
+	own         ownSettings
 }
 
 // allowed are the settings a client may make in its StartupMessage, in lower case: those that drivers send and those
@@ -92,6 +93,9 @@ func readStartup(packet wire.Packet) (startup, error) {
 	var order []string
 	set := func(name, value string) error {
 		key := strings.ToLower(name)
+		if own, ours := strings.CutPrefix(key, ownPrefix); ours {
+			return s.own.set(own, value)
+		}
 		if !allowed[key] {
 			return refusal.New(refusal.NotPermitted, "start-up parameter %q is not passed on by this gateway", name).
 				WithHint("leave it out of the connection string, PGOPTIONS and the driver's options; what the account may set, it can SET after connecting")

@@ -76,17 +76,27 @@ func asStranger(err error) error {
 
 // prove leads the SASL exchange (PostgreSQL documentation, section 54.3). AuthenticationOk comes with the session's greeting.
 func (c *client) prove(proof *authn.PasswordProof) error {
-	if err := c.ask(&pgproto3.AuthenticationSASL{AuthMechanisms: proof.Mechanisms()}); err != nil {
+	mechanism, first, err := c.choose(proof.Mechanisms())
+	if err != nil {
 		return err
+	}
+	return c.converse(proof, mechanism, first)
+}
+
+// choose offers mechanisms and returns the client's choice with its first message.
+func (c *client) choose(mechanisms []string) (mechanism, first string, err error) {
+	if err := c.ask(&pgproto3.AuthenticationSASL{AuthMechanisms: mechanisms}); err != nil {
+		return "", "", err
 	}
 	body, err := c.saslMessage()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	mechanism, first, err := initialResponse(body)
-	if err != nil {
-		return err
-	}
+	return initialResponse(body)
+}
+
+// converse leads an exchange of SCRAM to its end.
+func (c *client) converse(proof *authn.PasswordProof, mechanism, first string) error {
 	challenge, err := proof.First(mechanism, first)
 	if err != nil {
 		return err
@@ -94,7 +104,8 @@ func (c *client) prove(proof *authn.PasswordProof) error {
 	if err := c.ask(&pgproto3.AuthenticationSASLContinue{Data: []byte(challenge)}); err != nil {
 		return err
 	}
-	if body, err = c.saslMessage(); err != nil {
+	body, err := c.saslMessage()
+	if err != nil {
 		return err
 	}
 	verifier, err := proof.Final(string(body))

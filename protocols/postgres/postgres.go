@@ -169,9 +169,7 @@ func (h *Handler) recovered(what string, then func()) {
 // identify is who it is, by the client certificate of the TLS handshake.
 func (h *Handler) identify(ctx context.Context, c *client) (authn.Identity, error) {
 	if len(c.tls.PeerCertificates) == 0 {
-		return authn.Identity{}, strange(strangerCertificate, refusal.New(refusal.NotAuthenticated, "no client certificate was presented").
-			WithDetail("This gateway knows people by the short-lived certificate that signing in gives them. A program that can't hold one logs in by a password: sallyport credentials ACCOUNT@TARGET").
-			WithHint("sign in with: sallyport login --gateway %s, and connect with: psql service=TARGET", h.url))
+		return authn.Identity{}, strange(strangerCertificate, h.howToSignIn())
 	}
 	who, err := h.authn.ClientCertificate(ctx, c.tls.PeerCertificates)
 	if r := refusal.Of(err); r != nil {
@@ -185,10 +183,14 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	named, id, byPassword := passwordUser(packet)
 	var who authn.Identity
 	var password authn.Password
+	s, unread := readStartup(packet) // told only to somebody
 	var err error
-	if byPassword {
+	switch {
+	case byPassword:
 		who, password, err = h.identifyByPassword(ctx, c, id)
-	} else {
+	case unread == nil && !h.ours(c) && c.offersTokens(s):
+		who, err = h.identifyByToken(ctx, c, h.addressOf(own, c.tls.ServerName, s), s.user)
+	default:
 		who, err = h.identify(ctx, c)
 	}
 	if err != nil {
@@ -202,9 +204,8 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 		}
 		return err
 	}
-	s, err := readStartup(packet)
-	if err != nil {
-		return nil, refused(err, own, s.user)
+	if unread != nil {
+		return nil, refused(unread, own, s.user)
 	}
 	if byPassword {
 		s = s.asAccount(named)
