@@ -145,6 +145,9 @@ func (a *auditLog) move(ctx context.Context) (int, error) {
 		a.moved = make(chan struct{})
 		a.mu.Unlock()
 	}
+	if err := a.recorder.bindIssues(waiting); err != nil {
+		return 0, err
+	}
 	return len(waiting), a.recorder.Store.Moved(ctx, waiting[len(waiting)-1].Number)
 }
 

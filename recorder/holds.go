@@ -9,6 +9,7 @@ import (
 
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/recorder/transparency"
 )
 
 //go:embed migrations/*.sql
@@ -29,7 +30,7 @@ type Hold struct {
 func (r *Recorder) Hold(ctx context.Context, session string, event store.AuditEvent) (Hold, error) {
 	h := Hold{Session: session, Since: time.Now().UTC().Truncate(time.Millisecond), By: event.ActorName, Reason: event.Reason}
 	event.Kind = "recording.held"
-	err := r.holding(ctx, session, event, `INSERT INTO recording_holds (session, since, by, reason) VALUES (?, ?, ?, ?)
+	err := r.holding(ctx, session, event, transparency.Hold, `INSERT INTO recording_holds (session, since, by, reason) VALUES (?, ?, ?, ?)
 		ON CONFLICT (session) DO UPDATE SET since = excluded.since, by = excluded.by, reason = excluded.reason`,
 		h.Session, h.Since.UnixMilli(), h.By, h.Reason)
 	return h, err
@@ -38,11 +39,11 @@ func (r *Recorder) Hold(ctx context.Context, session string, event store.AuditEv
 // Release ends a Hold; it refuses (NotFound) where there is none.
 func (r *Recorder) Release(ctx context.Context, session string, event store.AuditEvent) error {
 	event.Kind = "recording.released"
-	return r.holding(ctx, session, event, `DELETE FROM recording_holds WHERE session = ?`, session)
+	return r.holding(ctx, session, event, transparency.Release, `DELETE FROM recording_holds WHERE session = ?`, session)
 }
 
 // holding changes a hold and audits it, as one; never while the recording is being purged.
-func (r *Recorder) holding(ctx context.Context, session string, event store.AuditEvent, statement string, args ...any) error {
+func (r *Recorder) holding(ctx context.Context, session string, event store.AuditEvent, kind transparency.Kind, statement string, args ...any) error {
 	if r.Store == nil {
 		return refusal.New(refusal.Unsupported, "this gateway keeps no list of holds")
 	}
@@ -53,7 +54,7 @@ func (r *Recorder) holding(ctx context.Context, session string, event store.Audi
 		return err
 	}
 	event.Session, event.Target, event.Account, event.Grant = session, header.Target, header.Account, header.Grant
-	return r.Store.Do(ctx, func(tx *store.Tx) error {
+	err = r.Store.Do(ctx, func(tx *store.Tx) error {
 		result, err := tx.ExecContext(ctx, statement, args...)
 		if err != nil {
 			return fmt.Errorf("hold the recording of session %s: %w", session, err)
@@ -63,6 +64,10 @@ func (r *Recorder) holding(ctx context.Context, session string, event store.Audi
 		}
 		return tx.Audit(event)
 	})
+	if err == nil {
+		r.owe(transparency.Leaf{Kind: kind, Recording: transparency.Recording{Session: session}})
+	}
+	return err
 }
 
 // Holds lists the recordings on hold, the newest hold first.

@@ -31,6 +31,8 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency"
+	"sallyport/recorder/transparency/ledger"
 	"sallyport/recorder/wal"
 )
 
@@ -49,6 +51,10 @@ type Options struct {
 	// Keep says how long a target's recordings are kept after they ended; without it, or where it says 0, for ever. It may be
 	// called at any time, and needs Store.
 	Keep func(target string) time.Duration
+	// Ledger is the log over all recordings, which binds each when it begins, lives and ends; without one nothing does. It
+	// stays the caller's, to be closed after the recorder. Progress is how often live recordings are bound; 0: 10 s.
+	Ledger   *ledger.Log
+	Progress time.Duration
 	// Version is the gateway's version, for headers.
 	Version string
 	Log     *slog.Logger
@@ -71,11 +77,13 @@ type Recorder struct {
 	purging  sync.Mutex           // of one recording: it is not put on hold meanwhile
 	keeper   background
 	packer   *packer
+	binder   background
 	latency  SyncLatency
 
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
 	live   map[string]*Recording
+	owed   []transparency.Leaf // for which there was no room
 	closed bool
 	dead   error // a write or sync that failed so that nothing more is trusted to this disk
 }
@@ -96,6 +104,9 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 	if o.Config.Durability == "" {
 		o.Config.Durability = configs.Synced
 	}
+	if o.Progress <= 0 {
+		o.Progress = 10 * time.Second
+	}
 	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
 	r.packer = newPacker(r)
 	r.running = func() time.Duration { return time.Since(r.opened) }
@@ -104,6 +115,12 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 	}
 	if err := r.recover(ctx); err != nil {
 		return nil, err
+	}
+	if err := r.settle(); err != nil {
+		return nil, fmt.Errorf("recover the session log: %w", err)
+	}
+	if r.Ledger != nil {
+		r.binder.start(ctx, r.keepBinding)
 	}
 	if err := r.Ready(); err != nil {
 		o.Log.Error("no session can start: recordings have no room", "error", err)
@@ -347,6 +364,8 @@ func (r *Recorder) Close(ctx context.Context) error {
 	if r.audit != nil {
 		errs = append(errs, r.audit.close(ctx))
 	}
+	r.binder.close()
+	r.owe(append(r.owed, transparency.Leaf{Kind: transparency.Stop})...)
 	errs = append(errs, r.wal.Close())
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency"
 	"sallyport/recorder/wal"
 )
 
@@ -57,6 +58,8 @@ type Recording struct {
 
 	sealed   bool // has its ending
 	finished bool // synced whole, so that the log needs the file no more
+
+	bound uint64 // blocks that the log over all recordings has; keepBinding's own
 }
 
 // ErrEnded is what a recording says once it was ended.
@@ -92,6 +95,15 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 		delete(r.live, header.Session)
 		r.mu.Unlock()
 		rec.ended = true
+		return nil, err
+	}
+	if err := r.bindOpening(rec, path); err != nil {
+		rec.ended = true
+		rec.file.Close()
+		r.ended(rec)
+		r.mu.Lock()
+		delete(r.paths, header.Session)
+		r.mu.Unlock()
 		return nil, err
 	}
 	rec.timer = time.AfterFunc(time.Hour, rec.flush)
@@ -361,6 +373,9 @@ func (r *Recording) End(end format.End) error {
 	err := r.seal(end)
 	if err != nil && r.err == nil {
 		r.fail(err)
+	}
+	if err == nil {
+		r.recorder.owe(transparency.Leaf{Kind: transparency.Close, Recording: transparency.Of(r.header.Session, r.good), Reason: end.Reason})
 	}
 	r.finish()
 	return err

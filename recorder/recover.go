@@ -23,8 +23,9 @@ const reasonCrashed = "crashed"
 // recover looks at every recording and audit file, and closes those that an earlier run left open.
 func (r *Recorder) recover(ctx context.Context) error {
 	var files []string
+	var err error
 	for _, dir := range []string{r.recordings(), r.audits()} {
-		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && !entry.IsDir() {
 				files = append(files, path)
 			}
@@ -35,6 +36,9 @@ func (r *Recorder) recover(ctx context.Context) error {
 		}
 	}
 	if err := r.replay(files); err != nil {
+		return fmt.Errorf("recover the session log: %w", err)
+	}
+	if files, err = r.removeUnborn(files); err != nil {
 		return fmt.Errorf("recover the session log: %w", err)
 	}
 	for _, path := range files {

@@ -14,6 +14,7 @@ import (
 
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency"
 	"sallyport/recorder/wal"
 )
 
@@ -125,7 +126,7 @@ func (r *Recorder) purge(ctx context.Context, session string, now time.Time) (bo
 	}
 	r.purging.Lock()
 	defer r.purging.Unlock()
-	path, event, ended, err := r.epitaph(header)
+	path, event, state, ended, err := r.epitaph(header)
 	if err != nil || !ended.Add(keep).Before(now) {
 		return false, err
 	}
@@ -143,24 +144,28 @@ func (r *Recorder) purge(ctx context.Context, session string, now time.Time) (bo
 	if err := r.audit.catchUp(ctx); err != nil {
 		return false, err
 	}
+	leaf := transparency.Leaf{Kind: transparency.Purge, Recording: transparency.Of(session, state), Reason: "retention"}
+	if err := r.bind(leaf); err != nil {
+		return false, err
+	}
 	return true, r.remove(ctx, session, path)
 }
 
 // epitaph is what is said of a recording before it goes, and when it ended. One without an ending has none.
-func (r *Recorder) epitaph(header format.Header) (path string, event store.AuditEvent, ended time.Time, err error) {
+func (r *Recorder) epitaph(header format.Header) (path string, event store.AuditEvent, state format.State, ended time.Time, err error) {
 	r.mu.Lock()
 	path = r.paths[header.Session]
 	r.mu.Unlock()
 	file, err := os.Open(filepath.Join(r.Dir, path))
 	if err != nil {
-		return path, event, ended, err
+		return path, event, state, ended, err
 	}
 	defer file.Close()
 	hash := sha256.New()
 	hashed := io.TeeReader(file, hash)
 	reader, err := format.NewReader(hashed)
 	if err != nil {
-		return path, event, ended, err
+		return path, event, state, ended, err
 	}
 	damages := 0
 	for {
@@ -173,7 +178,7 @@ func (r *Recorder) epitaph(header format.Header) (path string, event store.Audit
 			continue
 		}
 		if err != nil {
-			return path, event, ended, err
+			return path, event, state, ended, err
 		}
 		if e.Type != format.TypeEnd {
 			continue
@@ -183,31 +188,31 @@ func (r *Recorder) epitaph(header format.Header) (path string, event store.Audit
 		}
 	}
 	if !reader.Sealed() {
-		return path, event, ended, errors.New("it has no ending; it is kept")
+		return path, event, state, ended, errors.New("it has no ending; it is kept")
 	}
 	if at := header.Started.Add(reader.Latest()); at.After(ended) {
 		ended = at
 	}
 	if _, err := io.Copy(io.Discard, hashed); err != nil { // what the reader left unread
-		return path, event, ended, err
+		return path, event, state, ended, err
 	}
 	info, err := file.Stat()
 	if err != nil {
-		return path, event, ended, err
+		return path, event, state, ended, err
 	}
-	chain := reader.State().Chain
+	state = reader.State()
 	event = store.AuditEvent{
 		Kind: "recording.purged", Actor: "system", Target: header.Target, Account: header.Account, Grant: header.Grant, Session: header.Session,
 		Fields: map[string]string{
 			"file": filepath.ToSlash(path), "sha256": hex.EncodeToString(hash.Sum(nil)), "bytes": strconv.FormatInt(info.Size(), 10),
-			"chain": hex.EncodeToString(chain[:]), "person": header.Identity.Issuer + " " + header.Identity.Subject,
+			"chain": hex.EncodeToString(state.Chain[:]), "person": header.Identity.Issuer + " " + header.Identity.Subject,
 			"started": header.Started.Format(time.RFC3339Nano), "ended": ended.UTC().Format(time.RFC3339Nano),
 		},
 	}
 	if damages > 0 {
 		event.Fields["damages"] = strconv.Itoa(damages)
 	}
-	return path, event, ended, nil
+	return path, event, state, ended, nil
 }
 
 // remove deletes a recording, durably, and what was derived from it.
