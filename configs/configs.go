@@ -105,6 +105,26 @@ type Recording struct {
 	// Keep is how long recordings are kept after they ended; then they are deleted, unless on hold. Default: 400d. A target
 	// can have its own.
 	Keep Duration `yaml:"keep"`
+	// Progress is how often live recordings are bound to the log over all of them. Default: 10s.
+	Progress Duration `yaml:"progress"`
+	// Witnesses cosign that log. They are to be run by people who do not run the gateway.
+	Witnesses []Witness `yaml:"witnesses"`
+	// MaxUnwitnessed is for how long no witness may have seen a part of the log before status and the gateway's own log warn.
+	// Default: 15m.
+	MaxUnwitnessed Duration `yaml:"max_unwitnessed"`
+	// PublicLog serves the log's checkpoints and tiles to anybody. It names no person, account or target, but tells how many
+	// sessions there are, and when. Otherwise it takes an access token and the permission log.verify.
+	PublicLog bool `yaml:"public_log"`
+}
+
+// Witness is one by c2sp.org/tlog-witness: `sallyport witness`, or any other.
+type Witness struct {
+	// URL is its prefix, to which /add-checkpoint is added.
+	URL string `yaml:"url"`
+	// Key is its public key, NAME+HASH+KEY.
+	Key string `yaml:"key"`
+	// CA is a file of PEM certificates that its server's is checked with; empty: the system's.
+	CA string `yaml:"ca"`
 }
 
 // KeepFor is how long the recordings of a target are kept. Those of one that is not configured any more are kept as long

@@ -22,6 +22,8 @@ func (c *Config) setDefaults() {
 	set(&c.Recording.Durability, Synced)
 	set(&c.Recording.Reserve, 512<<20)
 	set(&c.Recording.Keep, Duration(400*24*time.Hour))
+	set(&c.Recording.Progress, Duration(10*time.Second))
+	set(&c.Recording.MaxUnwitnessed, Duration(15*time.Minute))
 	set(&c.Limits.Unauthenticated, 200)
 	set(&c.Limits.Connections, 5000)
 	set(&c.Limits.Handshake, Duration(10*time.Second))

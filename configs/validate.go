@@ -83,6 +83,7 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
+	validateWitnesses(at, c.Recording)
 	l.validateTargets(c)
 	l.validateRoles(c)
 	l.validatePolicies(c)

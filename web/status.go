@@ -33,6 +33,7 @@ func (s *server) status(ctx context.Context, who caller, _ *struct{}) (*body[api
 			Recordings: usage.Recordings, Bytes: usage.Bytes, Free: usage.Free, Reserve: usage.Reserve, Left: usage.Left,
 			Days: []api.DayUsage{}, Holds: len(holds),
 		},
+		Log:    s.logStatus(),
 		Index:  s.index(),
 		Outbox: outbox,
 	}

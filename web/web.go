@@ -100,6 +100,7 @@ func New(o Options) http.Handler {
 
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /log/", s.serveLog)
 	issuer := o.Authn.Handler()
 	mux.Handle("/.well-known/", issuer)
 	mux.Handle("/oauth/", issuer)

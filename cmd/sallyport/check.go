@@ -34,6 +34,12 @@ what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwis
 			if err != nil {
 				return err
 			}
+			if _, err := witnessesOf(config); err != nil {
+				return err
+			}
+			if len(config.Recording.Witnesses) == 0 {
+				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
+			}
 			fmt.Fprintf(command.OutOrStdout(), "%s is good; targets: %d, policies: %d\n", config.File, len(config.Targets), len(config.Policies))
 			return nil
 		},

@@ -58,6 +58,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 	add(groupDecide, newRequestsCommand(), newApproveCommand(), newDenyCommand(), newGrantsCommand(), newRevokeCommand(), newNotificationsCommand())
 	add(groupRecord, newSessionsCommand(), newKillCommand(), newWatchCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newAuditCommand(), newVerifyCommand(), newHoldCommand(), newIndexCommand(), newStatusCommand())
 	add(groupGateway, gatewayCommands()...)
+	add(groupGateway, newWitnessCommand())
 	root.AddCommand(newVersionCommand())
 	addCompletions(root)
 	return root

@@ -28,6 +28,7 @@ import (
 	"sallyport/proxy"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency/ledger"
 	"sallyport/session"
 	"sallyport/web"
 	"sallyport/web/console"
@@ -59,6 +60,7 @@ type gateway struct {
 	config      atomic.Pointer[configs.Config]
 	log         *slog.Logger
 	store       *store.Store
+	ledger      *ledger.Log
 	recorder    *recorder.Recorder
 	authn       *authn.Service
 	grants      *grant.Service
@@ -128,7 +130,11 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.store, err = store.Open(ctx, config.State); err != nil {
 		return err
 	}
+	if g.ledger, err = openLedger(ctx, config, g.log); err != nil {
+		return err
+	}
 	g.recorder, err = recorder.Open(ctx, recorder.Options{
+		Ledger: g.ledger, Progress: config.Recording.Progress.D(),
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
 		Keep: func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
@@ -290,6 +296,9 @@ func (g *gateway) close() error {
 	}
 	if g.recorder != nil {
 		errs = append(errs, g.recorder.Close(ctx))
+	}
+	if g.ledger != nil {
+		errs = append(errs, g.ledger.Close(ctx))
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())

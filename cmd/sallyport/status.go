@@ -56,6 +56,17 @@ func statusTable(t *table, s api.Status) {
 		sync = fmt.Sprintf("%v, slowest %v (when the gateway was started)", r.SyncMedian.Round(time.Microsecond), r.SyncSlowest.Round(time.Microsecond))
 	}
 	t.row("a sync takes", sync)
+	log := "none: recordings are bound to nothing"
+	if s.Log.Origin != "" {
+		log = fmt.Sprintf("%d leaves, %d signed, %d witnessed", s.Log.Size, s.Log.Signed, s.Log.Witnessed)
+		if !s.Log.WitnessedAt.IsZero() {
+			log += " (" + local(s.Log.WitnessedAt) + ")"
+		}
+	}
+	t.row("log", log)
+	if s.Log.Warning != "" {
+		t.row("  warning", s.Log.Warning)
+	}
 	t.row("recordings", fmt.Sprintf("%d, %s with the audit log; %d on hold", r.Recordings, size(r.Bytes), r.Holds))
 	for _, d := range r.Days {
 		t.row("  "+d.Day, fmt.Sprintf("%d, %s", d.Recordings, size(d.Bytes)))

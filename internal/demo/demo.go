@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,11 +53,14 @@ type Demo struct {
 	postgres  *postgres
 	sshd      *sshd
 	gateway   *gateway
-	people    map[string]*person
-	steps     *steps
-	log       *slog.Logger
-	logFile   *os.File
-	secret    string // the gateway's at the provider
+	witness   *http.Server
+
+	witnessKey string
+	people     map[string]*person
+	steps      *steps
+	log        *slog.Logger
+	logFile    *os.File
+	secret     string // the gateway's at the provider
 }
 
 // The targets.
@@ -75,6 +79,7 @@ const (
 	portGatewayPostgres
 	portGatewayOrders
 	portGatewaySSH
+	portWitness
 	ports
 )
 
@@ -109,6 +114,7 @@ func start(ctx context.Context, o Options, keep bool) (d *Demo, err error) {
 			d.sshd, err = startSSHD(ctx, d, dir, d.port(portSSHD))
 			return err
 		}},
+		{"a witness cosigns the gateway's log", d.startWitness},
 		{"the gateway is ready", d.startGateway},
 		{"alice, bob and carol sign in at the provider, without a browser", d.signInAll},
 		{"the sshd trusts the gateway's target authority", d.trustGateway},
@@ -202,6 +208,9 @@ func (d *Demo) close() error {
 	var errs []error
 	if d.gateway != nil {
 		d.gateway.end()
+	}
+	if d.witness != nil {
+		errs = append(errs, d.witness.Close())
 	}
 	if d.sshd != nil {
 		d.sshd.process.end(5 * time.Second)

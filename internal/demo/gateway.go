@@ -79,6 +79,9 @@ recording:
   durability: {{.Durability}}
   allow_volatile: true # a demo may stand in a memory file system
   reserve: 64MiB
+  witnesses:
+    - url: {{quote .Witness}}
+      key: {{quote .WitnessKey}}
 limits:
   unauthenticated: 4000 # all of the rig's clients come from one address
   connections: 5000
@@ -179,8 +182,8 @@ func (g *gateway) configure() error {
 		"Certificate": certificate, "Key": key, "CA": d.authority.file,
 		"Issuer": d.provider.Issuer, "ClientID": clientID, "ClientSecret": "file:" + d.secretFile("provider"),
 		"CIIssuer": d.provider.CI.Issuer, "CIRepository": provider.RepositoryID, "CIOwner": provider.OwnerID,
-		"Durability": durability,
-		"PGTarget":   pgTarget, "PGAddress": loopback(d.port(portPostgres)), "PGListen": loopback(d.port(portGatewayOrders)), "PGDatabase": pgDatabase,
+		"Durability": durability, "Witness": "http://" + loopback(d.port(portWitness)), "WitnessKey": d.witnessKey,
+		"PGTarget": pgTarget, "PGAddress": loopback(d.port(portPostgres)), "PGListen": loopback(d.port(portGatewayOrders)), "PGDatabase": pgDatabase,
 		"PGAccount": pgAccount, "PGPassword": "file:" + d.secretFile(pgAccount),
 		"PGSuperuser": pgSuperuser, "PGSuperuserPassword": "file:" + d.secretFile(pgSuperuser),
 		"SSHTarget": sshTarget, "SSHAddress": d.sshd.address(), "SSHAccount": sshAccount, "SSHUser": d.sshd.user,

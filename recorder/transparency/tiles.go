@@ -21,7 +21,7 @@ const (
 // Below the state directory the log is Folder: the newest signed Checkpoint, the newest one that was Witnessed, full tiles
 // and bundles where c2sp.org/tlog-tiles has them, and TailFolder with the leaves of the bundle that is not full yet.
 const (
-	Folder         = "log"
+	Folder         = "transparency"
 	CheckpointFile = "checkpoint"
 	WitnessedFile  = "witnessed"
 	TailFolder     = "tail"

@@ -47,6 +47,7 @@ type Status struct {
 	Draining bool           `json:"draining"`
 	Sessions int            `json:"sessions" doc:"Live ones."`
 	Recorder RecorderStatus `json:"recorder"`
+	Log      LogStatus      `json:"log"`
 	Index    Index          `json:"index"`
 	Outbox   int            `json:"outbox" doc:"Audit events that wait to be moved to the audit log."`
 }
@@ -63,6 +64,28 @@ type RecorderStatus struct {
 	Reserve     int64         `json:"reserve" doc:"Bytes that must be free for sessions to begin."`
 	Left        time.Duration `json:"left_ns" doc:"How long until no session can begin, if it goes on like on the last six whole days; 0: not known."`
 	Holds       int           `json:"holds" doc:"Recordings on hold."`
+}
+
+// LogStatus is how the log over all recordings stands, which binds them so that nobody can change them unnoticed.
+type LogStatus struct {
+	Origin      string    `json:"origin,omitempty" doc:"Its name; empty: there is no log."`
+	Key         string    `json:"key,omitempty" doc:"Its public key, which sallyport-verify takes as --log-key."`
+	Size        int64     `json:"size" doc:"Leaves."`
+	Signed      int64     `json:"signed" doc:"Leaves that the newest signed checkpoint covers."`
+	Witnessed   int64     `json:"witnessed" doc:"Leaves that the newest cosigned checkpoint covers; 0: no witness has seen any."`
+	WitnessedAt time.Time `json:"witnessed_at,omitzero" doc:"When it was cosigned."`
+	Witnesses   []Witness `json:"witnesses"`
+	// Unwitnessed is in nanoseconds, like all durations here.
+	Unwitnessed time.Duration `json:"unwitnessed_ns" doc:"For how long the oldest leaf has been waiting that no witness has seen."`
+	Warning     string        `json:"warning,omitempty" doc:"What somebody should look after."`
+}
+
+// Witness is how it stands with one witness of the log.
+type Witness struct {
+	Name  string    `json:"name"`
+	Size  int64     `json:"size" doc:"Of the newest checkpoint that it cosigned since the gateway started."`
+	Time  time.Time `json:"time,omitzero" doc:"When it did."`
+	Error string    `json:"error,omitempty" doc:"Why it did not when it was last asked."`
 }
 
 // DayUsage is what was recorded in sessions that began on a day.

@@ -143,7 +143,7 @@ func TestLogGrowsAndOpensAgainAtEverySize(t *testing.T) {
 		closeLog(t, l)
 	}
 	// Tiles of hashes are made again where they are lost.
-	if err := os.RemoveAll(filepath.Join(o.Dir, "log", "tile", "0")); err != nil {
+	if err := os.RemoveAll(filepath.Join(o.Dir, transparency.Folder, "tile", "0")); err != nil {
 		t.Fatal(err)
 	}
 	l := openLog(t, o)
@@ -210,7 +210,7 @@ func TestTornTail(t *testing.T) {
 	l := openLog(t, o)
 	fill(t, l, 5)
 	closeLog(t, l)
-	tail := filepath.Join(o.Dir, "log", "tail", "0")
+	tail := filepath.Join(o.Dir, transparency.Folder, "tail", "0")
 	good, err := os.ReadFile(tail)
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestFullTailIsMoved(t *testing.T) {
 	l := openLog(t, o)
 	fill(t, l, 300)
 	closeLog(t, l)
-	bundle, tail := filepath.Join(o.Dir, "log", "tile", "entries", "000"), filepath.Join(o.Dir, "log", "tail", "0")
+	bundle, tail := filepath.Join(o.Dir, transparency.Folder, "tile", "entries", "000"), filepath.Join(o.Dir, transparency.Folder, "tail", "0")
 	content, err := os.ReadFile(bundle)
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func TestLogThatIsNotWhatItWasIsNotOpened(t *testing.T) {
 		l := openLog(t, o)
 		fill(t, l, 300)
 		closeLog(t, l)
-		if err := harm(t, filepath.Join(o.Dir, "log")); err != nil {
+		if err := harm(t, filepath.Join(o.Dir, transparency.Folder)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if l, err := Open(t.Context(), o); !errors.Is(err, ErrDamaged) {
