@@ -10,13 +10,15 @@ import (
 
 	xssh "golang.org/x/crypto/ssh"
 
+	"sallyport/internal/refusal"
 	"sallyport/protocols/ssh/interpret"
 	"sallyport/recorder/format"
 )
 
+// The two ways in which channels are treated: commands, and forwarded connections of any kind.
 const (
 	kindSession = "session"
-	kindTunnel  = "direct-tcpip"
+	kindTunnel  = "tunnel"
 )
 
 const (
@@ -61,14 +63,19 @@ type channel struct {
 	banners [2]*banner // of a tunnel: from the client, from the target; else nil
 }
 
-// serve admits a channel, opens it on the target, accepts it and copies until both sides have closed it.
-func (l *link) serve(n xssh.NewChannel, kind string) {
+func (l *link) newChannel(kind string) *channel {
 	c := &channel{
 		link: l, number: l.numbers.Add(1), kind: kind,
 		gate: make(chan struct{}), gone: make(chan struct{}), told: make(chan struct{}), quiet: [2]*quiet{{}, {}},
 	}
 	c.openGate = sync.OnceFunc(func() { close(c.gate) })
 	c.whole.Store(keepOutput)
+	return c
+}
+
+// serve admits a channel, opens it on the target, accepts it and copies until both sides have closed it.
+func (l *link) serve(n xssh.NewChannel, kind string) {
+	c := l.newChannel(kind)
 	target, targetRequests, err := c.open(n)
 	if err != nil {
 		c.refuse(n, err)
@@ -82,16 +89,54 @@ func (l *link) serve(n xssh.NewChannel, kind string) {
 	}
 	c.client, c.target = &clientChannel{Channel: accepted}, target
 	if kind == kindTunnel {
-		c.in = keepCounts(c.number, true, "stdin", interpret.WhyForwarded)
-		c.out[stdout] = keepCounts(c.number, false, "stdout", interpret.WhyForwarded)
-		c.out[stderr] = keepCounts(c.number, false, "stderr", interpret.WhyForwarded)
+		c.count()
 		c.banners = [2]*banner{{}, {}}
-		c.openGate()
 	}
-	if l.add(c) {
-		defer l.remove(c)
+	c.run(clientRequests, targetRequests)
+}
+
+// serveTarget is serve for a channel that the target wants, which may be refused by the client.
+func (l *link) serveTarget(n xssh.NewChannel) {
+	c := l.newChannel(kindTunnel)
+	s := l.session
+	if err := s.Observe(interpret.TargetOpen(c.number, n.ChannelType(), n.ExtraData())); err != nil {
+		refuseTarget(n, "the session is over")
+		return
+	}
+	accepted, clientRequests, err := l.connection.client.OpenChannel(n.ChannelType(), n.ExtraData())
+	if err != nil {
+		_ = s.Observe(interpret.OpenRefused(c.number, uint32(xssh.ConnectionFailed), "the client refused it")) // a failure cuts the session
+		refuseTarget(n, "the client refused it")
+		return
+	}
+	target, targetRequests, err := acceptTarget(n)
+	if err != nil {
+		go xssh.DiscardRequests(clientRequests)
+		accepted.Close()
+		return
+	}
+	c.client, c.target = &clientChannel{Channel: accepted}, target
+	c.count()
+	if n.ChannelType() != agentChannel {
+		c.banners = [2]*banner{{}, {}}
+	}
+	c.run(clientRequests, targetRequests)
+}
+
+// count has a forwarded connection recorded by length and hash.
+func (c *channel) count() {
+	c.in = keepCounts(c.number, true, "stdin", interpret.WhyForwarded)
+	c.out[stdout] = keepCounts(c.number, false, "stdout", interpret.WhyForwarded)
+	c.out[stderr] = keepCounts(c.number, false, "stderr", interpret.WhyForwarded)
+	c.openGate()
+}
+
+// run copies until both sides have closed the channel.
+func (c *channel) run(clientRequests, targetRequests <-chan *xssh.Request) {
+	if c.link.add(c) {
+		defer c.link.remove(c)
 	} else {
-		c.farewell(l.session.Ending().Sentence)
+		c.farewell(c.link.session.Ending().Sentence)
 	}
 	c.copy(clientRequests, targetRequests)
 }
@@ -404,6 +449,17 @@ func (c *channel) abandon(why string) {
 		closeChannel(c.target)
 		c.client.Close()
 	}()
+}
+
+// deny answers a command that the gateway does not let pass: the client is told in words, as a command would, and with an
+// exit status; a failed request would show a code and none of the reason.
+func (c *channel) deny(r *refusal.Refusal) {
+	terminal := c.terminal.Load()
+	_ = c.client.notice(words(r, "\n"), terminal) // fails where the client is gone
+	c.client.exit(exitOf(r))
+	c.client.eof()
+	closeChannel(c.target)
+	c.client.Close()
 }
 
 // farewell tells the user why the session ends and closes the client's end.

@@ -26,6 +26,7 @@ type connection struct {
 	open           atomic.Int32    // channels
 	running        sync.WaitGroup  // goroutines of channels
 	noMoreSessions bool            // the client asked for it; belongs to serve
+	globals        *queue          // global requests that wait for their answer, in order
 
 	linkMu sync.Mutex // held while a link is made
 	link   *link      // the session on the target; nil before the first channel needs it
@@ -34,10 +35,12 @@ type connection struct {
 // serve answers the client's channels and global requests until the connection ends.
 func (c *connection) serve(ctx context.Context, channels <-chan xssh.NewChannel, requests <-chan *xssh.Request) {
 	ctx, cancel := context.WithCancel(ctx)
-	c.ctx = ctx
+	c.ctx, c.globals = ctx, newQueue()
+	c.spawn(func() { each(c.globals, c.globalRequest) })
 	defer func() {
 		c.client.Close()
 		cancel()
+		c.globals.end()
 		c.linkMu.Lock()
 		l := c.link
 		c.linkMu.Unlock()
@@ -62,7 +65,12 @@ func (c *connection) serve(ctx context.Context, channels <-chan xssh.NewChannel,
 			// The library hands over channels and requests apart from each other. What the client asked for before this
 			// request is already waiting, and is taken first: OpenSSH asks for its session and then for no more of them.
 			c.waitingChannels(channels)
-			c.globalRequest(r)
+			if r.Type == "no-more-sessions@openssh.com" {
+				c.noMoreSessions = true
+			}
+			if !c.globals.add(r) {
+				c.close() // so many at once nobody has a use for
+			}
 		}
 	}
 }
@@ -81,15 +89,15 @@ func (c *connection) waitingChannels(channels <-chan xssh.NewChannel) {
 	}
 }
 
-// globalRequest answers what the client asks of the connection. None is passed on: forwarding from the target is not
-// allowed, and the rest is between the client and its server, which is the gateway. Answers keep the requests' order.
+// globalRequest answers what the client asks of the connection. Only forwarding from the target is passed on; the rest is
+// between the client and its server, which is the gateway. Answers keep the requests' order, so one waits for another.
 func (c *connection) globalRequest(r *xssh.Request) {
 	switch r.Type {
-	case "no-more-sessions@openssh.com":
-		c.noMoreSessions = true
+	case "no-more-sessions@openssh.com", "keepalive@openssh.com":
 		_ = r.Reply(true, nil) // a failed write shows in the connection's end; so below
-	case "keepalive@openssh.com":
-		_ = r.Reply(true, nil)
+	case tcpipForward, cancelTCPIPForward, streamlocalForward, cancelStreamlocalForward:
+		done, payload := c.remoteForward(r)
+		_ = r.Reply(done, payload)
 	default:
 		_ = r.Reply(false, nil)
 	}
@@ -117,7 +125,9 @@ func (c *connection) newChannel(n xssh.NewChannel) {
 		serve = c.jump
 	case kind == "direct-tcpip":
 		serve = c.tunnel
-	case kind == "direct-streamlocal@openssh.com" || kind == "tun@openssh.com":
+	case kind == directStreamlocal && c.address.target != "":
+		serve = c.socketTunnel
+	case kind == directStreamlocal || kind == "tun@openssh.com":
 		serve = func(n xssh.NewChannel) { reject(n, xssh.Prohibited, "the gateway does not pass "+kind+" on") }
 	default:
 		serve = func(n xssh.NewChannel) { reject(n, xssh.UnknownChannelType, "unknown channel type") }

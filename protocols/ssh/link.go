@@ -41,6 +41,8 @@ type link struct {
 	cut      bool
 	stands   bool                  // the client is told of a cut on its channels; before, by begin's caller
 	channels map[*channel]struct{} // open towards the client
+	agent    bool                  // the client asked for forwarding of its agent, and the target does it
+	listens  map[string]struct{}   // where the target listens for the client
 }
 
 // cutError says that the session is over and why.
@@ -67,6 +69,7 @@ func (c *connection) begin() (*link, error) {
 	l := &link{
 		connection: c, session: s, admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
 		lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
+		listens: map[string]struct{}{},
 	}
 	s.OnCut(l.farewell)
 	err = l.connect(c.ctx, opening.Lease)
@@ -122,6 +125,7 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 		conn = c
 		login, err = h.loginFor(ctx, l.to, l.account, loginNote{
 			who: l.connection.proof.identity, session: l.session.ID(), grant: lease.Grant.ID, until: lease.Until(),
+			forwarding: l.forwards(), agent: l.agentAllowed(),
 		})
 		if err != nil {
 			return err
@@ -132,7 +136,7 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 	if err != nil {
 		return err
 	}
-	l.connection.spawn(func() { refuseChannels(channels) })
+	l.connection.spawn(func() { l.targetChannels(channels) })
 	l.connection.spawn(func() { answerGlobals(requests) })
 	return l.session.Connected(format.Connected{
 		Local: conn.LocalAddr().String(), Remote: conn.RemoteAddr().String(),

@@ -24,6 +24,8 @@ type loginNote struct {
 	session string
 	grant   string
 	until   time.Time // of the grant; zero: no bound
+	// What the certificate permits, so that the target enforces it a second time.
+	forwarding, agent bool
 }
 
 // keyID names who is behind the gateway's login. sshd writes it into its log, so nothing in it may end a field or a line.
@@ -85,7 +87,8 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 		expires = note.until
 	}
 	signer, serial, err := h.Authn.TargetCertificate(ctx, authn.TargetLogin{
-		Principal: principal(a), KeyID: note.keyID(), Expires: expires, PortForwarding: a.Forwarding,
+		Principal: principal(a), KeyID: note.keyID(), Expires: expires,
+		PortForwarding: note.forwarding, AgentForwarding: note.agent,
 	})
 	if err != nil {
 		return login{}, fmt.Errorf("certificate for %s: %w", t.Name, err)

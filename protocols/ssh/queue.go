@@ -9,7 +9,7 @@ import (
 // maxQueued is how many requests of one channel may wait for their turn.
 const maxQueued = 256
 
-// queue holds one direction's requests of one channel, so that one that waits for an answer holds up neither other
+// queue holds one direction's requests of one channel or connection, so that one that waits for an answer holds up neither other
 // channels nor the library's reader.
 type queue struct {
 	mu    sync.Mutex
@@ -38,6 +38,11 @@ func (q *queue) feed(requests <-chan *xssh.Request, flooded func()) {
 		}
 		_ = r.Reply(false, nil) // a failed write shows in the connection's end
 	}
+	q.end()
+}
+
+// end says that no more come.
+func (q *queue) end() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.ended = true

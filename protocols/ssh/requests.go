@@ -15,6 +15,7 @@ type asked struct {
 	environment int  // bytes of it
 	terminal    bool // the target gave one
 	started     bool // shell, exec or subsystem
+	agent       bool // may be forwarded
 	refusals    int
 }
 
@@ -45,8 +46,10 @@ func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
 	case "signal", "break", "eow@openssh.com":
 	case "x11-req":
 		return "X11 forwarding is not passed on", false
-	case "auth-agent-req@openssh.com":
-		return "agent forwarding is not passed on", false
+	case agentRequest:
+		if !a.agent {
+			return "agent forwarding is not allowed", false
+		}
 	default:
 		return "unknown", false
 	}
@@ -55,11 +58,23 @@ func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
 
 // ask handles one request of the client.
 func (c *channel) ask(r *xssh.Request) {
-	done, err := false, error(nil)
 	reason, ignore := "not on a tunnel", false
 	if c.kind == kindSession {
+		c.asked.agent = c.link.agentAllowed()
 		reason, ignore = c.asked.may(r)
 	}
+	if starts(r) && reason == "" {
+		if denied := c.link.mayRun(r); denied != nil {
+			c.asked.started = true
+			c.noteRefusal(r, denied.Message)
+			c.link.connection.audit(c.link.to.Name, c.link.account.Name, denied)
+			_ = r.Reply(true, nil) // a failed write shows in the connection's end; so below
+			c.answered(true)
+			c.deny(denied)
+			return
+		}
+	}
+	done, err := false, error(nil)
 	switch {
 	case ignore:
 	case reason != "":
@@ -67,7 +82,7 @@ func (c *channel) ask(r *xssh.Request) {
 	default:
 		done, err = c.pass(r)
 	}
-	_ = r.Reply(done && err == nil, nil) // a failed write shows in the connection's end
+	_ = r.Reply(done && err == nil, nil)
 	if starts(r) && reason == "" {
 		c.answered(done && err == nil)
 	}
@@ -99,6 +114,8 @@ func (c *channel) pass(r *xssh.Request) (done bool, err error) {
 	switch {
 	case starts(r):
 		c.asked.started = done
+	case r.Type == agentRequest && done:
+		c.link.allowAgent()
 	case r.Type == "pty-req":
 		c.asked.terminal = c.asked.terminal || done
 		c.terminal.Store(c.asked.terminal)

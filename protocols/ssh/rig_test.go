@@ -337,8 +337,13 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 func newSigner(t *testing.T) xssh.Signer {
 	t.Helper()
+	return must(xssh.NewSignerFromKey(newPrivate(t)))(t)
+}
+
+func newPrivate(t *testing.T) ed25519.PrivateKey {
+	t.Helper()
 	_, private := must2(ed25519.GenerateKey(rand.Reader))(t)
-	return must(xssh.NewSignerFromKey(private))(t)
+	return private
 }
 
 func line(key xssh.PublicKey) string {

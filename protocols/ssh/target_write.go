@@ -6,7 +6,7 @@ import (
 	"sallyport/session"
 )
 
-// This file has every write to a target's connection once it stands. What a client said goes through the first four, each
+// This file has every write to a target's connection once it stands. What a client said goes through the first five, each
 // of which spends a Pass of session.Admit: no pass, no write. The rest answers the target, or only takes away.
 
 // openChannel asks the target for a channel.
@@ -23,6 +23,14 @@ func sendRequest(pass *session.Pass, target xssh.Channel, r *xssh.Request) (done
 		return false, err
 	}
 	return target.SendRequest(r.Type, r.WantReply, r.Payload)
+}
+
+// sendGlobal passes a client's request about the whole connection on and waits for the answer.
+func sendGlobal(pass *session.Pass, target xssh.Conn, r *xssh.Request) (done bool, payload []byte, err error) {
+	if err := pass.Use(); err != nil {
+		return false, nil, err
+	}
+	return target.SendRequest(r.Type, true, r.Payload)
 }
 
 // sendData passes a client's data on.
@@ -47,6 +55,9 @@ func closeChannel(target xssh.Channel) { _ = target.Close() }
 
 // answerTarget answers a target's request; a failed write shows in the connection's end.
 func answerTarget(r *xssh.Request, done bool) { _ = r.Reply(done, nil) }
+
+// acceptTarget accepts a channel that a target wants to open, after the client has accepted it.
+func acceptTarget(c xssh.NewChannel) (xssh.Channel, <-chan *xssh.Request, error) { return c.Accept() }
 
 // refuseTarget refuses a channel that a target wants to open towards the client.
 func refuseTarget(c xssh.NewChannel, message string) { _ = c.Reject(xssh.Prohibited, message) }

@@ -33,13 +33,34 @@ func (c *connection) tunnel(n xssh.NewChannel) {
 }
 
 func (c *connection) mayTunnel(l *link, host string, port int) *refusal.Refusal {
-	if !l.account.Forwarding {
-		return refusal.New(refusal.NotPermitted, "%s allows no forwarding", c.address)
+	if !l.mayForward(host, port) {
+		return refusal.New(refusal.NotPermitted, "%s allows no forwarding to %s", c.address, shown(net.JoinHostPort(host, strconv.Itoa(port))))
 	}
 	if _, ok := c.handler.Grants.TargetByAddress(host, port); ok || ownSSH(l.to.Address, host, port) {
 		return refusal.New(refusal.NotPermitted, "no tunnel to an SSH server: connect to it through the gateway")
 	}
 	return nil
+}
+
+// socketTunnel is a channel to a socket on the target.
+func (c *connection) socketTunnel(n xssh.NewChannel) {
+	l, err := c.begin()
+	if err != nil {
+		reject(n, xssh.Prohibited, c.handler.asRefusal(err).Error())
+		return
+	}
+	var d interpret.DirectStreamlocal
+	if err := xssh.Unmarshal(n.ExtraData(), &d); err != nil || len(d.Path) > maxPath {
+		reject(n, xssh.ConnectionFailed, "malformed path")
+		return
+	}
+	if limits := l.limits(); !limits.UnixSockets || len(limits.Commands) > 0 {
+		r := refusal.New(refusal.NotPermitted, "%s allows no forwarding to sockets", c.address)
+		c.audit(l.to.Name, l.account.Name, r)
+		reject(n, xssh.Prohibited, r.Message)
+		return
+	}
+	l.serve(n, kindTunnel)
 }
 
 // ownSSH reports whether host:port, as seen from a target, is the target's own SSH server.

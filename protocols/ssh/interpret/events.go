@@ -27,6 +27,8 @@ const (
 	TypeEOF
 	// TypeClosed says that the channel is closed; no data.
 	TypeClosed
+	// TypeTargetOpen is a target's request for a channel towards the client, in the form of TypeOpen.
+	TypeTargetOpen
 )
 
 // Why bytes are kept by length and hash only; stable words in format.Bulk.Why.
@@ -62,6 +64,11 @@ type reply struct {
 // Open is the event of a client's request for a channel.
 func Open(channel uint32, kind string, extra []byte) format.Event {
 	return format.Event{Type: TypeOpen, Channel: channel, Data: ssh.Marshal(channelOpen{kind, extra})}
+}
+
+// TargetOpen is the event of a target's request for a channel towards the client.
+func TargetOpen(channel uint32, kind string, extra []byte) format.Event {
+	return format.Event{Type: TypeTargetOpen, Channel: channel, Data: ssh.Marshal(channelOpen{kind, extra})}
 }
 
 // OpenRefused is the event of a target's refusal of a channel.
@@ -118,6 +125,34 @@ type DirectTCPIP struct {
 	OriginHost string
 	OriginPort uint32
 }
+
+// ForwardedTCPIP is what a target says with a forwarded-tcpip channel: where it was connected to, and from where (RFC 4254,
+// section 7.2).
+type ForwardedTCPIP struct {
+	Address    string
+	Port       uint32
+	OriginHost string
+	OriginPort uint32
+}
+
+// ForwardTCPIP is what a client asks for with tcpip-forward and cancel-tcpip-forward (RFC 4254, section 7.1).
+type ForwardTCPIP struct {
+	Address string
+	Port    uint32
+}
+
+// DirectStreamlocal is what a client asks for with direct-streamlocal@openssh.com (OpenSSH's PROTOCOL, section 2.4).
+type DirectStreamlocal struct {
+	Path         string
+	Reserved     string
+	ReservedPort uint32
+}
+
+// ForwardedStreamlocal is what a target says with forwarded-streamlocal@openssh.com.
+type ForwardedStreamlocal struct{ Path, Reserved string }
+
+// StreamlocalForward is what a client asks for with streamlocal-forward@openssh.com and its cancellation.
+type StreamlocalForward struct{ Path string }
 
 // printable is s as far as it is text, for fields that people read.
 func printable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

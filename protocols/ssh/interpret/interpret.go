@@ -40,7 +40,8 @@ type channel struct {
 	started        time.Duration
 	exited         bool
 	sftp           *sftpSession
-	tails          [2][]byte // an incomplete rune at the end of stdout and stderr
+	tails          [2][]byte         // an incomplete rune at the end of stdout and stderr
+	forwards       map[string]string // of a forwarded connection: where it goes
 	bulk           map[string]format.Bulk
 	streams        []string // the keys of bulk in order of appearance
 }
@@ -57,7 +58,9 @@ func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
 	c := p.channel(event.Channel)
 	switch event.Type {
 	case TypeOpen:
-		p.open(event.Data, out)
+		c.open("open ", event.Data, out)
+	case TypeTargetOpen:
+		c.open("target opens ", event.Data, out)
 	case TypeOpenRefused:
 		var r openRefusal
 		if ssh.Unmarshal(event.Data, &r) == nil {
@@ -131,17 +134,59 @@ func (p *Interpreter) channel(number uint32) *channel {
 	return c
 }
 
-func (p *Interpreter) open(data []byte, out func(recorder.Item)) {
+// open is a wish for a channel; sessions are told by what is asked on them.
+func (c *channel) open(verb string, data []byte, out func(recorder.Item)) {
 	var o channelOpen
 	if ssh.Unmarshal(data, &o) != nil || o.Type == "session" {
 		return
 	}
-	item := recorder.Item{Kind: recorder.ItemOther, Command: "open " + printable(o.Type)}
-	var d DirectTCPIP
-	if o.Type == "direct-tcpip" && ssh.Unmarshal(o.Extra, &d) == nil {
-		item.Fields = map[string]string{"host": printable(d.Host), "port": strconv.FormatUint(uint64(d.Port), 10)}
+	c.forwards = destination(o.Type, o.Extra)
+	out(recorder.Item{Kind: recorder.ItemOther, Command: verb + printable(o.Type), Fields: c.forwards})
+}
+
+// destination is where a forwarded connection goes, or where on the target it came in.
+func destination(kind string, extra []byte) map[string]string {
+	port := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+	switch kind {
+	case "direct-tcpip":
+		var d DirectTCPIP
+		if ssh.Unmarshal(extra, &d) == nil {
+			return map[string]string{"host": printable(d.Host), "port": port(d.Port)}
+		}
+	case "forwarded-tcpip":
+		var d ForwardedTCPIP
+		if ssh.Unmarshal(extra, &d) == nil {
+			return map[string]string{"host": printable(d.Address), "port": port(d.Port), "from": printable(d.OriginHost)}
+		}
+	case "direct-streamlocal@openssh.com":
+		var d DirectStreamlocal
+		if ssh.Unmarshal(extra, &d) == nil {
+			return map[string]string{"path": printable(d.Path)}
+		}
+	case "forwarded-streamlocal@openssh.com":
+		var d ForwardedStreamlocal
+		if ssh.Unmarshal(extra, &d) == nil {
+			return map[string]string{"path": printable(d.Path)}
+		}
 	}
-	out(item)
+	return nil
+}
+
+// forward is a client's request about forwarding from the target.
+func forward(r channelRequest) map[string]string {
+	switch r.Name {
+	case "tcpip-forward", "cancel-tcpip-forward":
+		var f ForwardTCPIP
+		if ssh.Unmarshal(r.Payload, &f) == nil {
+			return map[string]string{"host": printable(f.Address), "port": strconv.FormatUint(uint64(f.Port), 10)}
+		}
+	case "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com":
+		var f StreamlocalForward
+		if ssh.Unmarshal(r.Payload, &f) == nil {
+			return map[string]string{"path": printable(f.Path)}
+		}
+	}
+	return nil
 }
 
 // request is one of the client's.
@@ -188,7 +233,7 @@ func (p *Interpreter) request(c *channel, r channelRequest, at time.Duration, ou
 		}
 		out(item)
 	default:
-		out(recorder.Item{Kind: recorder.ItemOther, Command: printable(r.Name)})
+		out(recorder.Item{Kind: recorder.ItemOther, Command: printable(r.Name), Fields: forward(r)})
 	}
 }
 
@@ -307,7 +352,7 @@ func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
 	for _, key := range c.streams {
 		b := c.bulk[key]
 		out(recorder.Item{
-			Kind: recorder.ItemBulk, Stream: b.Stream, Bytes: b.Bytes, SHA256: b.SHA256, Text: printable(b.Why),
+			Kind: recorder.ItemBulk, Stream: b.Stream, Bytes: b.Bytes, SHA256: b.SHA256, Text: printable(b.Why), Fields: c.forwards,
 		})
 	}
 }

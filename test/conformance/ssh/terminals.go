@@ -128,8 +128,12 @@ func script(ctx context.Context, s *side, command []string, steps ...step) (stri
 				_ = cmd.Process.Kill()
 				return "", fmt.Errorf("%q is not shown after %q; shown is %q", st.want, st.send, tailOf(t.since(0)))
 			case err := <-ended:
-				tick.Stop()
-				return "", fmt.Errorf("ended (%v) before %q was shown; shown is %q", err, st.want, tailOf(t.since(0)))
+				ended <- err
+				<-read
+				if !strings.Contains(t.since(from), st.want) {
+					tick.Stop()
+					return "", fmt.Errorf("ended (%v) before %q was shown; shown is %q", err, st.want, tailOf(t.since(0)))
+				}
 			case <-tick.C:
 			}
 			if st.again && time.Since(last) > 500*time.Millisecond {

@@ -1,0 +1,320 @@
+package ssh
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	xssh "golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"sallyport/configs"
+	"sallyport/recorder"
+)
+
+func TestRuns(t *testing.T) {
+	off := false
+	for name, test := range map[string]struct {
+		limits        configs.SSHLimits
+		request, line string
+		want          bool
+	}{
+		"default shell":                 {configs.SSHLimits{}, "shell", "", true},
+		"default exec":                  {configs.SSHLimits{}, "exec", "id", true},
+		"default sftp":                  {configs.SSHLimits{}, "subsystem", "sftp", true},
+		"default scp":                   {configs.SSHLimits{}, "exec", "scp -t /tmp", true},
+		"no shell":                      {configs.SSHLimits{Shell: &off}, "shell", "", false},
+		"no shell, command":             {configs.SSHLimits{Shell: &off}, "exec", "id", true},
+		"no exec":                       {configs.SSHLimits{Exec: &off}, "exec", "id", false},
+		"no exec, empty":                {configs.SSHLimits{Exec: &off}, "exec", "", false},
+		"no exec, shell":                {configs.SSHLimits{Exec: &off}, "shell", "", true},
+		"no exec, other subsystem":      {configs.SSHLimits{Exec: &off}, "subsystem", "netconf", false},
+		"no exec, scp":                  {configs.SSHLimits{Exec: &off}, "exec", "scp -r -p -t -- /tmp/x", true},
+		"no exec, scp and more":         {configs.SSHLimits{Exec: &off}, "exec", "scp -t /tmp; id", false},
+		"no exec, scp and more lines":   {configs.SSHLimits{Exec: &off}, "exec", "scp -t /tmp\nid", false},
+		"no exec, scp with a program":   {configs.SSHLimits{Exec: &off}, "exec", "scp -S /tmp/x -t /tmp", false},
+		"no exec, scp substituting":     {configs.SSHLimits{Exec: &off}, "exec", "scp -t $(id)", false},
+		"no exec, another scp":          {configs.SSHLimits{Exec: &off}, "exec", "/tmp/scp -t /tmp", false},
+		"no exec, rsync":                {configs.SSHLimits{Exec: &off}, "exec", "rsync --server . x", false},
+		"no sftp":                       {configs.SSHLimits{SFTP: &off}, "subsystem", "sftp", false},
+		"no scp":                        {configs.SSHLimits{SCP: &off}, "exec", "scp -f /etc/passwd", false},
+		"no scp, combined flags":        {configs.SSHLimits{SCP: &off}, "exec", "scp -rpt /etc", false},
+		"no scp, by path":               {configs.SSHLimits{SCP: &off}, "exec", "/usr/bin/scp -v -t /etc", false},
+		"no scp, rsync":                 {configs.SSHLimits{SCP: &off}, "exec", "rsync --server --sender . x", false},
+		"no scp, command":               {configs.SSHLimits{SCP: &off}, "exec", "scp", true},
+		"certain command":               {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop", true},
+		"certain command and more":      {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop; id", false},
+		"certain command and a blank":   {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop ", false},
+		"certain command, shell":        {configs.SSHLimits{Commands: []string{"x"}}, "shell", "", false},
+		"certain command, sftp":         {configs.SSHLimits{Commands: []string{"sftp"}}, "subsystem", "sftp", false},
+		"certain command named like it": {configs.SSHLimits{Commands: []string{""}}, "shell", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if reason := runs(test.limits, test.request, test.line); (reason == "") != test.want {
+				t.Errorf("%q", reason)
+			}
+		})
+	}
+}
+
+func TestForwardMatches(t *testing.T) {
+	for _, test := range []struct {
+		pattern, host string
+		port          int
+		want          bool
+	}{
+		{"db.example:5432", "db.example", 5432, true},
+		{"db.example:5432", "DB.example.", 5432, true},
+		{"db.example:5432", "db.example", 5433, false},
+		{"db.example:*", "db.example", 1, true},
+		{"*:5432", "anything", 5432, true},
+		{"*.example:80", "a.example", 80, true},
+		{"*.example:80", "aexample", 80, false},
+		{"10.0.*:80", "10.0.1.2", 80, true},
+		{"10.0.*:80", "10.0.evil.example", 80, false},
+		{"db-*:80", "db-7", 80, true},
+		{"[::1]:80", "::1", 80, true},
+		{"nonsense", "nonsense", 80, false},
+	} {
+		if got := forwardMatches(test.pattern, test.host, test.port); got != test.want {
+			t.Errorf("%s with %s:%d: %v", test.pattern, test.host, test.port, got)
+		}
+	}
+}
+
+// role adds an account of web-1 that has these limits, and gives alice a grant for it.
+func (r *rig) role(account string, limits configs.SSHLimits) string {
+	r.t.Helper()
+	r.config.Targets[0].Accounts = append(r.config.Targets[0].Accounts, configs.Account{Name: account, User: r.account})
+	r.config.Roles = append(r.config.Roles, configs.Role{
+		Name: account, Accounts: []string{account + "@web-1"}, Limits: configs.RoleLimits{SSH: limits},
+	})
+	policy := r.config.Policies[0]
+	policy.Name, policy.Roles, policy.Accounts = account, []string{account}, nil
+	r.config.Policies = append([]configs.Policy{policy}, r.config.Policies...)
+	if err := r.grants.Reload(r.t.Context(), r.config); err != nil {
+		r.t.Fatal(err)
+	}
+	r.grant(account, "web-1")
+	return account + "@web-1"
+}
+
+func TestRoleSaysWhatRuns(t *testing.T) {
+	r := newRig(t)
+	off := false
+	restart := r.role("restart", configs.SSHLimits{Commands: []string{"echo restarted"}})
+	files := r.role("files", configs.SSHLimits{Shell: &off, Exec: &off})
+	shell := r.role("noshell", configs.SSHLimits{Shell: &off, SFTP: &off, SCP: &off})
+	for name, test := range map[string]struct {
+		user, command, out, errs string
+		status                   int
+	}{
+		"the command":          {restart, "echo restarted", "restarted\n", "", 0},
+		"another command":      {restart, "id", "", "allows not this command", 1},
+		"a shell":              {restart, "", "", "allows nothing but certain commands", 1},
+		"no command for files": {files, "id", "", "allows no commands", 1},
+		"no shell":             {shell, "", "", "allows no shell", 1},
+		"a command":            {shell, "echo yes", "yes\n", "", 0},
+		"no scp":               {shell, "scp -f /etc/hostname", "", "allows no scp", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"-T", test.user + "@gw"}
+			if test.command != "" {
+				args = append(args, test.command)
+			}
+			out, errs, status := r.ssh("", args...)
+			if out != test.out || status != test.status || !strings.Contains(errs, test.errs) {
+				t.Errorf("%q, %q, status %d", out, errs, status)
+			}
+		})
+	}
+	name := r.write("copied", "some text")
+	scp := func(args ...string) (string, int) {
+		_, errs, status := run(t, r.command("scp", args...), "")
+		return errs, status
+	}
+	for _, flag := range []string{"-O", "-s"} {
+		if errs, status := scp(flag, name, "scp://"+strings.ReplaceAll(files, "@", "%40")+"@gw/"+filepath.Join(r.dir, "there"+flag)); status != 0 {
+			t.Errorf("scp %s by a role that may: %s", flag, errs)
+		}
+		if errs, status := scp(flag, name, "scp://"+strings.ReplaceAll(shell, "@", "%40")+"@gw/"+filepath.Join(r.dir, "nowhere")); status == 0 || !strings.Contains(errs, "allows no") {
+			t.Errorf("scp %s by a role that may not: status %d, %s", flag, status, errs)
+		}
+	}
+}
+
+// TestRoleIsNarrowedUnderWay: what a configuration takes away is gone from sessions that are open.
+func TestRoleIsNarrowedUnderWay(t *testing.T) {
+	r := newRig(t)
+	user := r.role("narrow", configs.SSHLimits{})
+	c := r.client(user)
+	if _, err := must(c.NewSession())(t).Output("true"); err != nil {
+		t.Fatal(err)
+	}
+	off := false
+	r.config.Roles[0].Limits.SSH.Exec = &off
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	var exit *xssh.ExitError
+	if out, err := must(c.NewSession())(t).Output("echo still"); !errors.As(err, &exit) || exit.ExitStatus() != 1 || len(out) > 0 {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// echo answers every connection with what it says.
+func echo(t *testing.T, l net.Listener) {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+}
+
+func pingPong(conn net.Conn, err error) error {
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("ping")); err != nil {
+		return err
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "ping" {
+		return fmt.Errorf("%q: %w", got, err)
+	}
+	return nil
+}
+
+func TestRoleSaysWhatIsForwarded(t *testing.T) {
+	r := newRig(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	echo(t, l)
+	socket := filepath.Join(r.dir, "socket")
+	echo(t, must(net.Listen("unix", socket))(t))
+	nothing := r.role("nothing", configs.SSHLimits{})
+	named := r.role("named", configs.SSHLimits{Forward: []string{l.Addr().String(), "*:22"}})
+	all := r.role("all", configs.SSHLimits{DynamicForward: true, RemoteForward: true, UnixSockets: true})
+	commands := r.role("commands", configs.SSHLimits{Commands: []string{"true"}, DynamicForward: true, RemoteForward: true, UnixSockets: true, Forward: []string{"*:*"}})
+
+	other := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	echo(t, other)
+	ownSSHD := fmt.Sprintf("127.0.0.1:%d", r.sshd.port)
+	for _, test := range []struct {
+		user, network, address string
+		want                   bool
+	}{
+		{nothing, "tcp", l.Addr().String(), false},
+		{nothing, "unix", socket, false},
+		{named, "tcp", l.Addr().String(), true},
+		{named, "tcp", other.Addr().String(), false},
+		{named, "tcp", ownSSHD, false},
+		{named, "tcp", "localhost:22", false},
+		{named, "unix", socket, false},
+		{all, "tcp", other.Addr().String(), true},
+		{all, "tcp", ownSSHD, false},
+		{all, "unix", socket, true},
+		{commands, "tcp", l.Addr().String(), false},
+		{commands, "unix", socket, false},
+	} {
+		conn, err := r.client(test.user).Dial(test.network, test.address)
+		if err := pingPong(conn, err); (err == nil) != test.want {
+			t.Errorf("%s to %s %s: %v", test.user, test.network, test.address, err)
+		}
+	}
+	for _, user := range []string{nothing, named, commands} {
+		if l, err := r.client(user).Listen("tcp", "127.0.0.1:0"); err == nil {
+			l.Close()
+			t.Errorf("%s may have the target listen", user)
+		}
+		if l, err := r.client(user).ListenUnix(filepath.Join(r.dir, "s")); err == nil {
+			l.Close()
+			t.Errorf("%s may have the target listen at a socket", user)
+		}
+	}
+	c := r.client(all)
+	remote := must(c.Listen("tcp", "127.0.0.1:0"))(t)
+	go func() {
+		conn, err := remote.Accept()
+		if err == nil {
+			_, _ = io.Copy(conn, conn)
+			conn.Close()
+		}
+	}()
+	if err := pingPong(net.Dial("tcp", remote.Addr().String())); err != nil {
+		t.Errorf("back through the gateway: %v", err)
+	}
+	if err := remote.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the target listens no more", func() bool {
+		conn, err := net.Dial("tcp", remote.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	path := filepath.Join(r.dir, "remote-socket")
+	at := must(c.ListenUnix(path))(t)
+	go func() {
+		conn, err := at.Accept()
+		if err == nil {
+			_, _ = io.Copy(conn, conn)
+			conn.Close()
+		}
+	}()
+	if err := pingPong(net.Dial("unix", path)); err != nil {
+		t.Errorf("back through a socket: %v", err)
+	}
+	c.Close()
+	info := r.ended()
+	var opens, counted int
+	for _, item := range r.items(info.ID) {
+		if item.Kind == recorder.ItemOther && strings.HasPrefix(item.Command, "target opens forwarded-") {
+			opens++
+		}
+		if item.Kind == recorder.ItemBulk && item.Bytes == 4 && (item.Fields["port"] != "" || item.Fields["path"] != "") {
+			counted++
+		}
+	}
+	if opens != 2 || counted != 4 {
+		t.Errorf("recorded: %d opens, %d counts with a destination", opens, counted)
+	}
+}
+
+func TestAgentIsForwardedWhereTheRoleSays(t *testing.T) {
+	r := newRig(t)
+	off := r.role("noagent", configs.SSHLimits{})
+	on := true
+	allowed := r.role("agent", configs.SSHLimits{Agent: &on})
+	for user, want := range map[string]bool{off: false, allowed: true} {
+		c := r.client(user)
+		keyring := agent.NewKeyring()
+		if err := keyring.Add(agent.AddedKey{PrivateKey: newPrivate(t), Comment: "a key of alice's"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := agent.ForwardToAgent(c, keyring); err != nil {
+			t.Fatal(err)
+		}
+		s := must(c.NewSession())(t)
+		if err := agent.RequestAgentForwarding(s); (err == nil) != want {
+			t.Errorf("%s: %v", user, err)
+		}
+		out, err := s.CombinedOutput("ssh-add -l")
+		if got := strings.Contains(string(out), "a key of alice's"); got != want {
+			t.Errorf("%s: %q, %v", user, out, err)
+		}
+	}
+}
