@@ -130,7 +130,8 @@ func (c *connection) newChannel(n xssh.NewChannel) {
 	case kind == directStreamlocal || kind == "tun@openssh.com":
 		serve = func(n xssh.NewChannel) { reject(n, xssh.Prohibited, "the gateway does not pass "+kind+" on") }
 	default:
-		serve = func(n xssh.NewChannel) { reject(n, xssh.UnknownChannelType, "unknown channel type") }
+		// With the code that sshd has for it.
+		serve = func(n xssh.NewChannel) { reject(n, xssh.ConnectionFailed, "unknown channel type") }
 	}
 	c.spawn(func() {
 		defer c.open.Add(-1)

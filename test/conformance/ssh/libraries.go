@@ -301,7 +301,11 @@ func goClient(ctx context.Context, s *side) (string, error) {
 		}
 		payload := ssh.Marshal(struct{ Length uint32 }{1})
 		if request == "x11-req" {
-			payload = nil
+			payload = ssh.Marshal(struct {
+				Single           bool
+				Protocol, Cookie string
+				Screen           uint32
+			}{false, "MIT-MAGIC-COOKIE-1", "00112233445566778899aabbccddeeff", 0})
 		}
 		ok, err := session.SendRequest(request, true, payload)
 		said("%s: %v %v", request, ok, err)

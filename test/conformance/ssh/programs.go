@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -61,9 +62,12 @@ func ansible(pipelining bool) func(context.Context, *side) (string, error) {
 			return string(out), fmt.Errorf("ansible: %w", err)
 		}
 		tree, err := listing(s.path("made"))
-		return string(out) + tree, err
+		return times.ReplaceAllString(string(out), `"$1": TIME`) + tree, err
 	}
 }
+
+// times are what ansible tells of when a command ran.
+var times = regexp.MustCompile(`"(delta|start|end)": "[^"]*"`)
 
 // shortDir is a directory for sockets, whose names may not be long.
 func shortDir(s *side) string {
