@@ -29,13 +29,14 @@ func TestFind(t *testing.T) {
 		}
 		err = h.store.Do(t.Context(), func(tx *store.Tx) error {
 			_, err := tx.Exec(`INSERT INTO sessions (id, protocol, identity, target, account, grant_id, reason, approvers, client, started, ended) VALUES (?, ?, ?, ?, 'app', ?, '', '[]', '', ?, ?)`,
-				fmt.Sprintf("s-%04d", n), protocol, identity, target, fmt.Sprintf("g-%d", n), began.Add(time.Duration(n)*time.Minute).UnixMilli(), end)
+				idAt(began.Add(time.Duration(n)*time.Minute)), protocol, identity, target, fmt.Sprintf("g-%d", n), began.Add(time.Duration(n)*time.Minute).UnixMilli(), end)
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	id := func(n int) string { return idAt(began.Add(time.Duration(n) * time.Minute)) }
 	row(1, alice, "orders", "postgres", true)
 	row(2, bob, "orders", "postgres", true)
 	row(3, alice, "web-1", "ssh", false)
@@ -44,26 +45,26 @@ func TestFind(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		filter Filter
-		want   []string
+		want   []int
 	}{
-		{"everything", Filter{}, []string{"s-0005", "s-0004", "s-0003", "s-0002", "s-0001"}},
-		{"live", Filter{Live: true}, []string{"s-0005", "s-0003"}},
-		{"a person by name, in any case", Filter{Person: "o'HARA"}, []string{"s-0005", "s-0004", "s-0002"}},
-		{"a person by mail", Filter{Person: "bob@"}, []string{"s-0005", "s-0004", "s-0002"}},
-		{"a percent sign is a percent sign", Filter{Person: "b%"}, []string{"s-0005", "s-0004", "s-0002"}},
-		{"a wildcard is none", Filter{Person: "%"}, []string{"s-0005", "s-0004", "s-0002"}},
+		{"everything", Filter{}, []int{5, 4, 3, 2, 1}},
+		{"live", Filter{Live: true}, []int{5, 3}},
+		{"a person by name, in any case", Filter{Person: "o'HARA"}, []int{5, 4, 2}},
+		{"a person by mail", Filter{Person: "bob@"}, []int{5, 4, 2}},
+		{"a percent sign is a percent sign", Filter{Person: "b%"}, []int{5, 4, 2}},
+		{"a wildcard is none", Filter{Person: "%"}, []int{5, 4, 2}},
 		{"nobody", Filter{Person: "' OR 1=1 --"}, nil},
-		{"target and protocol", Filter{Target: "web-1", Protocol: "ssh"}, []string{"s-0004", "s-0003"}},
+		{"target and protocol", Filter{Target: "web-1", Protocol: "ssh"}, []int{4, 3}},
 		{"account", Filter{Account: "deploy"}, nil},
-		{"grant", Filter{Grant: "g-2"}, []string{"s-0002"}},
-		{"since", Filter{Since: began.Add(4 * time.Minute)}, []string{"s-0005", "s-0004"}},
-		{"until", Filter{Until: began.Add(2 * time.Minute)}, []string{"s-0001"}},
-		{"a page", Filter{Limit: 2}, []string{"s-0005", "s-0004"}},
-		{"the next page", Filter{Limit: 2, Before: "s-0004"}, []string{"s-0003", "s-0002"}},
-		{"the last page", Filter{Limit: 2, Before: "s-0002"}, []string{"s-0001"}},
-		{"one's own", Filter{Visible: &Visible{Owner: alice.Key()}}, []string{"s-0003", "s-0001"}},
-		{"one's own, and on targets", Filter{Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock", "none"}}}, []string{"s-0005", "s-0003", "s-0001"}},
-		{"both bounds", Filter{Target: "orders", Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock"}}}, []string{"s-0001"}},
+		{"grant", Filter{Grant: "g-2"}, []int{2}},
+		{"since", Filter{Since: began.Add(4 * time.Minute)}, []int{5, 4}},
+		{"until", Filter{Until: began.Add(2 * time.Minute)}, []int{1}},
+		{"a page", Filter{Limit: 2}, []int{5, 4}},
+		{"the next page", Filter{Limit: 2, Before: id(4)}, []int{3, 2}},
+		{"the last page", Filter{Limit: 2, Before: id(2)}, []int{1}},
+		{"one's own", Filter{Visible: &Visible{Owner: alice.Key()}}, []int{3, 1}},
+		{"one's own, and on targets", Filter{Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock", "none"}}}, []int{5, 3, 1}},
+		{"both bounds", Filter{Target: "orders", Visible: &Visible{Owner: alice.Key(), Targets: []string{"stock"}}}, []int{1}},
 	} {
 		found, err := h.sessions.Find(t.Context(), test.filter)
 		if err != nil {
@@ -73,8 +74,12 @@ func TestFind(t *testing.T) {
 		for _, i := range found {
 			ids = append(ids, i.ID)
 		}
-		if !slices.Equal(ids, test.want) {
-			t.Errorf("%s: %v, want %v", test.name, ids, test.want)
+		var want []string
+		for _, n := range test.want {
+			want = append(want, id(n))
+		}
+		if !slices.Equal(ids, want) {
+			t.Errorf("%s: %v, want %v", test.name, ids, want)
 		}
 	}
 }

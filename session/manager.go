@@ -173,3 +173,10 @@ func newID() (string, error) {
 	}
 	return "s-" + idAlphabet.EncodeToString(raw[:]), nil
 }
+
+// idAt is below the ids that are made at the time or later, and above those made before.
+func idAt(t time.Time) string {
+	var raw [10]byte
+	binary.BigEndian.PutUint64(raw[:8], uint64(max(0, t.UnixMilli()))<<16)
+	return "s-" + idAlphabet.EncodeToString(raw[:])
+}

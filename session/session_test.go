@@ -34,7 +34,7 @@ type house struct {
 	got      atomic.Int64 // bytes the target got
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -61,6 +61,16 @@ func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
 // handle registers an operation for authenticated callers. Whatever its handler returns as an error leaves as a problem.
 func handle[I, O any](s *server, op huma.Operation, do func(ctx context.Context, who caller, in *I) (*O, error)) {
 	op.Security = []map[string][]string{{bearerScheme: {}}}
+	switch op.Method {
+	case http.MethodGet:
+		op.Middlewares = append(op.Middlewares, tagged)
+	case http.MethodPost:
+		op.Middlewares = append(op.Middlewares, s.once)
+		op.Parameters = append(op.Parameters, &huma.Param{
+			Name: idempotencyKey, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "Sent again with the same key within a day, the request is not carried out again, and the first answer is given.",
+		})
+	}
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 		defer cancel()

@@ -13,7 +13,9 @@ import (
 )
 
 func (s *server) registerCredentials() {
-	handle(s, operation("issue-credential", http.MethodPost, "/v1/credentials", "A password for one account on a Postgres target, shown once"), s.issueCredential)
+	issue := operation("issue-credential", http.MethodPost, "/v1/credentials", "A password for one account on a Postgres target, shown once")
+	issue.Metadata = map[string]any{answeredOnce: true}
+	handle(s, issue, s.issueCredential)
 	handle(s, operation("list-credentials", http.MethodGet, "/v1/credentials", "Your passwords that are still good"),
 		func(ctx context.Context, who caller, _ *struct{}) (*body[[]api.Credential], error) {
 			list, err := s.Authn.Passwords(ctx, who.Identity)

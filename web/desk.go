@@ -55,11 +55,8 @@ func (d desk) Ask(ctx context.Context, who console.Caller, in api.GrantRequest) 
 }
 
 func (d desk) Grants(ctx context.Context, who console.Caller, all bool) ([]api.Grant, error) {
-	found, err := d.s.listGrants(from(ctx, who), as(who), all, func(grant.Grant) bool { return true })
-	if err != nil {
-		return nil, err
-	}
-	return found.Body, nil
+	found, _, err := d.s.findGrants(from(ctx, who), as(who), grant.Filter{All: all})
+	return found, err
 }
 
 func (d desk) Extend(ctx context.Context, who console.Caller, id string, in api.ExtensionRequest) (api.Grant, error) {

@@ -20,12 +20,25 @@ type (
 		ID   string       `path:"id" maxLength:"64"`
 		Body api.Decision `required:"false"`
 	}
+	// decisionOn is a decision on what somebody has looked at.
+	decisionOn struct {
+		ID      string       `path:"id" maxLength:"64"`
+		Body    api.Decision `required:"false"`
+		IfMatch string       `header:"If-Match" maxLength:"200" doc:"The ETag of GET /v1/grants/{id}: decide only if it is still that."`
+	}
 	extension struct {
 		ID   string `path:"id" maxLength:"64"`
 		Body api.ExtensionRequest
 	}
 	listing struct {
 		All bool `query:"all" doc:"Those that are over too."`
+	}
+	grantListing struct {
+		All bool `query:"all" doc:"Those that are over too."`
+		Page
+		Mine    bool   `query:"mine" doc:"Only your own."`
+		Target  string `query:"target" maxLength:"253"`
+		Account string `query:"account" maxLength:"128"`
 	}
 )
 
@@ -35,20 +48,20 @@ func (s *server) registerGrants() {
 			return wrapGrant(s.request(ctx, who, in.Body))
 		})
 	handle(s, operation("list-requests", http.MethodGet, "/v1/requests", "Requests that wait for a decision: yours, and those you may decide"),
-		func(ctx context.Context, who caller, in *listing) (*body[[]api.Grant], error) {
-			return s.listGrants(ctx, who, in.All, func(g grant.Grant) bool { return in.All || g.State == grant.Pending || g.Extension != nil })
+		func(ctx context.Context, who caller, in *grantListing) (*listed[api.Grant], error) {
+			return s.listGrants(ctx, who, in, func(g grant.Grant) bool { return in.All || g.State == grant.Pending || g.Extension != nil })
 		})
 	handle(s, operation("list-grants", http.MethodGet, "/v1/grants", "Grants: yours, those you may decide on, and all with the permission"),
-		func(ctx context.Context, who caller, in *listing) (*body[[]api.Grant], error) {
-			return s.listGrants(ctx, who, in.All, func(g grant.Grant) bool { return g.State != grant.Pending })
+		func(ctx context.Context, who caller, in *grantListing) (*listed[api.Grant], error) {
+			return s.listGrants(ctx, who, in, func(g grant.Grant) bool { return g.State != grant.Pending })
 		})
 	handle(s, operation("get-grant", http.MethodGet, "/v1/grants/{id}", "One request or grant"),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Get(ctx, who.Identity, in.ID))
 		})
-	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s.Grants.Approve))
-	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s.Grants.Deny))
-	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s.Grants.Revoke))
+	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s, s.Grants.Approve))
+	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s, s.Grants.Deny))
+	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s, s.Grants.Revoke))
 	handle(s, operation("extend", http.MethodPost, "/v1/grants/{id}/extend", "Ask that your own active grant end later"),
 		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
 			return wrapGrant(s.extend(ctx, who, in.ID, in.Body))
@@ -89,24 +102,53 @@ func duration(text string) (time.Duration, error) {
 }
 
 // decide is a handler around one of the grants' transitions with a word of explanation.
-func decide(do func(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error)) func(context.Context, caller, *decision) (*body[api.Grant], error) {
-	return func(ctx context.Context, who caller, in *decision) (*body[api.Grant], error) {
+func decide(s *server, do func(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error)) func(context.Context, caller, *decisionOn) (*body[api.Grant], error) {
+	return func(ctx context.Context, who caller, in *decisionOn) (*body[api.Grant], error) {
+		if err := s.unchangedGrant(ctx, who, in.ID, in.IfMatch); err != nil {
+			return nil, err
+		}
 		return wrapGrant(do(ctx, who.Identity, in.ID, in.Body.Comment))
 	}
 }
 
-func (s *server) listGrants(ctx context.Context, who caller, all bool, keep func(grant.Grant) bool) (*body[[]api.Grant], error) {
-	grants, err := s.Grants.List(ctx, who.Identity, all)
+// unchangedGrant refuses to decide on a grant that is not any more what the caller looked at. What a request asks for never
+// changes once it is filed, so that nothing slips in between this look and the decision.
+func (s *server) unchangedGrant(ctx context.Context, who caller, id, ifMatch string) error {
+	if ifMatch == "" {
+		return nil
+	}
+	g, err := s.Grants.Get(ctx, who.Identity, id)
+	if err != nil {
+		return err
+	}
+	return unchanged(ifMatch, grantOf(g))
+}
+
+func (s *server) listGrants(ctx context.Context, who caller, in *grantListing, keep func(grant.Grant) bool) (*listed[api.Grant], error) {
+	out, more, err := s.findGrants(ctx, who, grant.Filter{
+		All: in.All, Mine: in.Mine, Target: in.Target, Account: in.Account, Keep: keep, Before: in.Before, Limit: in.limit(),
+	})
 	if err != nil {
 		return nil, err
 	}
-	out := []api.Grant{}
-	for _, g := range grants {
-		if keep(g) {
-			out = append(out, grantOf(g))
-		}
+	answer := &listed[api.Grant]{Body: out}
+	if more {
+		answer.Link = in.next(out[len(out)-1].ID)
 	}
-	return &body[[]api.Grant]{out}, nil
+	return answer, nil
+}
+
+// findGrants finds grants of those that the caller may see.
+func (s *server) findGrants(ctx context.Context, who caller, f grant.Filter) ([]api.Grant, bool, error) {
+	grants, more, err := s.Grants.Find(ctx, who.Identity, f)
+	if err != nil {
+		return nil, false, err
+	}
+	out := make([]api.Grant, 0, len(grants))
+	for _, g := range grants {
+		out = append(out, grantOf(g))
+	}
+	return out, more, nil
 }
 
 func wrapGrant(g grant.Grant, err error) (*body[api.Grant], error) {

@@ -29,6 +29,7 @@ var statuses = map[refusal.Code]int{
 	refusal.TooMany:           http.StatusTooManyRequests,
 	refusal.Unsupported:       http.StatusNotImplemented,
 	refusal.ProtocolViolation: http.StatusBadRequest,
+	api.Changed:               http.StatusPreconditionFailed,
 	api.Internal:              http.StatusInternalServerError,
 }
 

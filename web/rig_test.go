@@ -34,6 +34,7 @@ import (
 	"sallyport/web"
 	"sallyport/web/api"
 	"sallyport/web/console"
+	"sallyport/web/idempotency"
 )
 
 // rig is a whole gateway but for the protocols: a real provider, issuer, store, recorder, grants and sessions behind the
@@ -173,9 +174,13 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys, err := idempotency.Open(ctx, r.store)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server.Config.ConnContext = web.WithConnection
 	server.Config.Handler = web.New(web.Options{
-		URL: r.url, Version: "test", Authn: who, Grants: r.grants, Sessions: r.sessions, Recorder: r.recorder, Store: r.store, Console: browsers,
+		URL: r.url, Version: "test", Authn: who, Grants: r.grants, Sessions: r.sessions, Recorder: r.recorder, Store: r.store, Console: browsers, Keys: keys,
 		Config: func() *configs.Config { return r.config },
 		Bound: func(listener string) string {
 			return map[string]string{"postgres": "127.0.0.1:5432", "postgres/orders": "127.0.0.1:5433", "ssh": "127.0.0.1:2222"}[listener]

@@ -22,17 +22,25 @@ type sessionListing struct {
 	Grant    string    `query:"grant" maxLength:"64"`
 	Since    time.Time `query:"since" doc:"Began at or after."`
 	Until    time.Time `query:"until" doc:"Began before."`
-	Before   string    `query:"before" maxLength:"64" doc:"A session's id: only older ones. The last id of one page asks for the next."`
-	Limit    int       `query:"limit" minimum:"0" maximum:"100000" doc:"How many at most; 0: all."`
+	Page
 }
 
 func (s *server) registerSessions() {
 	handle(s, operation("list-sessions", http.MethodGet, "/v1/sessions", "Sessions: yours, and with the permission those on a target; newest first"),
-		func(ctx context.Context, who caller, in *sessionListing) (*body[[]api.Session], error) {
-			return wrap(s.findSessions(ctx, who, session.Filter{
+		func(ctx context.Context, who caller, in *sessionListing) (*listed[api.Session], error) {
+			found, err := s.findSessions(ctx, who, session.Filter{
 				Live: !in.All, Person: in.Person, Target: in.Target, Account: in.Account, Protocol: in.Protocol, Grant: in.Grant,
-				Since: in.Since, Until: in.Until, Before: in.Before, Limit: in.Limit,
-			}))
+				Since: in.Since, Until: in.Until, Before: in.Before, Limit: in.limit() + 1,
+			})
+			if err != nil {
+				return nil, err
+			}
+			out := &listed[api.Session]{Body: found}
+			if len(found) > in.limit() {
+				out.Body = found[:in.limit()]
+				out.Link = in.next(found[in.limit()-1].ID)
+			}
+			return out, nil
 		})
 	handle(s, operation("get-session", http.MethodGet, "/v1/sessions/{id}", "One session"),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Session], error) {

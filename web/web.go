@@ -24,9 +24,10 @@ import (
 	"sallyport/session"
 	"sallyport/web/api"
 	"sallyport/web/console"
+	"sallyport/web/idempotency"
 )
 
-// Options configure New. All but Console, Bound, Setup, Check, Trust, Decide and Notifications are required.
+// Options configure New. All but Keys, Console, Bound, Setup, Check, Trust, Decide and Notifications are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -38,6 +39,8 @@ type Options struct {
 	Sessions *session.Manager
 	Recorder *recorder.Recorder
 	Store    *store.Store
+	// Keys keeps what was answered to requests with an idempotency key; without it such keys are passed over.
+	Keys *idempotency.Keys
 	// Console keeps the console's sessions; without it there is no console.
 	Console *console.Sessions
 

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"net/http"
-
 	"github.com/spf13/cobra"
 
+	"sallyport/client"
 	"sallyport/web/api"
 )
 
@@ -31,8 +30,8 @@ func listGrants(command *cobra.Command, path string, all bool) error {
 	if all {
 		path += "?all=true"
 	}
-	grants := []api.Grant{}
-	if err := c.Do(command.Context(), http.MethodGet, path, nil, &grants); err != nil {
+	grants, err := client.List[api.Grant](command.Context(), c, path)
+	if err != nil {
 		return err
 	}
 	return show(command, grants, func(t *table) {

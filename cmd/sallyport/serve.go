@@ -32,6 +32,7 @@ import (
 	"sallyport/session"
 	"sallyport/web"
 	"sallyport/web/console"
+	"sallyport/web/idempotency"
 )
 
 // farewell is how long the parts may take to close after the last session has ended.
@@ -67,6 +68,7 @@ type gateway struct {
 	sessions    *session.Manager
 	approvals   *approvals
 	console     *console.Sessions
+	keys        *idempotency.Keys
 	certificate *proxy.Certificate
 	front       *proxy.Proxy
 	postgres    *postgres.Handler
@@ -157,6 +159,9 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if err != nil {
 		return err
 	}
+	if g.keys, err = idempotency.Open(ctx, g.store); err != nil {
+		return err
+	}
 	g.console, err = console.OpenSessions(ctx, g.store)
 	return err
 }
@@ -210,7 +215,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 	server := &http.Server{
 		Handler: web.New(web.Options{
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
-			Recorder: g.recorder, Store: g.store, Console: g.console, Config: g.config.Load, Bound: g.boundTo,
+			Recorder: g.recorder, Store: g.store, Console: g.console, Keys: g.keys, Config: g.config.Load, Bound: g.boundTo,
 			Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
 			Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
 		}),

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"net/http"
-
 	"github.com/spf13/cobra"
 
+	"sallyport/client"
 	"sallyport/web/api"
 )
 
@@ -23,8 +22,8 @@ func newSessionsCommand() *cobra.Command {
 			if all {
 				path += "?all=true"
 			}
-			sessions := []api.Session{}
-			if err := c.Do(command.Context(), http.MethodGet, path, nil, &sessions); err != nil {
+			sessions, err := client.List[api.Session](command.Context(), c, path)
+			if err != nil {
 				return err
 			}
 			return show(command, sessions, func(t *table) {

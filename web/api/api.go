@@ -312,5 +312,10 @@ func (p *Problem) ContentType(negotiated string) string {
 	return negotiated
 }
 
-// Internal is the code of a failure of the gateway's own, which its log explains.
-const Internal = "internal"
+// The codes that only the API has.
+const (
+	// Internal is a failure of the gateway's own, which its log explains.
+	Internal = "internal"
+	// Changed says that If-Match names another state than the thing is in.
+	Changed = "changed"
+)
