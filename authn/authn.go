@@ -12,11 +12,8 @@ package authn
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
 	"embed"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -26,7 +23,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/time/rate"
 
 	"sallyport/authn/federation"
@@ -114,10 +110,9 @@ type Service struct {
 	store  *store.Store
 	log    *slog.Logger
 	now    func() time.Time
-	keys   *keyring.Keyring
 
-	hostKey, hostCA, loginCA, targetCA ssh.Signer
-	clientCAs                          *x509.CertPool
+	authorities atomic.Pointer[authorities] // replaced by Rotate
+	rotating    sync.Mutex
 
 	issuer   issuer
 	provider *federation.Provider
@@ -163,19 +158,15 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{config: config, store: st, log: log, now: now, keys: keys, clientCAs: x509.NewCertPool(),
+	s := &Service{config: config, store: st, log: log, now: now,
 		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
 		told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
 	s.jobs.Store(workload.New(config.Workloads, now))
-	s.clientCAs.AddCert(keys.ClientCACertificate)
-	for _, k := range []struct {
-		to  *ssh.Signer
-		key ed25519.PrivateKey
-	}{{&s.hostKey, keys.SSHHost}, {&s.hostCA, keys.HostCA}, {&s.loginCA, keys.LoginCA}, {&s.targetCA, keys.TargetCA}} {
-		if *k.to, err = ssh.NewSignerFromKey(k.key); err != nil {
-			return nil, fmt.Errorf("SSH key: %w", err)
-		}
+	used, err := newAuthorities(keys)
+	if err != nil {
+		return nil, err
 	}
+	s.authorities.Store(used)
 	if err := s.newIssuer(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -25,15 +26,17 @@ const (
 
 // ClientAuthority is the certificate of the authority that signs client certificates: it is what a listener names in its
 // request for one, so that a client with several certificates picks the right one.
-func (s *Service) ClientAuthority() *x509.Certificate { return s.keys.ClientCACertificate }
+func (s *Service) ClientAuthority() *x509.Certificate {
+	return s.authorities.Load().ClientCACertificate
+}
 
 // signClient signs a client certificate. The common name is for people who look at it; nothing reads it.
-func (s *Service) signClient(id, label string, key any, now, expires time.Time) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, err
+func (s *Service) signClient(id, label string, key any, now, expires time.Time) (der []byte, serial *big.Int, err error) {
+	if serial, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
+		return nil, nil, err
 	}
-	return x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	a := s.authorities.Load()
+	der, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: printable(label, 64)}, // RFC 5280, ub-common-name
 		NotBefore:             now.Add(-clockSkew),
@@ -42,7 +45,8 @@ func (s *Service) signClient(id, label string, key any, now, expires time.Time) 
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
-	}, s.keys.ClientCACertificate, key, s.keys.ClientCA)
+	}, a.ClientCACertificate, key, a.ClientCA)
+	return der, serial, err
 }
 
 // ClientCertificate is the identity that a TLS client certificate stands for. chain is what the client sent, leaf first,
@@ -54,22 +58,38 @@ func (s *Service) ClientCertificate(ctx context.Context, chain []*x509.Certifica
 	}
 	leaf := chain[0]
 	// Who signed it comes first: what a forger wrote as its time is nobody's expired certificate.
-	if err := leaf.CheckSignatureFrom(s.keys.ClientCACertificate); err != nil {
+	now := s.now()
+	roots, err := s.issuedBy(leaf, now)
+	if err != nil {
 		return Identity{}, refuseNot(clientCertificate, err).WithDetail("it was not issued by this gateway")
 	}
 	id, err := clientCredential(leaf)
 	if err != nil {
 		return Identity{}, refuseNot(clientCertificate, err)
 	}
-	now := s.now()
 	if now.After(leaf.NotAfter) {
 		return Identity{}, refuseExpired("the %s ran out at %s", clientCertificate, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: s.clientCAs, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return Identity{}, refuseNot(clientCertificate, err)
 	}
 	key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	return s.credential(ctx, clientCertificate, id, tlsKeyColumn, key[:])
+}
+
+// issuedBy finds the authority that signed a certificate among those that are accepted.
+func (s *Service) issuedBy(leaf *x509.Certificate, now time.Time) (*x509.CertPool, error) {
+	var errs []error
+	for _, authority := range s.authorities.Load().clients(now) {
+		err := leaf.CheckSignatureFrom(authority)
+		if err == nil {
+			roots := x509.NewCertPool()
+			roots.AddCert(authority)
+			return roots, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 // clientCredential insists on the form that signClient gives, and returns the credential's id.

@@ -13,6 +13,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/big"
+	"strconv"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -82,13 +84,15 @@ func (s *Service) Certify(ctx context.Context, who Identity, keys Keys) (Certifi
 			return refusal.New(refusal.TooMany, "%s has %d credentials that are still good", st.Label(), live).WithHint("end them: sallyport logout")
 		}
 		issued = Certificates{ID: newID("c-"), Expires: expires}
+		var tlsSerial *big.Int
+		var sshSerial uint64
 		if tlsKey != nil {
-			if issued.TLS, err = s.signClient(issued.ID, st.Label(), keys.TLS, now, expires); err != nil {
+			if issued.TLS, tlsSerial, err = s.signClient(issued.ID, st.Label(), keys.TLS, now, expires); err != nil {
 				return fmt.Errorf("sign the client certificate: %w", err)
 			}
 		}
 		if sshKey != nil {
-			if issued.SSH, err = s.signUser(issued.ID, keys.SSH, now, expires); err != nil {
+			if issued.SSH, sshSerial, err = s.signUser(issued.ID, keys.SSH, now, expires); err != nil {
 				return fmt.Errorf("sign the user certificate: %w", err)
 			}
 		}
@@ -101,9 +105,11 @@ func (s *Service) Certify(ctx context.Context, who Identity, keys Keys) (Certifi
 		e.Fields["sign_in"] = st.signIn
 		e.Fields["expires"] = expires.Format(time.RFC3339)
 		if tlsKey != nil {
+			e.Fields["tls_serial"] = tlsSerial.Text(16)
 			e.Fields["tls_key"] = fmt.Sprintf("sha256:%x", tlsKey)
 		}
 		if sshKey != nil {
+			e.Fields["ssh_serial"] = strconv.FormatUint(sshSerial, 10)
 			e.Fields["ssh_key"] = ssh.FingerprintSHA256(keys.SSH)
 		}
 		return tx.Audit(e)

@@ -328,7 +328,7 @@ func TestForeignClientCertificates(t *testing.T) {
 	sign := func(c, by *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
 		return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, c, by, public, key))(t)))(t)
 	}
-	ca, caKey := r.ClientAuthority(), r.keys.ClientCA
+	ca, caKey := r.ClientAuthority(), r.authorities.Load().ClientCA
 	own := func(change func(*x509.Certificate)) []*x509.Certificate {
 		c := good()
 		change(c)
@@ -388,42 +388,42 @@ func TestForeignUserCertificates(t *testing.T) {
 		c.Signature = must(by.Sign(rand.Reader, data[:len(data)-4]))(t) // without the empty signature's length
 		return c
 	}
-	if _, err := r.UserCertificate(t.Context(), make(r.loginCA, nil)); err != nil {
+	if _, err := r.UserCertificate(t.Context(), make(r.authorities.Load().loginCA, nil)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
-	tampered := make(r.loginCA, nil)
+	tampered := make(r.authorities.Load().loginCA, nil)
 	tampered.ValidBefore += 3600
 	mine := userCert(t, issued)
 	// A certificate in the place of the authority: the login authority's own key, certified by somebody.
-	nested := make(r.loginCA, nil)
-	nested.SignatureKey = make(p.ssh, func(c *ssh.Certificate) { c.Key = r.loginCA.PublicKey() })
-	subject := make(r.loginCA, nil)
+	nested := make(r.authorities.Load().loginCA, nil)
+	nested.SignatureKey = make(p.ssh, func(c *ssh.Certificate) { c.Key = r.authorities.Load().loginCA.PublicKey() })
+	subject := make(r.authorities.Load().loginCA, nil)
 	subject.Key = mine
 	for name, c := range map[string]*ssh.Certificate{
 		"none":                     nil,
 		"empty":                    {},
 		"another gateway's":        userCert(t, foreign),
-		"by the host authority":    make(r.hostCA, nil),
-		"by the target authority":  make(r.targetCA, nil),
+		"by the host authority":    make(r.authorities.Load().hostCA, nil),
+		"by the target authority":  make(r.authorities.Load().targetCA, nil),
 		"by itself":                make(p.ssh, nil),
 		"by a certificate":         nested,
 		"for a certificate":        subject,
-		"of a host":                make(r.loginCA, func(c *ssh.Certificate) { c.CertType = ssh.HostCert }),
-		"of no principal":          make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = nil }),
-		"of an empty principal":    make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{""}; c.KeyId = "" }),
-		"of two principals":        make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{issued.ID, "root"} }),
-		"of another principal":     make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"root"} }),
-		"of an unknown credential": make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"c-x"}; c.KeyId = "c-x" }),
-		"of a comma":               make(r.loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{issued.ID + ",root"} }),
-		"with force-command":       make(r.loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "ls"} }),
-		"with an unknown option":   make(r.loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x@example.com": ""} }),
-		"with source-address":      make(r.loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "192.0.2.0/24"} }),
-		"not yet good":             make(r.loginCA, func(c *ssh.Certificate) { c.ValidAfter = now + 300 }),
-		"good for ever":            make(r.loginCA, func(c *ssh.Certificate) { c.ValidBefore = ssh.CertTimeInfinity }),
-		"times the wrong way":      make(r.loginCA, func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = c.ValidBefore, c.ValidAfter }),
-		"beyond signed integers":   make(r.loginCA, func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 1<<63, 1<<63+10 }),
+		"of a host":                make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.CertType = ssh.HostCert }),
+		"of no principal":          make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = nil }),
+		"of an empty principal":    make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{""}; c.KeyId = "" }),
+		"of two principals":        make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{issued.ID, "root"} }),
+		"of another principal":     make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"root"} }),
+		"of an unknown credential": make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"c-x"}; c.KeyId = "c-x" }),
+		"of a comma":               make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidPrincipals = []string{issued.ID + ",root"} }),
+		"with force-command":       make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "ls"} }),
+		"with an unknown option":   make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x@example.com": ""} }),
+		"with source-address":      make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "192.0.2.0/24"} }),
+		"not yet good":             make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidAfter = now + 300 }),
+		"good for ever":            make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidBefore = ssh.CertTimeInfinity }),
+		"times the wrong way":      make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = c.ValidBefore, c.ValidAfter }),
+		"beyond signed integers":   make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 1<<63, 1<<63+10 }),
 		"tampered with":            tampered,
-		"for another key":          make(r.loginCA, func(c *ssh.Certificate) { c.Key = newPair(t).ssh.PublicKey() }),
+		"for another key":          make(r.authorities.Load().loginCA, func(c *ssh.Certificate) { c.Key = newPair(t).ssh.PublicKey() }),
 	} {
 		if _, err := r.UserCertificate(t.Context(), c); !refusal.Is(err, refusal.NotAuthenticated) {
 			t.Errorf("%s: %v", name, err)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/authn/keyring"
 	"sallyport/internal/refusal"
 )
 
@@ -34,11 +35,23 @@ type hostCertificateEntry struct {
 	renew  time.Time
 }
 
+// forget has all made anew.
+func (h *hostCertificates) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.byKey = nil
+}
+
 // HostKey is the gateway's plain SSH host key.
-func (s *Service) HostKey() ssh.Signer { return s.hostKey }
+func (s *Service) HostKey() ssh.Signer { return s.authorities.Load().hostKey }
 
 // HostAuthority is the host CA's public key, for @cert-authority lines.
-func (s *Service) HostAuthority() ssh.PublicKey { return s.hostCA.PublicKey() }
+func (s *Service) HostAuthority() ssh.PublicKey { return s.authorities.Load().hostCA.PublicKey() }
+
+// HostAuthorities are HostAuthority and the one that it will be, if a rotation has been prepared.
+func (s *Service) HostAuthorities() []ssh.PublicKey {
+	return s.authorities.Load().published(keyring.HostCA)
+}
 
 // HostCertificate is HostKey certified by the host authority for those names (as typed by the user, without a port).
 // It is the same key on purpose: OpenSSH falls back to the key in the certificate where it does not know the authority,
@@ -65,8 +78,9 @@ func (s *Service) HostCertificate(names ...string) (ssh.Signer, error) {
 	if entry, ok := s.hosts.byKey[key]; ok && now.Before(entry.renew) {
 		return entry.signer, nil
 	}
+	a := s.authorities.Load()
 	c := &ssh.Certificate{
-		Key:             s.hostKey.PublicKey(),
+		Key:             a.hostKey.PublicKey(),
 		Serial:          newSerial(),
 		CertType:        ssh.HostCert,
 		KeyId:           hostCertificateKeyID,
@@ -74,10 +88,13 @@ func (s *Service) HostCertificate(names ...string) (ssh.Signer, error) {
 		ValidAfter:      uint64(now.Add(-hostCertificateSkew).Unix()),
 		ValidBefore:     uint64(now.Add(hostCertificateLife).Unix()),
 	}
-	if err := c.SignCert(rand.Reader, s.hostCA); err != nil {
+	if err := c.SignCert(rand.Reader, a.hostCA); err != nil {
 		return nil, fmt.Errorf("sign the host certificate: %w", err)
 	}
-	signer, err := ssh.NewCertSigner(c, s.hostKey)
+	if err := s.auditHostCertificate(c); err != nil {
+		return nil, fmt.Errorf("record the host certificate: %w", err)
+	}
+	signer, err := ssh.NewCertSigner(c, a.hostKey)
 	if err != nil {
 		return nil, fmt.Errorf("host certificate: %w", err)
 	}

@@ -124,7 +124,7 @@ func (s *Service) newIssuer() error {
 			Lifetime: deviceLife, PollInterval: devicePoll, UserFormPath: pathDevice, UserCode: op.UserCodeBase20,
 		},
 	}, storage, op.StaticIssuer(s.config.URL),
-		op.WithCrypto(op.NewAES256GCMCrypto(s.keys.Token, "")), // op's own default also takes an unauthenticated cipher
+		op.WithCrypto(op.NewAES256GCMCrypto(s.authorities.Load().Token, "")), // op's own default also takes an unauthenticated cipher
 		op.WithCustomEndpoints(op.NewEndpoint(pathAuthorize), op.NewEndpoint(pathToken), op.NewEndpoint(pathUserinfo),
 			op.NewEndpoint(pathRevoke), op.NewEndpoint("/oauth/end_session"), op.NewEndpoint(pathKeys)),
 		op.WithCustomDeviceAuthorizationEndpoint(op.NewEndpoint(pathDeviceRequest)))

@@ -217,7 +217,8 @@ func FuzzPasswordProof(f *testing.F) {
 		f.Add(seed[0], seed[1], true)
 		f.Add(seed[0], seed[1], false)
 	}
-	s := &Service{now: time.Now, keys: &keyring.Keyring{}}
+	s := &Service{now: time.Now}
+	s.authorities.Store(&authorities{Keyring: &keyring.Keyring{}})
 	s.failures.sources = map[string]*failed{}
 	f.Fuzz(func(t *testing.T, first, final string, plus bool) {
 		var endpoint []byte

@@ -71,7 +71,8 @@ func (s *Service) BeginPassword(ctx context.Context, id string, from net.Addr, e
 
 // mockKeys are what an id that there is none of is answered with: always the same salt, and keys that nobody has.
 func (s *Service) mockKeys(id string) (scram.StoredCredentials, error) {
-	salt := hmac.New(sha256.New, s.keys.Token[:])
+	token := s.authorities.Load().Token
+	salt := hmac.New(sha256.New, token[:])
 	salt.Write([]byte("salt of an unknown password\x00" + id))
 	keys := scram.StoredCredentials{StoredKey: make([]byte, sha256.Size), ServerKey: make([]byte, sha256.Size)}
 	// In the alphabet and length of a real one.

@@ -2,11 +2,10 @@ package authn
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
 	"database/sql"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -285,32 +284,31 @@ func (st *storage) RevokeToken(ctx context.Context, token, subject, client strin
 
 func (*storage) TerminateSession(context.Context, string, string) error { return errNotHere }
 
-// signingKey and publicKey are the issuer's key as op sees it.
-type signingKey struct{ *storage }
+// signingKey and publicKey are the issuer's keys as op sees them.
+type signingKey struct{ key *ecdsa.PrivateKey }
 
-func (k signingKey) ID() string                                { return k.keyID() }
+func (k signingKey) ID() string                                { return keyIDOf(k.key.Public()) }
 func (signingKey) SignatureAlgorithm() jose.SignatureAlgorithm { return signingAlgorithm }
-func (k signingKey) Key() any                                  { return k.s.keys.Issuer }
+func (k signingKey) Key() any                                  { return k.key }
 
-type publicKey struct{ *storage }
+type publicKey struct{ key crypto.PublicKey }
 
-func (k publicKey) ID() string                       { return k.keyID() }
+func (k publicKey) ID() string                       { return keyIDOf(k.key) }
 func (publicKey) Algorithm() jose.SignatureAlgorithm { return signingAlgorithm }
 func (publicKey) Use() string                        { return oidc.KeyUseSignature }
-func (k publicKey) Key() any                         { return k.s.keys.Issuer.Public() }
+func (k publicKey) Key() any                         { return k.key }
 
-// keyID is the key's own hash, so that a new key never goes by an old one's name.
-func (st *storage) keyID() string {
-	der, err := x509.MarshalPKIXPublicKey(st.s.keys.Issuer.Public())
-	if err != nil {
-		panic(err) // a P-256 key has a form
-	}
-	sum := sha256.Sum256(der)
-	return base64.RawURLEncoding.EncodeToString(sum[:12])
+func (st *storage) SigningKey(context.Context) (op.SigningKey, error) {
+	return signingKey{st.s.authorities.Load().Issuer}, nil
 }
 
-func (st *storage) SigningKey(context.Context) (op.SigningKey, error) { return signingKey{st}, nil }
-func (st *storage) KeySet(context.Context) ([]op.Key, error)          { return []op.Key{publicKey{st}}, nil }
+func (st *storage) KeySet(context.Context) (all []op.Key, err error) {
+	for _, key := range st.s.authorities.Load().issuers(st.s.now()) {
+		all = append(all, publicKey{key})
+	}
+	return all, nil
+}
+
 func (*storage) SignatureAlgorithms(context.Context) ([]jose.SignatureAlgorithm, error) {
 	return []jose.SignatureAlgorithm{signingAlgorithm}, nil
 }

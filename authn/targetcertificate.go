@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/authn/keyring"
 	"sallyport/internal/refusal"
 )
 
@@ -32,7 +33,12 @@ const (
 )
 
 // TargetAuthority is the target CA's public key, for targets' TrustedUserCAKeys.
-func (s *Service) TargetAuthority() ssh.PublicKey { return s.targetCA.PublicKey() }
+func (s *Service) TargetAuthority() ssh.PublicKey { return s.authorities.Load().targetCA.PublicKey() }
+
+// TargetAuthorities are TargetAuthority and the one that it will be, if a rotation has been prepared.
+func (s *Service) TargetAuthorities() []ssh.PublicKey {
+	return s.authorities.Load().published(keyring.TargetCA)
+}
 
 // TargetCertificate makes a fresh key with a certificate of the target authority; it lives two minutes at the most and
 // never leaves the process. The serial is also in the target's log. A principal that sshd could read as several, or as
@@ -85,7 +91,7 @@ func (s *Service) TargetCertificate(ctx context.Context, login TargetLogin) (sig
 		ValidBefore:     uint64(before.Unix()),
 		Permissions:     ssh.Permissions{CriticalOptions: options, Extensions: extensions},
 	}
-	if err := c.SignCert(rand.Reader, s.targetCA); err != nil {
+	if err := c.SignCert(rand.Reader, s.authorities.Load().targetCA); err != nil {
 		return nil, 0, fmt.Errorf("sign the certificate for the target: %w", err)
 	}
 	plain, err := ssh.NewSignerFromKey(private)

@@ -1,7 +1,6 @@
 package authn
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -30,7 +29,7 @@ func newSerial() uint64 {
 
 // signUser signs a user certificate. Its only principal is the credential's id, which is nobody's name on any machine, so
 // a host that trusted this authority by mistake would still let nobody in.
-func (s *Service) signUser(id string, key ssh.PublicKey, now, expires time.Time) (string, error) {
+func (s *Service) signUser(id string, key ssh.PublicKey, now, expires time.Time) (line string, serial uint64, err error) {
 	c := &ssh.Certificate{
 		Key:             key,
 		Serial:          newSerial(),
@@ -40,10 +39,10 @@ func (s *Service) signUser(id string, key ssh.PublicKey, now, expires time.Time)
 		ValidAfter:      uint64(now.Add(-clockSkew).Unix()),
 		ValidBefore:     uint64(expires.Unix()),
 	}
-	if err := c.SignCert(rand.Reader, s.loginCA); err != nil {
-		return "", err
+	if err := c.SignCert(rand.Reader, s.authorities.Load().loginCA); err != nil {
+		return "", 0, err
 	}
-	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(c)), "\n"), nil
+	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(c)), "\n"), c.Serial, nil
 }
 
 // UserCertificate is the identity that an SSH user certificate stands for, verified in full (type, authority by whole
@@ -80,7 +79,7 @@ func (s *Service) checkUser(c *ssh.Certificate) error {
 	if _, nested := c.Key.(*ssh.Certificate); nested {
 		return errors.New("its key is a certificate")
 	}
-	if !bytes.Equal(c.SignatureKey.Marshal(), s.loginCA.PublicKey().Marshal()) {
+	if !s.authorities.Load().isLogin(c.SignatureKey, s.now()) {
 		return errors.New("it was not issued by this gateway")
 	}
 	if c.CertType != ssh.UserCert {

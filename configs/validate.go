@@ -24,6 +24,7 @@ const (
 var Verbs = []string{
 	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
 	"recordings.read", "recordings.export", "recordings.hold", "log.verify", "targets.manage",
+	"authorities.manage",
 }
 
 var (

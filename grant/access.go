@@ -28,6 +28,8 @@ const (
 	HoldRecordings Permission = "recordings.hold"
 	VerifyLog      Permission = "log.verify"
 	ManageTargets  Permission = "targets.manage" // check, trust, setup
+	// ManageAuthorities: see and rotate the gateway's certificate authorities. It is not about a target.
+	ManageAuthorities Permission = "authorities.manage"
 )
 
 // May returns nil if the identity has the permission for that target ("" for things of no target), else a refusal. A

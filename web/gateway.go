@@ -144,15 +144,18 @@ func (s *server) connection(target configs.Target, accounts []string, g api.Gate
 // knownHosts are the lines by which an OpenSSH client trusts the gateway and, through it, the SSH targets: the gateway
 // ends a jump itself, with a host certificate for the target's name.
 func (s *server) knownHosts(g api.Gateway, connections []api.Connection) []string {
-	key := g.HostAuthority
 	gateway := g.SSH.Host
 	if g.SSH.Port != 22 {
 		gateway = "[" + g.SSH.Host + "]:" + strconv.Itoa(g.SSH.Port)
 	}
-	lines := []string{"@cert-authority " + gateway + " " + key}
-	for _, c := range connections {
-		if c.Kind == configs.KindSSH {
-			lines = append(lines, "@cert-authority "+c.Name+" "+key)
+	var lines []string
+	for _, authority := range s.Authn.HostAuthorities() { // the next one too, so that it is known when it is used
+		key := authorizedKey(authority)
+		lines = append(lines, "@cert-authority "+gateway+" "+key)
+		for _, c := range connections {
+			if c.Kind == configs.KindSSH {
+				lines = append(lines, "@cert-authority "+c.Name+" "+key)
+			}
 		}
 	}
 	return lines

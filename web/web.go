@@ -100,6 +100,7 @@ func New(o Options) http.Handler {
 	s.registerApprovals()
 	s.registerSessions()
 	s.registerRecordings()
+	s.registerAuthorities()
 
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)

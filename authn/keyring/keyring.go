@@ -1,7 +1,7 @@
 // Package keyring keeps the gateway's keys on disk.
 //
-// It promises that a key is made once, at the first start, and then never again without somebody having removed its
-// file; that a key file is complete and on stable storage before anything is signed with it; and that a file which
+// It promises that a key is made once, at the first start, and then never again without somebody having rotated it or
+// removed its file; that a key file is complete and on stable storage before anything is signed with it; and that a file which
 // others than its owner may read or write is refused, not used. Each authority has a key of its own, because each is
 // trusted by somebody else: a target must not accept what a user holds, and the gateway must not accept what a target
 // was shown.
@@ -27,7 +27,7 @@ import (
 	"time"
 )
 
-// Keyring is every key of one gateway. It does not change after Open.
+// Keyring is every key of one gateway. It does not change after Open; rotating an authority makes another one.
 type Keyring struct {
 	SSHHost ed25519.PrivateKey // the gateway's SSH host key
 	HostCA  ed25519.PrivateKey // certifies SSHHost; trusted by users' known_hosts
@@ -41,6 +41,13 @@ type Keyring struct {
 	Issuer *ecdsa.PrivateKey
 	// Token encrypts the issuer's opaque tokens (AES-256-GCM).
 	Token [32]byte
+
+	// Next are the keys that published authorities will have, Old those that authorities had and that still count.
+	Next map[Name]ed25519.PrivateKey
+	Old  map[Name][]Retired
+
+	dir string
+	log *slog.Logger
 }
 
 // The PEM types of the files.
@@ -65,6 +72,7 @@ func Open(dir string, log *slog.Logger) (*Keyring, error) {
 	}
 	r := ring{dir: dir, log: log}
 	k := &Keyring{
+		dir: dir, log: log,
 		SSHHost:  load(&r, "ssh_host", makeEd25519, parseKey[ed25519.PrivateKey]),
 		HostCA:   load(&r, "host_ca", makeEd25519, parseKey[ed25519.PrivateKey]),
 		LoginCA:  load(&r, "login_ca", makeEd25519, parseKey[ed25519.PrivateKey]),
@@ -73,12 +81,26 @@ func Open(dir string, log *slog.Logger) (*Keyring, error) {
 		Issuer:   load(&r, "issuer", makeP256, parseKey[*ecdsa.PrivateKey]),
 		Token:    load(&r, "token", makeSymmetric, parseSymmetric),
 	}
-	k.ClientCACertificate = load(&r, "client_ca_certificate", func() (*pem.Block, error) { return selfSign(k.ClientCA) }, parseAuthority)
+	if r.err == nil { // one that was rotated brings its certificate in its own file
+		blocks, err := readAll(k.path(ClientCA, ""))
+		if err == nil && len(blocks) == 2 {
+			k.ClientCACertificate, err = parseAuthority(blocks[1])
+		}
+		if err != nil {
+			r.err = fmt.Errorf("key %s: %w", k.path(ClientCA, ""), err)
+		}
+	}
+	if k.ClientCACertificate == nil {
+		k.ClientCACertificate = load(&r, "client_ca_certificate", func() (*pem.Block, error) { return selfSign(k.ClientCA) }, parseAuthority)
+	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	if !k.ClientCA.PublicKey.Equal(k.ClientCACertificate.PublicKey) {
 		return nil, fmt.Errorf("keys in %s: client_ca_certificate.pem is not the certificate of client_ca.pem; restore both from the same backup", dir)
+	}
+	if err := k.loadOthers(); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
@@ -115,6 +137,15 @@ func load[K any](r *ring, name string, generate func() (*pem.Block, error), pars
 }
 
 func read(path string) (*pem.Block, error) {
+	blocks, err := readAll(path)
+	if err != nil {
+		return nil, err
+	}
+	return blocks[0], nil
+}
+
+// readAll reads the PEM blocks of a file, one at least.
+func readAll(path string) (blocks []*pem.Block, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -132,11 +163,13 @@ func read(path string) (*pem.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		blocks = append(blocks, block)
+	}
+	if len(blocks) == 0 {
 		return nil, errors.New("holds no PEM block; restore it from a backup, or remove it to have a new one made (what it signed is then no longer accepted)")
 	}
-	return block, nil
+	return blocks, nil
 }
 
 // write makes the file appear whole and durable, or not at all. It never replaces a file.
@@ -238,6 +271,9 @@ func selfSign(key *ecdsa.PrivateKey) (*pem.Block, error) {
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
 		KeyUsage:              x509.KeyUsageCertSign,
+		// What it signs can be for nothing else. Which names it may have clientCredential checks: one credential, and none of
+		// the world's. (Name constraints can't say that: they have no form for addresses without a host, RFC 5280, 4.2.1.10.)
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

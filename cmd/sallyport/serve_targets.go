@@ -18,7 +18,7 @@ import (
 func (g *gateway) setUpTarget(_ context.Context, target configs.Target) (api.Setup, error) {
 	var parts []configs.Instruction
 	if target.Kind == configs.KindSSH {
-		parts = ssh.Setup(target, g.authn.TargetAuthority())
+		parts = ssh.Setup(target, g.authn.TargetAuthorities()...)
 	} else {
 		parts = postgres.Setup(target)
 	}

@@ -10,10 +10,14 @@ import (
 )
 
 // Setup is what an administrator of the target does once so that the gateway, and only the gateway, can log in to the
-// target's accounts: files, sshd lines, and the same as Ansible tasks. authority is the gateway's target authority.
+// target's accounts: files, sshd lines, and the same as Ansible tasks. authorities are the gateway's target
+// authority and, while it is being rotated, its next one.
 // GATEWAY stands for the address from which the gateway connects.
-func Setup(target configs.Target, authority xssh.PublicKey) []configs.Instruction {
-	key := strings.TrimSpace(string(xssh.MarshalAuthorizedKey(authority))) + " sallyport target authority\n"
+func Setup(target configs.Target, authorities ...xssh.PublicKey) []configs.Instruction {
+	key := ""
+	for _, authority := range authorities {
+		key += strings.TrimSpace(string(xssh.MarshalAuthorizedKey(authority))) + " sallyport target authority\n"
+	}
 	const sshd = "TrustedUserCAKeys /etc/ssh/sallyport_target_ca.pub\nAuthorizedPrincipalsFile /etc/ssh/sallyport_principals/%u\n"
 	parts := []configs.Instruction{{Name: "trusted_ca", Title: "/etc/ssh/sallyport_target_ca.pub (owner root, mode 0644)", Text: key}}
 	var ansible strings.Builder

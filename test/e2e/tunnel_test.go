@@ -216,6 +216,44 @@ func TestTunnel(t *testing.T) {
 		}
 	})
 
+	t.Run("authorities are rotated under open doors", func(t *testing.T) {
+		for _, args := range [][]string{{"login"}, {"tls-client"}, {"issuer"}, {"target"}, {"ssh-host"}} {
+			if out := r.As("carol", append([]string{"ca", "rotate"}, args...)...); out.Code != 0 {
+				t.Fatal(out.Text())
+			}
+		}
+		if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT 'certified before'"); out.Code != 0 {
+			t.Error(out.Text())
+		}
+		if out := r.SSH("true"); out.Code != 0 {
+			t.Error(out.Text())
+		}
+		if out := r.As("alice", "ca", "list"); out.Code != 3 {
+			t.Errorf("somebody without the permission: %+v", out)
+		}
+		// The sshd trusts the next key once what setup prints is there; before that it would let the gateway in no more.
+		var setup struct{ Parts []struct{ Name, Text string } }
+		r.Ask(&setup, "carol", "targets", "setup", "web-1")
+		for _, part := range setup.Parts {
+			if part.Name == "trusted_ca" && strings.Count(part.Text, "ssh-ed25519 ") != 2 {
+				t.Errorf("setup names not both target authorities:\n%s", part.Text)
+			}
+		}
+		var list []struct {
+			Name, Next string
+			Old        []struct{ Until time.Time }
+		}
+		r.Ask(&list, "carol", "ca", "list")
+		for _, a := range list {
+			if published := a.Name == "target" || a.Name == "ssh-host"; (a.Next != "") != published || (len(a.Old) == 1) == published {
+				t.Errorf("%+v", a)
+			}
+		}
+		if out := r.As("carol", "audit"); strings.Count(out.Stdout, "authority.rotated") != 3 || strings.Count(out.Stdout, "authority.prepared") != 2 {
+			t.Error("the audit log does not tell of it")
+		}
+	})
+
 	t.Run("the gateway goes and comes back", func(t *testing.T) {
 		pid, err := r.GatewayPID()
 		if err != nil {
