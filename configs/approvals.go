@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -13,14 +14,38 @@ type Approvals struct {
 	// People link accounts elsewhere to identities. Whoever is not here has no vote through a channel.
 	People   []LinkedPerson `yaml:"people"`
 	Webhooks []Webhook      `yaml:"webhooks"`
+	Slack    []Slack        `yaml:"slack"`
 }
 
-// LinkedPerson says which identity an e-mail address stands for.
+// LinkedPerson says which identity an account elsewhere stands for.
 type LinkedPerson struct {
 	// Issuer is the company's provider; default: provider.issuer.
 	Issuer  string `yaml:"issuer"`
 	Subject string `yaml:"subject"`
 	Email   string `yaml:"email"`
+	// Slack is WORKSPACE/MEMBER: T012AB3C4/U061F7AUR.
+	Slack string `yaml:"slack"`
+}
+
+// Slack asks people in a workspace and takes their decisions, over a connection that the gateway opens (Socket Mode).
+type Slack struct {
+	Name string `yaml:"name"`
+	// AppToken (xapp-…) opens the connection over which clicks come, BotToken (xoxb-…) sends messages. Who holds the first can
+	// decide as any linked person: keep it as the right to approve.
+	AppToken SecretRef `yaml:"app_token"`
+	BotToken SecretRef `yaml:"bot_token"`
+	// Channel is the id of the channel in which requests are posted; Channels are others for those that certain groups decide,
+	// of which the first that fits counts.
+	Channel  string         `yaml:"channel"`
+	Channels []SlackChannel `yaml:"channels"`
+	// API is the address of Slack's Web API; default: https://slack.com/api/.
+	API string `yaml:"api"`
+}
+
+// SlackChannel is a channel for what members of certain groups decide.
+type SlackChannel struct {
+	Groups  []string `yaml:"groups"`
+	Channel string   `yaml:"channel"`
 }
 
 // Webhook sends what happens to grants to another system, and may take decisions from it.
@@ -34,25 +59,33 @@ type Webhook struct {
 	Secret SecretRef `yaml:"secret"`
 	// DecisionSecret is what decisions that come in are signed with; without it none are taken.
 	DecisionSecret SecretRef `yaml:"decision_secret"`
-	// Events are the kinds that are sent: Events' values; default: all.
+	// Events are the kinds that are sent: Events' values; default: all but voted.
 	Events []string `yaml:"events"`
 }
 
 // Events are the kinds of things that happen to grants and are told to channels.
-var Events = []string{"requested", "decided", "active", "ended"}
+var Events = []string{"requested", "decided", "active", "ended", "voted"}
 
 func (c *Config) setApprovalDefaults() {
 	for i := range c.Approvals.People {
 		set(&c.Approvals.People[i].Issuer, c.Provider.Issuer)
 	}
+	for i := range c.Approvals.Slack {
+		set(&c.Approvals.Slack[i].API, "https://slack.com/api/")
+	}
 	for i := range c.Approvals.Webhooks {
 		w := &c.Approvals.Webhooks[i]
 		set(&w.KeyID, w.Name)
 		if len(w.Events) == 0 {
-			w.Events = slices.Clone(Events)
+			w.Events = slices.Clone(Events[:4])
 		}
 	}
 }
+
+var (
+	slackMember  = regexp.MustCompile(`^[TE][A-Z0-9]{2,20}/[UW][A-Z0-9]{2,20}$`)
+	slackChannel = regexp.MustCompile(`^[CGD][A-Z0-9]{2,20}$`)
+)
 
 var channelName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
@@ -63,15 +96,22 @@ func validateApprovals(at reporter, c *Config) {
 		if p.Subject == "" {
 			at(path+".subject", "subject is missing; sallyport whoami prints it")
 		}
-		address := strings.ToLower(p.Email)
-		if address == "" {
-			at(path+".email", "email is missing; it is what stands for this identity")
+		if p.Slack != "" && !slackMember.MatchString(p.Slack) {
+			at(path+".slack", "slack is %q; write the ids of workspace and member, like T012AB3C4/U061F7AUR", p.Slack)
 		}
-		if owner, taken := seen[address]; taken {
-			at(path+".email", "%s is linked to subject %s already", address, owner)
+		accounts := map[string]string{"email": strings.ToLower(p.Email), "slack": p.Slack}
+		if p.Email == "" && p.Slack == "" {
+			at(path+".email", "email and slack are missing; one of them has to stand for this identity")
 		}
-		seen[address] = p.Subject
+		for _, key := range slices.Sorted(maps.Keys(accounts)) {
+			account := accounts[key]
+			if owner, taken := seen[key+" "+account]; taken && account != "" {
+				at(path+"."+key, "%s is linked to subject %s already", account, owner)
+			}
+			seen[key+" "+account] = p.Subject
+		}
 	}
+	validateSlack(at, c)
 	names := map[string]bool{}
 	for i, w := range c.Approvals.Webhooks {
 		path := fmt.Sprintf("approvals.webhooks[%d]", i)
@@ -95,6 +135,35 @@ func validateApprovals(at reporter, c *Config) {
 		for j, e := range w.Events {
 			if !slices.Contains(Events, e) {
 				at(fmt.Sprintf("%s.events[%d]", path, j), "unknown event %q; they are: %s", e, strings.Join(Events, ", "))
+			}
+		}
+	}
+}
+
+func validateSlack(at reporter, c *Config) {
+	names := map[string]bool{}
+	for i, s := range c.Approvals.Slack {
+		path := fmt.Sprintf("approvals.slack[%d]", i)
+		if !channelName.MatchString(s.Name) {
+			at(path+".name", "a workspace's name here is lower-case letters, digits and dashes; got %q", s.Name)
+		}
+		if names[s.Name] {
+			at(path+".name", "there is another workspace named %q", s.Name)
+		}
+		names[s.Name] = true
+		for key, token := range map[string]SecretRef{".app_token": s.AppToken, ".bot_token": s.BotToken} {
+			if token == "" {
+				at(path+key, "%s is missing; docs/approvals.md says how to make the app", key[1:])
+			}
+			checkSecret(at, path+key, token)
+		}
+		checkHTTPS(at, path+".api", s.API)
+		if !slackChannel.MatchString(s.Channel) {
+			at(path+".channel", "channel is %q; write the channel's id, like C024BE91L", s.Channel)
+		}
+		for j, other := range s.Channels {
+			if !slackChannel.MatchString(other.Channel) || len(other.Groups) == 0 {
+				at(fmt.Sprintf("%s.channels[%d]", path, j), "it has groups, and the id of a channel like C024BE91L")
 			}
 		}
 	}

@@ -24,7 +24,7 @@ provider: {issuer: https://login.example, client_id: x}
 	for text, want := range map[string]string{
 		`approvals: {people: [{subject: s, email: a@b.c}], webhooks: [{name: w, url: "https://x.example", secret: "env:A", decision_secret: "env:B"}]}`: "",
 		`approvals: {people: [{email: a@b.c}]}`:                                                                   "subject is missing",
-		`approvals: {people: [{subject: s}]}`:                                                                     "email is missing",
+		`approvals: {people: [{subject: s}]}`:                                                                     "email and slack are missing",
 		`approvals: {people: [{subject: s, email: a@b.c}, {subject: t, email: A@b.c}]}`:                           "linked to subject s already",
 		`approvals: {webhooks: [{name: W, url: "https://x.example", secret: "env:A"}]}`:                           "lower-case",
 		`approvals: {webhooks: [{name: w, url: "http://x.example", secret: "env:A"}]}`:                            "https:// address",
@@ -52,6 +52,33 @@ provider: {issuer: https://login.example, client_id: x}
 		_, err := Load(file)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), file+":6:") || strings.Contains(err.Error(), "hunter2")) {
 			t.Errorf("%s:\n\t%v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestSlackIsChecked(t *testing.T) {
+	const ok = good + `approvals:
+  people:
+    - {subject: "1", slack: T012AB3C4/U061F7AUR}
+  slack:
+    - {name: ops, app_token: "env:A", bot_token: "env:B", channel: C024BE91L, channels: [{groups: [security], channel: C024BE92M}]}
+`
+	c, err := Load(write(t, with(ok)))
+	if err != nil || c.Approvals.Slack[0].API != "https://slack.com/api/" {
+		t.Fatal(c, err)
+	}
+	for _, tt := range []struct{ old, new, want string }{
+		{"T012AB3C4/U061F7AUR", "bob", "write the ids of workspace and member"},
+		{`, slack: T012AB3C4/U061F7AUR`, "", "email and slack are missing"},
+		{`app_token: "env:A", `, "", "app_token is missing"},
+		{`"env:B"`, `"xoxb-1"`, "not a reference to a secret"},
+		{"C024BE91L", "approvals", "write the channel's id"},
+		{"groups: [security], ", "", "it has groups"},
+		{"name: ops", "name: Ops!", "lower-case letters"},
+	} {
+		_, err := Load(write(t, with(strings.Replace(ok, tt.old, tt.new, 1))))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.new, err, tt.want)
 		}
 	}
 }

@@ -91,6 +91,9 @@ func (c *Config) resolvePaths() {
 		resolve(&w.CA)
 		secret(&w.Secret, &w.DecisionSecret)
 	}
+	for i := range c.Approvals.Slack {
+		secret(&c.Approvals.Slack[i].AppToken, &c.Approvals.Slack[i].BotToken)
+	}
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		resolve(&t.TLS.CA)

@@ -64,7 +64,13 @@ type Approve struct {
 	// used first; default 1h.
 	Within Duration `yaml:"within"`
 	Start  Duration `yaml:"start"`
+	// Confirm is empty, or ConfirmSignedIn: approvals count only from people who show that they are signed in, in the console,
+	// on the command line or at the API, and not by a click elsewhere.
+	Confirm string `yaml:"confirm"`
 }
+
+// ConfirmSignedIn is the value of Approve.Confirm.
+const ConfirmSignedIn = "signed-in"
 
 // Forbids reports whether the policy's effect is to forbid.
 func (p Policy) Forbids() bool { return p.Effect == Forbid }
@@ -165,6 +171,8 @@ func validatePermit(at reporter, p Policy) {
 		at("approve", "approve has auto and also groups or count; it is one or the other")
 	case !p.Approve.Auto && len(p.Approve.Groups) == 0:
 		at("approve", "approve is missing; write the groups who may approve, or auto: true")
+	case p.Approve.Confirm != "" && p.Approve.Confirm != ConfirmSignedIn:
+		at("approve.confirm", "approve.confirm is %q; leave it out, or write %s", p.Approve.Confirm, ConfirmSignedIn)
 	case p.Approve.Count < 0 || p.Approve.Count > 10:
 		at("approve.count", "approve.count is %d; it is between 1 and 10", p.Approve.Count)
 	}
@@ -175,7 +183,7 @@ func validateForbid(at reporter, p Policy) {
 	for key, given := range map[string]bool{
 		"max_duration": p.MaxDuration != 0, "default_duration": p.DefaultDuration != 0, "max_total": p.MaxTotal != 0,
 		"idle": p.Idle != 0, "roles": len(p.Roles) > 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
-		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0,
+		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0 || p.Approve.Confirm != "",
 	} {
 		if given {
 			at(key, "%s is not for policies with effect: %s, which give nothing", key, Forbid)

@@ -24,6 +24,11 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 		if who.Kind != authn.Human {
 			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "only people may approve")
 		}
+		if p, ok := s.rules.Load().policy(g.Policy); who.Method == authn.LinkedAccount && (g.Confirm || ok && p.Approve.Confirm != "") {
+			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "grant %s is not approved by a click elsewhere", g.ID).
+				WithDetail("policy %s asks for a sign-in of your own", g.Policy).
+				WithHint("approve it in the gateway's console, or with: sallyport approve %s", g.ID)
+		}
 		if err := s.clock.sound(); err != nil {
 			return store.AuditEvent{}, err
 		}
@@ -153,12 +158,39 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 				r.WithDetail("another member of %s has to", policy.Or(g.MayApprove)).WithHint("ask one of them to run: sallyport approve %s", g.ID)
 			}
 			return store.AuditEvent{}, r
+		case stale(ctx, *g):
+			return store.AuditEvent{}, refusal.New(refusal.Conflict, "what that was about is decided already").WithDetail("%s", s.describe(*g)).
+				WithHint("see what waits for you with: sallyport requests")
 		case !policy.InAny(who.Groups, g.deciders()):
 			return store.AuditEvent{}, notApprover(verb, *g, g.deciders())
 		}
 		return decide(g, comment)
 	})
 	return g, s.refused(ctx, kind, who, seen, err)
+}
+
+type roundKey struct{}
+
+// WithRound narrows Approve and Deny to what was asked: 0 for the request itself, n for the n-th extension. A word on the one
+// must not be taken for one on the other because it came late.
+func WithRound(ctx context.Context, round int) context.Context {
+	return context.WithValue(ctx, roundKey{}, round)
+}
+
+// Round is what waits for decision, as WithRound counts: -1 where nothing does.
+func (g Grant) Round() int {
+	switch {
+	case g.Extension != nil:
+		return g.Extensions
+	case g.State == Pending:
+		return 0
+	}
+	return -1
+}
+
+func stale(ctx context.Context, g Grant) bool {
+	round, given := ctx.Value(roundKey{}).(int)
+	return given && round != g.Round()
 }
 
 // onGrant is change for somebody who says something.

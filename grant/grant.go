@@ -130,6 +130,8 @@ type Terms struct {
 	// Role is the role it was given by, with the limits it had then; empty: the policy names the account itself.
 	Role   string             `json:"role,omitempty"`
 	Limits configs.RoleLimits `json:"limits,omitzero"`
+	// Confirm: approvals count only from people who show that they are signed in; see configs.Approve.
+	Confirm bool `json:"confirm,omitempty"`
 }
 
 // Extension is a wish of the holder's that an active grant end later. The grant goes on to its old end while it waits.

@@ -18,14 +18,15 @@ const (
 	EventDecided   EventKind = "decided"   // that was approved or denied
 	EventActive    EventKind = "active"    // access began
 	EventEnded     EventKind = "ended"     // the grant, or the request, is over
+	EventVoted     EventKind = "voted"     // somebody approved, and more have to
 )
 
 // kinds are the transitions that are told, by the kind of their audit event.
 var kinds = map[string]EventKind{
 	"grant.requested": EventRequested, "grant.extension_requested": EventRequested,
 	"grant.approved": EventDecided, "grant.denied": EventDecided, "grant.extended": EventDecided, "grant.extension_denied": EventDecided,
-	"grant.active": EventActive,
-	"grant.ended":  EventEnded, "grant.withdrawn": EventEnded, "grant.lapsed": EventEnded,
+	"grant.active": EventActive, "grant.voted": EventVoted,
+	"grant.ended": EventEnded, "grant.withdrawn": EventEnded, "grant.lapsed": EventEnded,
 }
 
 // Event is one thing that happened to a grant.

@@ -118,7 +118,7 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		Source: source(ctx), Policy: p.Name, Duration: e.Duration, Total: e.Winner.Total(), Idle: p.Idle.D(),
 		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,
 	}
-	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits}
+	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != ""}
 	if g.Needed > 0 {
 		g.DecideBy = now.Add(policy.Within(p))
 		return g.clone(), nil

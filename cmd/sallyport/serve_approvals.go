@@ -8,6 +8,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
+	"sallyport/grant/approval/slack"
 	"sallyport/grant/approval/webhook"
 )
 
@@ -15,6 +16,7 @@ import (
 type approvals struct {
 	notifier *approval.Notifier
 	webhooks map[string]*webhook.Webhook
+	slack    []*slack.Slack
 }
 
 func openApprovals(ctx context.Context, g *gateway, config *configs.Config) (*approvals, error) {
@@ -28,6 +30,15 @@ func openApprovals(ctx context.Context, g *gateway, config *configs.Config) (*ap
 		}
 		a.webhooks[c.Name] = w
 		channels = append(channels, w)
+	}
+	for _, c := range config.Approvals.Slack {
+		s, err := slack.Open(ctx, slack.Options{Config: c, URL: config.URL, Store: g.store, Voter: voter, Target: g.grants.Target, Log: g.log})
+		if err != nil {
+			a.close()
+			return nil, err
+		}
+		a.slack = append(a.slack, s)
+		channels = append(channels, s)
 	}
 	var err error
 	a.notifier, err = approval.Open(ctx, approval.Options{Store: g.store, Channels: channels, Log: g.log})
@@ -46,5 +57,8 @@ func (a *approvals) decide(ctx context.Context, name, id, timestamp, signature s
 func (a *approvals) close() {
 	if a.notifier != nil {
 		a.notifier.Close()
+	}
+	for _, s := range a.slack {
+		s.Close()
 	}
 }

@@ -15,6 +15,7 @@ package approval
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -150,6 +151,16 @@ func (n *Notifier) Close() {
 	n.stopped.Wait()
 }
 
+// Wake makes it look at once what is due: after the clock was set, or because a receiver is known to be back.
+func (n *Notifier) Wake() {
+	for _, wake := range n.wake {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // distribute writes down, for each event, which channels are to be told.
 func (n *Notifier) distribute(ctx context.Context) {
 	for {
@@ -203,12 +214,7 @@ func (n *Notifier) take(ctx context.Context) error {
 			return err
 		}
 		more = len(events) == batch
-		for _, wake := range n.wake {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		}
+		n.Wake()
 	}
 	return nil
 }
@@ -391,4 +397,13 @@ func (n *Notifier) List(ctx context.Context, all bool) ([]Notification, error) {
 		list = append(list, x)
 	}
 	return slices.Clip(list), rows.Err()
+}
+
+// Ref is what the latest delivery on a grant to a channel has left; empty: nothing.
+func Ref(ctx context.Context, s *store.Store, channel, grantID string) (ref string, err error) {
+	err = s.Read().QueryRowContext(ctx, `SELECT ref FROM notification_refs WHERE channel = ? AND grant_id = ?`, channel, grantID).Scan(&ref)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("look for what was told of grant %s: %w", grantID, err)
+	}
+	return ref, nil
 }

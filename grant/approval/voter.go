@@ -31,6 +31,8 @@ type Decision struct {
 	Grant   string
 	Approve bool
 	Comment string
+	// Round is what it is about, where the channel knows: see grant.WithRound.
+	Round *int
 	// Through names the channel, Account the account there, for the audit log.
 	Through, Account string
 }
@@ -39,6 +41,16 @@ type Decision struct {
 func (v *Voter) ByEmail(address string) (configs.LinkedPerson, bool) {
 	for _, p := range v.People {
 		if p.Email != "" && strings.EqualFold(p.Email, address) {
+			return p, true
+		}
+	}
+	return configs.LinkedPerson{}, false
+}
+
+// BySlack finds who is linked to a member of a workspace.
+func (v *Voter) BySlack(workspace, member string) (configs.LinkedPerson, bool) {
+	for _, p := range v.People {
+		if p.Slack != "" && p.Slack == workspace+"/"+member {
 			return p, true
 		}
 	}
@@ -62,6 +74,9 @@ func (v *Voter) Vote(ctx context.Context, p configs.LinkedPerson, d Decision) (g
 	}
 	if err != nil {
 		return grant.Grant{}, err
+	}
+	if d.Round != nil {
+		ctx = grant.WithRound(ctx, *d.Round)
 	}
 	if d.Approve {
 		return v.Grants.Approve(ctx, who, d.Grant, d.Comment)

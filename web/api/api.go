@@ -203,7 +203,7 @@ type Miss struct {
 type Notification struct {
 	ID       string    `json:"id" doc:"The receiver's key for it."`
 	Channel  string    `json:"channel"`
-	Kind     string    `json:"kind" enum:"requested,decided,active,ended"`
+	Kind     string    `json:"kind" enum:"requested,decided,active,ended,voted"`
 	Grant    string    `json:"grant"`
 	State    string    `json:"state" enum:"pending,delivered,dead"`
 	Attempts int       `json:"attempts"`

@@ -1,0 +1,468 @@
+package slack
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+	"sallyport/grant/approval"
+	"sallyport/grant/approval/slack/slacktest"
+	"sallyport/internal/store"
+)
+
+const (
+	provider = "https://login.example"
+	testTime = time.Minute // generous: the machines that tests run on are busy
+)
+
+// world is a gateway's rooms as far as Slack needs them, with a Slack that is really spoken to.
+type world struct {
+	t        *testing.T
+	ctx      context.Context
+	server   *slacktest.Server
+	store    *store.Store
+	authn    *authn.Service
+	grants   *grant.Service
+	slack    *Slack
+	notifier *approval.Notifier
+	people   map[string]authn.Identity
+	config   *configs.Config
+
+	mu      sync.Mutex
+	skipped time.Duration
+}
+
+// now is the time, set forward by skip.
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.skipped)
+}
+
+func (w *world) skip(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.skipped += d
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	t.Setenv("SLACK_APP", slacktest.AppToken)
+	t.Setenv("SLACK_BOT", slacktest.BotToken)
+	ctx, cancel := context.WithTimeout(t.Context(), testTime)
+	t.Cleanup(cancel)
+	w := &world{t: t, ctx: ctx, people: map[string]authn.Identity{}}
+	w.server = slacktest.New(
+		slacktest.Member{ID: "U0ALICE"}, slacktest.Member{ID: "U0BOB"}, slacktest.Member{ID: "U0CAROL"}, slacktest.Member{ID: "U0DAVE"},
+		slacktest.Member{ID: "U0GUEST", Restricted: true}, slacktest.Member{ID: "U0MALLORY"}, slacktest.Member{ID: "U0GHOST"})
+	t.Cleanup(w.server.Close)
+	w.config = &configs.Config{
+		State: t.TempDir(), URL: "https://gateway.example", Provider: configs.Provider{Issuer: provider, ClientID: "x"},
+		Credentials: configs.Credentials{SignIn: configs.Duration(time.Hour), Certificate: configs.Duration(time.Hour)},
+		Targets: []configs.Target{{Name: "orders", Kind: configs.KindPostgres, Labels: map[string]string{"env": "prod"},
+			Accounts: []configs.Account{{Name: "app"}, {Name: "two"}, {Name: "owner"}, {Name: "auto"}}}},
+		Roles: []configs.Role{{Name: "look", Accounts: []string{"app@orders"}, Limits: configs.RoleLimits{ReadOnly: true}}},
+		Policies: []configs.Policy{
+			{Name: "diagnose", Groups: []string{"engineers"}, Roles: []string{"look"}, MaxDuration: configs.Duration(time.Hour), MaxTotal: configs.Duration(3 * time.Hour),
+				Approve: configs.Approve{Groups: []string{"leads"}}},
+			{Name: "two", Groups: []string{"engineers"}, Accounts: []string{"two@orders"}, MaxDuration: configs.Duration(time.Hour), Approve: configs.Approve{Groups: []string{"leads"}, Count: 2}},
+			{Name: "schema", Groups: []string{"engineers"}, Accounts: []string{"owner@orders"}, MaxDuration: configs.Duration(time.Hour),
+				Approve: configs.Approve{Groups: []string{"security"}, Confirm: configs.ConfirmSignedIn}},
+			{Name: "auto", Groups: []string{"engineers"}, Accounts: []string{"auto@orders"}, MaxDuration: configs.Duration(time.Hour), Approve: configs.Approve{Auto: true}},
+		},
+	}
+	log := slog.New(slog.DiscardHandler)
+	var err error
+	if w.store, err = store.Open(ctx, w.config.State); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	if w.authn, err = authn.Open(ctx, w.config, w.store, log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.authn.Close(context.Background()) })
+	if w.grants, err = grant.Open(ctx, w.config, w.store, log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.grants.Close() })
+	for name, groups := range map[string][]string{"alice": {"engineers", "leads"}, "bob": {"leads", "security"}, "carol": {"sales"}, "dave": {"leads"}, "guest": {"leads"}} {
+		who := authn.Identity{Issuer: provider, Subject: "sub-" + name, Kind: authn.Human, Name: name, Email: name + "@example.com", Groups: groups}
+		if w.people[name], err = w.authn.SignIn(ctx, who, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	voter := &approval.Voter{Store: w.store, Grants: w.grants, SignedIn: w.authn.SignedIn}
+	for _, name := range []string{"alice", "bob", "carol", "dave", "guest", "ghost"} {
+		voter.People = append(voter.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Slack: slacktest.Workspace + "/U0" + strings.ToUpper(name)})
+	}
+	w.slack, err = Open(ctx, Options{
+		Config: configs.Slack{Name: "ops", AppToken: "env:SLACK_APP", BotToken: "env:SLACK_BOT", Channel: "C0MAIN", API: w.server.API(),
+			Channels: []configs.SlackChannel{{Groups: []string{"security"}, Channel: "C0SECURE"}}},
+		URL: w.config.URL, Store: w.store, Voter: voter, Target: w.grants.Target, Now: w.now, Silence: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.slack.Close)
+	if w.notifier, err = approval.Open(ctx, approval.Options{Store: w.store, Channels: []approval.Channel{w.slack}, Now: w.now}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.notifier.Close)
+	return w
+}
+
+func (w *world) request(account, reason string) grant.Grant {
+	w.t.Helper()
+	g, err := w.grants.Request(w.ctx, w.people["alice"], grant.Ask{Target: "orders", Account: account, Reason: reason, Ticket: "OPS-1"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return g
+}
+
+// until waits until the condition holds.
+func (w *world) until(what string, condition func() bool) {
+	w.t.Helper()
+	if err := w.server.Until(w.ctx, condition); err != nil {
+		w.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// message waits for the latest message on a grant, of which the gateway has taken note too.
+func (w *world) message(g grant.Grant, text string) (m slacktest.Message) {
+	w.t.Helper()
+	w.until("a message that says "+text, func() bool {
+		for _, m = range w.server.Messages() {
+			if strings.Contains(m.Blocks, g.ID) && strings.Contains(m.Text, text) {
+				return true
+			}
+		}
+		return false
+	})
+	for {
+		ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if ref == m.Channel+" "+m.TS {
+			return m
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-w.ctx.Done():
+			list, _ := w.notifier.List(context.WithoutCancel(w.ctx), true)
+			w.t.Fatalf("the message %+v of grant %s was not noted: %q, %+v", m, g.ID, ref, list)
+		}
+	}
+}
+
+func user(name string) slacktest.From { return slacktest.From{User: "U0" + strings.ToUpper(name)} }
+
+// form presses a button and waits for the form.
+func (w *world) form(who string, m slacktest.Message, action string) slacktest.View {
+	w.t.Helper()
+	before := len(w.server.Views())
+	if err := w.server.Click(w.ctx, user(who), m, action); err != nil {
+		w.t.Fatal(err)
+	}
+	w.until("a form for "+who, func() bool { return len(w.server.Views()) > before })
+	return w.server.Views()[before]
+}
+
+// turnedAway presses a button and waits for the whisper that says why not.
+func (w *world) turnedAway(who slacktest.From, m slacktest.Message, action, value, why string) {
+	w.t.Helper()
+	before := len(w.server.Whispers())
+	if err := w.server.ClickValue(w.ctx, who, m, action, value); err != nil {
+		w.t.Fatal(err)
+	}
+	w.until("a whisper that says "+why, func() bool { return len(w.server.Whispers()) > before })
+	if got := w.server.Whispers()[before]; !strings.HasPrefix(got, who.User+" ") || !strings.Contains(got, why) {
+		w.t.Errorf("%s was told %q, want %q", who.User, got, why)
+	}
+}
+
+func (w *world) submit(who string, v slacktest.View, comment string) string {
+	w.t.Helper()
+	said, err := w.server.Submit(w.ctx, user(who), v, comment)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return said
+}
+
+func (w *world) state(g grant.Grant, want grant.State) grant.Grant {
+	w.t.Helper()
+	g, err := w.grants.Get(w.ctx, w.people["alice"], g.ID)
+	if err != nil || g.State != want {
+		w.t.Fatalf("grant %s is %s, want %s: %v", g.ID, g.State, want, err)
+	}
+	return g
+}
+
+// A request is asked with all that an approver needs, approved with a word, and its message follows it to the end.
+func TestApproveInSlack(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("app", "slow checkout <!channel> & co")
+	m := w.message(g, "alice asks for app@orders for 1h")
+	for _, what := range []string{"alice@example.com", "slow checkout \\u003c!channel\\u003e \\u0026 co", "read only", "role look", "postgres, env=prod", "OPS-1", "leads", "diagnose"} {
+		if !strings.Contains(m.Blocks, what) {
+			t.Errorf("the message does not say %s: %s", what, m.Blocks)
+		}
+	}
+	if m.Channel != "C0MAIN" {
+		t.Errorf("asked in %s", m.Channel)
+	}
+	v := w.form("bob", m, approveAction)
+	if !strings.Contains(string(v.Raw), "slow checkout") {
+		t.Errorf("the form does not say what it is about: %s", v.Raw)
+	}
+	if said := w.submit("bob", v, "go ahead"); !strings.Contains(said, "approved") {
+		t.Error(said)
+	}
+	g = w.state(g, grant.Approved)
+	if len(g.Votes) != 1 || g.Votes[0].Subject != "sub-bob" || g.Votes[0].Comment != "go ahead" {
+		t.Errorf("%+v", g.Votes)
+	}
+	m = w.message(g, "approved by bob")
+	if m.Button(approveAction) != "" || m.Button(denyAction) != "" {
+		t.Error("the buttons are still there")
+	}
+	// Late, and twice: the form that is still open on another device.
+	if said := w.submit("bob", v, "again"); !strings.Contains(said, "decided already") {
+		t.Error(said)
+	}
+	if said := w.submit("dave", v, "me too"); !strings.Contains(said, "decided already") {
+		t.Error(said)
+	}
+	if _, err := w.grants.Release(w.ctx, w.people["alice"], g.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.message(g, "withdrawn")
+	if n := len(w.server.Messages()); n != 1 {
+		t.Errorf("there are %d messages", n)
+	}
+}
+
+func TestDenyInSlack(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("owner", "drop it")
+	m := w.message(g, "asks for owner@orders")
+	if m.Channel != "C0SECURE" {
+		t.Errorf("security was asked in %s", m.Channel)
+	}
+	if m.Button(approveAction) != "" {
+		t.Error("there is a button that would not count")
+	}
+	// A click that was made up for it, with the form of the denial: the gateway does not take it as an approval.
+	sealed := w.slack.seal(choice{Grant: g.ID, Round: 0, Approve: true})
+	if err := w.server.ClickValue(w.ctx, user("bob"), m, approveAction, sealed); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the form", func() bool { return len(w.server.Views()) == 1 })
+	if said := w.submit("bob", w.server.Views()[0], ""); !strings.Contains(said, "not approved by a click") {
+		t.Error(said)
+	}
+	w.state(g, grant.Pending)
+	v := w.form("bob", m, denyAction)
+	if said := w.submit("bob", v, "not before the backup"); !strings.Contains(said, "denied") {
+		t.Error(said)
+	}
+	if g = w.state(g, grant.Denied); g.EndComment != "not before the backup" {
+		t.Errorf("%+v", g)
+	}
+	if m = w.message(g, "denied by bob"); !strings.Contains(m.Blocks, "not before the backup") {
+		t.Error(m.Blocks)
+	}
+}
+
+// Only linked, whole members of the workspace who are signed in and may approve have a vote.
+func TestWhoseClickCounts(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("app", "x")
+	m := w.message(g, "asks for")
+	value := m.Button(approveAction)
+	w.turnedAway(user("mallory"), m, approveAction, value, "linked to nobody")
+	w.turnedAway(slacktest.From{User: "U0BOB", Team: "T0OTHER"}, m, approveAction, value, "linked to nobody")
+	w.turnedAway(user("guest"), m, approveAction, value, "a guest's")
+	w.turnedAway(user("ghost"), m, approveAction, value, "not signed in")
+	w.turnedAway(user("carol"), m, approveAction, value, "that you may see")
+	w.turnedAway(user("bob"), m, approveAction, strings.Replace(value, g.ID, "g-222222", 1), "none of this gateway's")
+	other := w.request("two", "other")
+	w.turnedAway(user("bob"), m, approveAction, w.message(other, "two@orders").Button(approveAction), "not the latest message")
+	w.server.SetMember(slacktest.Member{ID: "U0DAVE", Deleted: true})
+	w.turnedAway(user("dave"), m, approveAction, value, "deactivated")
+	// The one who asked opens the form, and has no vote.
+	if said := w.submit("alice", w.form("alice", m, approveAction), "please"); !strings.Contains(said, "may not approve your own") {
+		t.Error(said)
+	}
+	// Opened by bob, sent by somebody else.
+	v := w.form("bob", m, approveAction)
+	if said := w.submit("mallory", v, ""); !strings.Contains(said, "linked to nobody") {
+		t.Error(said)
+	}
+	if err := w.authn.Revoke(w.ctx, w.people["bob"]); err != nil { // signed out meanwhile
+		t.Fatal(err)
+	}
+	if said := w.submit("bob", v, ""); !strings.Contains(said, "not signed in") {
+		t.Error(said)
+	}
+	w.state(g, grant.Pending)
+}
+
+// Two of two: the message counts along; the same person twice is one.
+func TestQuorumInSlack(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("two", "x")
+	m := w.message(g, "asks for two@orders")
+	first := w.form("bob", m, approveAction)
+	if said := w.submit("bob", first, ""); !strings.Contains(said, "others have to") {
+		t.Error(said)
+	}
+	if said := w.submit("bob", first, ""); !strings.Contains(said, "approved grant "+g.ID+" already") {
+		t.Error(said)
+	}
+	w.until("the count", func() bool { return strings.Contains(w.message(g, "asks for").Blocks, "1 of 2 have approved: bob") })
+	if said := w.submit("dave", w.form("dave", w.message(g, "asks for"), approveAction), ""); !strings.Contains(said, "approved") {
+		t.Error(said)
+	}
+	w.state(g, grant.Approved)
+}
+
+// A word on the request must not be taken for one on the extension that came after it.
+func TestStaleClicksOnExtensions(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("app", "x")
+	m := w.message(g, "asks for")
+	old, late := w.form("bob", m, approveAction), w.form("dave", m, approveAction)
+	w.submit("bob", old, "")
+	if _, err := w.grants.Lease(w.ctx, w.people["alice"], "orders", "app"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.grants.Extend(w.ctx, w.people["alice"], g.ID, time.Hour, "not done"); err != nil {
+		t.Fatal(err)
+	}
+	second := w.message(g, "asks for 1h more")
+	if second.TS == m.TS || !strings.Contains(second.Blocks, "not done") {
+		t.Errorf("nobody would notice: %+v", second)
+	}
+	if said := w.submit("dave", late, ""); !strings.Contains(said, "decided already") {
+		t.Error(said)
+	}
+	w.turnedAway(user("bob"), m, approveAction, m.Button(approveAction), "not the latest message")
+	until := w.state(g, grant.Active).Until
+	w.submit("bob", w.form("bob", second, approveAction), "fine")
+	if got := w.state(g, grant.Active).Until; !got.Equal(until.Add(time.Hour)) {
+		t.Errorf("until %s, was %s", got, until)
+	}
+	w.message(g, "extended until")
+}
+
+// Connections end, acknowledgements get lost and clicks come twice: one vote is one vote.
+func TestSlackIsUnreliable(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("two", "x")
+	m := w.message(g, "asks for")
+	opened := w.server.Opened()
+	w.server.Disconnect(w.ctx, "refresh_requested")
+	w.until("another connection", func() bool { return w.server.Opened() > opened })
+	v := w.form("bob", m, approveAction)
+	w.server.LoseAcknowledgements(1)
+	// The vote was cast, what it said got lost, and Slack sends it again.
+	if said := w.submit("bob", v, ""); !strings.Contains(said, "already") {
+		t.Error(said)
+	}
+	if g = w.state(g, grant.Pending); len(g.Votes) != 1 {
+		t.Errorf("%+v", g.Votes)
+	}
+	var group sync.WaitGroup
+	forms := []slacktest.View{w.form("dave", m, approveAction), w.form("dave", m, denyAction)}
+	for i := range 6 { // both at once, from several devices
+		group.Go(func() {
+			if _, err := w.server.Submit(w.ctx, user("dave"), forms[i%2], "now"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	g, err := w.grants.Get(w.ctx, w.people["alice"], g.ID)
+	if err != nil || g.State != grant.Approved && g.State != grant.Denied {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
+
+// Hours without Slack: nothing waits for it, and when it is back its messages come to say how things stand.
+func TestSlackIsAway(t *testing.T) {
+	w := newWorld(t)
+	first := w.request("app", "before")
+	w.message(first, "asks for app@orders")
+	w.server.SetDown(true)
+	if _, err := w.grants.Deny(w.ctx, w.people["bob"], first.ID, "by phone"); err != nil {
+		t.Fatal(err)
+	}
+	second := w.request("two", "meanwhile")
+	for range 12 { // as the attempts grow rarer
+		w.skip(time.Hour)
+		w.notifier.Wake()
+	}
+	w.server.SetDown(false)
+	w.server.Limit(2, 1)
+	// Whatever is due by then is told, each message in its order.
+	tell := func(g grant.Grant, text string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; {
+			w.skip(6 * time.Hour / 4)
+			w.notifier.Wake()
+			short, cancel := context.WithTimeout(w.ctx, 300*time.Millisecond)
+			err := w.server.Until(short, func() bool {
+				for _, m := range w.server.Messages() {
+					if strings.Contains(m.Blocks, g.ID) && strings.Contains(m.Text, text) {
+						return true
+					}
+				}
+				return false
+			})
+			cancel()
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				list, _ := w.notifier.List(w.ctx, true)
+				t.Fatalf("%v; %+v", err, list)
+			}
+		}
+	}
+	tell(first, "denied by bob")
+	tell(second, "asks for two@orders")
+	if n := len(w.server.Messages()); n != 2 {
+		t.Errorf("there are %d messages: %+v", n, w.server.Messages())
+	}
+	w.until("a connection", func() bool { return w.server.Opened() > 1 })
+}
+
+func TestWhatThePolicyApprovesIsNotAsked(t *testing.T) {
+	w := newWorld(t)
+	auto := w.request("auto", "x")
+	asked := w.request("app", "x")
+	w.message(asked, "asks for app@orders") // told after the other
+	for _, m := range w.server.Messages() {
+		if strings.Contains(m.Blocks, auto.ID) {
+			t.Errorf("asked about what nobody has to decide: %s", m.Text)
+		}
+	}
+}
+
+func TestTokensAreChecked(t *testing.T) {
+	t.Setenv("A", "xoxb-wrong")
+	t.Setenv("B", "xoxb-right")
+	_, err := Open(t.Context(), Options{Config: configs.Slack{Name: "ops", AppToken: "env:A", BotToken: "env:B"}})
+	if err == nil || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("%v", err)
+	}
+}
