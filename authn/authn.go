@@ -127,6 +127,7 @@ type Service struct {
 	told     *rate.Limiter // audit events and log lines of what no configured workload is
 	failures failures      // wrong passwords
 	strange  counts
+	waits    holds // connections that wait for their person
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
 	closing  sync.Once

@@ -208,6 +208,9 @@ func (s *Service) deviceConfirm(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return err
 		}
+		if t.device == nil { // of another kind
+			return refuseOver()
+		}
 		known = true
 		who, err := unpack(t.identity)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -276,7 +277,15 @@ func (s *Service) end(ctx context.Context, tx *store.Tx, who Identity, by store.
 	if err != nil {
 		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
 	}
-	for _, credential := range append(credentials, passwords...) {
+	rows, err = tx.QueryContext(ctx, `UPDATE ssh_keys SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
+	if err != nil {
+		return fmt.Errorf("revoke the SSH keys of %s: %w", who.Key(), err)
+	}
+	keys, err := column[string](rows)
+	if err != nil {
+		return fmt.Errorf("revoke the SSH keys of %s: %w", who.Key(), err)
+	}
+	for _, credential := range slices.Concat(credentials, passwords, keys) {
 		if err := tx.Audit(store.AuditEvent{
 			Kind: "credential.revoked", Actor: by.Actor, ActorName: by.ActorName, Reason: reason,
 			Fields: map[string]string{"credential": credential, "identity": who.Key()},

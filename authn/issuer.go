@@ -43,6 +43,9 @@ const (
 	pathDevice        = "/oauth/device"
 	pathDeviceLogin   = "/oauth/device/login"
 	pathDeviceConfirm = "/oauth/device/confirm"
+	pathHold          = "/oauth/wait" // of connections
+	pathHoldLogin     = "/oauth/wait/login"
+	pathHoldConfirm   = "/oauth/wait/confirm"
 )
 
 // How long the steps of a sign-in may take.
@@ -157,6 +160,9 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathDevice, s.device)
 	mux.HandleFunc("GET "+pathDeviceLogin, s.deviceLogin)
 	mux.HandleFunc("POST "+pathDeviceConfirm, s.deviceConfirm)
+	mux.HandleFunc("GET "+pathHold, s.hold)
+	mux.HandleFunc("GET "+pathHoldLogin, s.holdLogin)
+	mux.HandleFunc("POST "+pathHoldConfirm, s.holdConfirm)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, refusal.New(refusal.NotFound, "there is nothing at this address").WithHint("sign in: sallyport login"))
 	})
@@ -191,7 +197,7 @@ func (s *Service) outside(next http.Handler) http.Handler {
 // begins tells the addresses at which something is kept for a sign-in that may never come to an end.
 func begins(path string) bool {
 	switch path {
-	case pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin:
+	case pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin, pathHoldLogin:
 		return true
 	}
 	return false

@@ -75,6 +75,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) {
 type trip struct {
 	authRequest string
 	device      []byte
+	hold        string // of a connection that waits; see holds
 	nonce       string
 	verifier    string
 	identity    string
@@ -104,8 +105,8 @@ func (s *Service) keepTrip(ctx context.Context, tx *store.Tx, state string, brow
 	if t.authRequest != "" {
 		authRequest = t.authRequest
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		hashed(state), browser, t.nonce, t.verifier, authRequest, t.device, t.identity, stamp(s.now().Add(life)))
+	_, err := tx.ExecContext(ctx, `INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, hold, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		hashed(state), browser, t.nonce, t.verifier, authRequest, t.device, t.hold, t.identity, stamp(s.now().Add(life)))
 	if err != nil {
 		return fmt.Errorf("keep the way to the provider: %w", err)
 	}
@@ -121,8 +122,8 @@ func (s *Service) back(ctx context.Context, tx *store.Tx, state string, proven b
 	}
 	var t trip
 	var authRequest sql.NullString
-	err := tx.QueryRowContext(ctx, `DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, nonce, verifier, identity`,
-		hashed(state), v.browser, stamp(s.now()), proven).Scan(&authRequest, &t.device, &t.nonce, &t.verifier, &t.identity)
+	err := tx.QueryRowContext(ctx, `DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, hold, nonce, verifier, identity`,
+		hashed(state), v.browser, stamp(s.now()), proven).Scan(&authRequest, &t.device, &t.hold, &t.nonce, &t.verifier, &t.identity)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trip{}, refuseOver()
 	}
@@ -156,8 +157,12 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		s.turnBack(w, r, t, err)
 		return
 	}
-	if t.device != nil {
+	switch {
+	case t.device != nil:
 		s.askDevice(w, r, t, who)
+		return
+	case t.hold != "":
+		s.askHold(w, r, t, who, "")
 		return
 	}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error {

@@ -123,13 +123,13 @@ func (s *Service) Passwords(ctx context.Context, who Identity) ([]Password, erro
 	return list, rows.Err()
 }
 
-// RevokeCredential ends one of the identity's own passwords or certificates. It refuses with NotFound where there is none
+// RevokeCredential ends one of the identity's own passwords, certificates or SSH keys. It refuses with NotFound where there is none
 // of that id that is still good.
 func (s *Service) RevokeCredential(ctx context.Context, who Identity, id string) error {
 	return s.store.Do(ctx, func(tx *store.Tx) error {
 		now, identity := stamp(s.now()), identityID(who.Issuer, who.Subject)
 		var ended int64
-		for _, table := range []string{"credentials", "passwords"} {
+		for _, table := range []string{"credentials", "passwords", "ssh_keys"} {
 			done, err := tx.ExecContext(ctx, `UPDATE `+table+` SET revoked = ? WHERE id = ? AND revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`, now, id, now, identity)
 			if err != nil {
 				return fmt.Errorf("revoke credential: %w", err)

@@ -84,6 +84,9 @@ type Credentials struct {
 	SignIn Duration `yaml:"sign_in"`
 	// Certificate is how long a client certificate lasts, at most.
 	Certificate Duration `yaml:"certificate"`
+	// SSHKey is how long a plain SSH key stands for the person who signed in with it at the prompt (sso), at most; never
+	// beyond the sign-in. Default: 8h.
+	SSHKey Duration `yaml:"ssh_key"`
 }
 
 // Durability is when a record counts as safe.
@@ -170,6 +173,9 @@ type Target struct {
 	Durability Durability `yaml:"durability"` // default: recording.durability
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Accounts   []Account  `yaml:"accounts"`
+	// SSO lets people with nothing installed sign in while the connection waits: psql as user ACCOUNT+sso, ssh with any
+	// key as ACCOUNT@TARGET@gateway. Whoever connects sends its person a link, so it is off by default.
+	SSO bool `yaml:"sso"`
 
 	// Postgres: Listen is a listener of the target's own (host:port), ServerName the TLS server name that chooses it on
 	// any listener; behind either, the client's database name is the real one. Database is the one used when the

@@ -32,7 +32,8 @@ type Service struct {
 	open  map[string]*entry
 	owned map[owner]*entry
 
-	keeper *keeper
+	keeper   *keeper
+	watchers watchers // see LeaseOrWait
 }
 
 // owner is what at most one open grant has.
@@ -267,6 +268,7 @@ func (s *Service) install(g Grant) {
 	if g.State.Over() {
 		e.cut(g.EndReason, sentence(g))
 	}
+	s.watchers.stir(key)
 	s.keeper.lastSaved.Store(int64(s.clock.elapsed()))
 	s.keeper.nudge()
 }

@@ -44,6 +44,25 @@ type Confirm struct {
 	Who, Email, Token string
 }
 
+// Connection says what waits for its person: a connection of a stock program, before anybody has signed in.
+type Connection struct {
+	For, Protocol string
+	Address       string // where it comes from, as the gateway sees it
+	Elsewhere     string // where the browser is, if that is not the same
+	Agent         string
+	Asked         time.Time
+	Key, KeyLasts string // of an SSH key that will stand for the person, for how long
+	Next          string
+}
+
+// ConfirmConnection is Connection once the person is known; they type the code that the terminal shows. Token is the
+// one-time secret of the form.
+type ConfirmConnection struct {
+	Connection
+	Who, Email, Token string
+	Problem           string // with what was typed before
+}
+
 // Show writes a page: one of the types above.
 func Show(w http.ResponseWriter, status int, page any) {
 	var name string
@@ -56,6 +75,10 @@ func Show(w http.ResponseWriter, status int, page any) {
 		name = "device.html"
 	case Confirm:
 		name = "confirm.html"
+	case Connection:
+		name = "connection.html"
+	case ConfirmConnection:
+		name = "confirmconnection.html"
 	}
 	nonce := rand.Text()
 	h := w.Header()

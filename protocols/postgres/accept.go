@@ -21,6 +21,7 @@ const (
 	strangerCertificate = "postgres: no valid client certificate"
 	strangerPassword    = "postgres: no valid password"
 	strangerToken       = "postgres: no valid token"
+	strangerPrompt      = "postgres: no sign-in at the prompt"
 	strangerDiscovery   = "postgres: asked where to sign in" // which is what psql does first
 	strangerCancel      = "postgres: cancel with an unknown key"
 )
@@ -33,6 +34,10 @@ type client struct {
 	tls   *tls.ConnectionState
 	shown shown // in the TLS handshake
 	mute  bool  // nothing more can be said to it
+
+	welcomed  bool            // it was told that it is authenticated
+	listening <-chan struct{} // closed when nobody listens any more whether it hangs up; nil before
+	early     []byte          // what it said meanwhile
 }
 
 func newClient(raw net.Conn) *client {

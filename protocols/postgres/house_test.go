@@ -41,6 +41,7 @@ type house struct {
 	grants   *grant.Service
 	sessions *session.Manager
 	handler  *Handler
+	config   *configs.Config
 	shared   string // address of the shared listener
 	own      string // address of the target's own one
 	ca       string // file that the server certificate verifies with
@@ -87,6 +88,7 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 		}},
 		Permissions: []configs.Permission{{Groups: []string{"security"}, May: []string{"*"}}},
 	}
+	h.config = config
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.store, err = store.Open(ctx, h.dir)
 	h.must(err)

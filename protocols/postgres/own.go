@@ -17,7 +17,8 @@ const maxWait = 30 * time.Minute
 // ownSettings are what a client says to the gateway itself.
 type ownSettings struct {
 	tokens bool          // auth=oauth: it can sign in by OAUTHBEARER
-	wait   time.Duration // it waits so long for an approval; 0: not at all
+	waits  bool          // it said how long it waits for an approval
+	wait   time.Duration // so long; 0: not at all
 
 	// What a request is filed with when there is none yet.
 	reason, ticket string
@@ -45,6 +46,7 @@ func (o *ownSettings) set(name, value string) error {
 		o.tokens = true
 		return nil
 	case "wait":
+		o.waits = true
 		return span(&o.wait, maxWait)
 	case "duration":
 		return span(&o.duration, 30*24*time.Hour)

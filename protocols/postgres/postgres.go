@@ -186,6 +186,8 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	s, unread := readStartup(packet) // told only to somebody
 	var err error
 	switch {
+	case byPassword && id == promptID && unread == nil:
+		who, err = h.identifyAtPrompt(ctx, c, s, h.addressOf(own, c.tls.ServerName, s.asAccount(named)), named)
 	case byPassword:
 		who, password, err = h.identifyByPassword(ctx, c, id)
 	case unread == nil && !h.ours(c) && c.offersTokens(s):
@@ -214,10 +216,10 @@ func (h *Handler) open(ctx context.Context, c *client, own string, packet wire.P
 	if err := h.checkKind(where); err != nil {
 		return nil, refused(err, where.target, s.user)
 	}
-	if byPassword && (where.target != password.Target || s.user != password.Account) {
+	if byPassword && id != promptID && (where.target != password.Target || s.user != password.Account) {
 		return nil, refused(otherAccount(password), where.target, s.user)
 	}
-	lease, err := h.grants.Lease(grant.WithSource(ctx, c.raw.RemoteAddr()), who, where.target, s.user)
+	lease, err := h.lease(ctx, c, who, where.target, s, byPassword && id == promptID)
 	if err != nil {
 		return nil, err
 	}

@@ -228,10 +228,9 @@ func (r *relay) greeting() (*cancelEntry, []byte, error) {
 		return nil, nil, err
 	}
 	var message []byte
-	if r.startup.tell {
-		message = wire.AppendNegotiate(message, r.startup.version, r.startup.unknown)
+	if !r.client.welcomed {
+		message = appendWelcome(message, r.startup)
 	}
-	message = append(message, 'R', 0, 0, 0, 8, 0, 0, 0, 0) // AuthenticationOk
 	message = append(message, b.greeted...)
 	message = wire.AppendKeyData(message, entry.given)
 	return entry, append(message, b.ready...), nil

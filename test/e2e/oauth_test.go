@@ -162,12 +162,12 @@ func TestPsqlSignsInNatively(t *testing.T) {
 		settings []string
 		words    []string
 	}{
-		"nothing about OAuth":      {nil, []string{"oauth_issuer"}},
-		"another issuer":           {[]string{"oauth_issuer=https://login.example", "oauth_client_id=sallyport-psql"}, []string{r.Env["SALLYPORT_URL"]}},
-		"another client":           {[]string{issuer[0], "oauth_client_id=psql"}, []string{"sallyport-psql"}},
-		"a scope of its own":       {append([]string{"oauth_scope=openid"}, issuer...), []string{"leave oauth_scope out"}},
-		"a password's name":        {append([]string{"user=app+abcdefghij", "password=x"}, issuer...), []string{"password authentication failed", "sallyport credentials"}},
-		"a name that nobody has":   {append([]string{"user=a/b"}, issuer...), []string{"sallyport login", "/connect"}},
+		"nothing about OAuth":    {nil, []string{"oauth_issuer"}},
+		"another issuer":         {[]string{"oauth_issuer=https://login.example", "oauth_client_id=sallyport-psql"}, []string{r.Env["SALLYPORT_URL"]}},
+		"another client":         {[]string{issuer[0], "oauth_client_id=psql"}, []string{"sallyport-psql"}},
+		"a scope of its own":     {append([]string{"oauth_scope=openid"}, issuer...), []string{"leave oauth_scope out"}},
+		"a password's name":      {append([]string{"user=app+abcdefghij", "password=x"}, issuer...), []string{"password authentication failed", "sallyport credentials"}},
+		"a name that nobody has": {append([]string{"user=a/b"}, issuer...), []string{"sallyport login", "/connect"}},
 	} {
 		t.Run("wrong: "+name, func(t *testing.T) {
 			out := r.Run([]string{"PGOAUTHCAFILE=" + r.Env["SALLYPORT_CA"], "HOME=" + t.TempDir()}, newest, "-X", "-w", "-c", "select 1", own(r, c.settings...))
