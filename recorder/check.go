@@ -19,6 +19,12 @@ func (r *Recorder) Verify(ctx context.Context) (*verify.Report, error) {
 			o.Waiting = append(o.Waiting, e.Number)
 		}
 	}
+	if r.Ledger != nil {
+		o.LogKey = r.Ledger.Key()
+		if r.Ledger.Witnessed().Note != nil { // else no witness has answered yet, which status tells
+			o.Witnesses, o.Quorum = r.Ledger.WitnessKeys(), 1
+		}
+	}
 	return verify.Check(r.Dir, o)
 }
 

@@ -56,6 +56,7 @@ type Reader struct {
 	latest  time.Duration
 	open    *Event // an event that goes on in the next frame
 	waiting *Damage
+	follow  func(State)
 }
 
 // NewReader reads the header. The error wraps ErrNotRecording if there is none, or it is damaged.
@@ -98,6 +99,10 @@ func (r *Reader) Sealed() bool { return r.sealed }
 // State is where the file stands after the last good block that was read: where it can be continued.
 func (r *Reader) State() State { return r.state }
 
+// Follow has f told of the state after each block that Next reads, from now on. What is damaged is told of as the file claims
+// it; Next says that it is.
+func (r *Reader) Follow(f func(State)) { r.follow = f }
+
 // Latest is the At of the last frame that was read.
 func (r *Reader) Latest() time.Duration { return r.latest }
 
@@ -113,7 +118,11 @@ func (r *Reader) Next() (Event, error) {
 		}
 		if len(r.payload) == 0 {
 			if r.waiting == nil {
+				before := r.state.Number
 				err := r.nextBlock()
+				if r.follow != nil && r.state.Number != before {
+					r.follow(r.state)
+				}
 				if damage, ok := errors.AsType[*Damage](err); ok {
 					r.waiting = damage
 				} else if err != nil && (r.open == nil || !errors.Is(err, io.EOF)) {

@@ -18,6 +18,7 @@ type Purged struct {
 	Time    time.Time `json:"time"` // when
 	Path    string    `json:"path,omitempty"`
 	SHA256  string    `json:"sha256,omitempty"` // of the file
+	Leaf    int64     `json:"leaf"`             // of the log, which says so too; -1: none
 }
 
 // Missing is a recording that there should be.
@@ -51,7 +52,7 @@ func (t *told) take(data []byte) {
 	case "session.started": // its recording is durable before
 		t.begun[e.Session] = e.Time
 	case "recording.purged": // written before the file goes
-		t.purged[e.Session] = Purged{Session: e.Session, Time: e.Time, Path: e.Fields["file"], SHA256: e.Fields["sha256"]}
+		t.purged[e.Session] = Purged{Session: e.Session, Time: e.Time, Path: e.Fields["file"], SHA256: e.Fields["sha256"], Leaf: none}
 	}
 }
 

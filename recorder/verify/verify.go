@@ -1,12 +1,14 @@
 // Package verify tells whether a session log is whole, from its files alone.
 //
-// It reads what an auditor is given, a copy of the state directory, and needs neither a gateway nor a key. It checks each
-// file's sums, numbers and chain, whether it was ended, and the audit log's numbering. What it finds is evidence only
-// as far as the files go: whoever may write them could make others that are whole. That nothing was exchanged or taken
-// away is what a witness is for.
+// It reads what an auditor is given, a copy of the state directory, and needs neither a gateway nor a secret. It checks each
+// file's sums, numbers and chain, whether it was ended, and the audit log's numbering; makes the Merkle tree over all
+// recordings anew from its leaves (sallyport/recorder/transparency); and compares each file with what its leaves bound. That
+// is evidence against whoever may write the files only as far as somebody else vouches for the log: a witness whose
+// cosignature it asks for, or an auditor who kept a checkpoint. The report says how far that is, and what it does not prove.
 package verify
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,11 +17,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency"
 )
 
 // State says how a file is.
@@ -48,6 +54,13 @@ type File struct {
 	Events   uint64           `json:"events"`
 	Chain    string           `json:"chain,omitempty"` // after the last good block, in hexadecimal
 	Problems []*format.Damage `json:"problems,omitempty"`
+
+	header    format.Header
+	first     transparency.Chain // c_0
+	differ    []mark             // where it is not what the log has bound
+	connected []connection
+	ended     time.Time
+	gone      bool
 }
 
 // Range is a run of numbers, both ends included.
@@ -86,68 +99,138 @@ type Report struct {
 	// it says were begun, of which there is no file although nothing was said of deleting it.
 	Purged  []Purged  `json:"purged,omitempty"`
 	Missing []Missing `json:"missing,omitempty"`
+	// Log is the log over all recordings, and what is not as it says; nil where there is none. Covered is how many files are
+	// wholly bound by leaves that a witness has seen, or that a checkpoint covers which was kept.
+	Log     *Ledger `json:"log,omitempty"`
+	Covered int     `json:"covered"`
 }
 
-// Options say what a running gateway knows about its own log.
+// Options say what is known beside the files; the zero value is nothing.
 type Options struct {
 	// Live tells of a file whether it is being written, and how many bytes of it are safe; what is beyond is not looked
 	// at. Where it is given, any other file that was not ended is damaged: its ending is gone.
 	Live func(path string) (safe int64, live bool)
 	// Waiting are the numbers of the audit events that are not moved yet, in order.
 	Waiting []uint64
+
+	// LogKey is the public key of the log over all recordings. Without one that in the directory is used, which whoever holds
+	// the directory may have exchanged.
+	LogKey transparency.LogKey
+	// Witnesses are those of whom Quorum (0: all) must have cosigned a checkpoint.
+	Witnesses []transparency.WitnessKey
+	Quorum    int
+	// Kept are checkpoints that were kept elsewhere, with which the log must begin.
+	Kept [][]byte
 }
 
-// Check reads the whole session log below dir. The error is one of reading; what is wrong with the log is in the report.
+// Check reads the whole session log below dir: each file by itself, the audit log's numbers, and all of them against the log
+// over all recordings, where there is one. It uses every processor there is. The error is one of reading; what is wrong with
+// the log is in the report.
 func Check(dir string, o Options) (*Report, error) {
+	fail := func(err error) (*Report, error) { return nil, fmt.Errorf("check the session log: %w", err) }
 	report := &Report{Whole: true, Recordings: []File{}, Audit: Audit{Files: []File{}}}
+	log, leaves, err := o.readLedger(dir) // before the files: what it binds stands in them
+	if err != nil {
+		return fail(err)
+	}
+	report.Log = log
 	var numbers []uint64
 	told := newTold()
-	for _, room := range []string{"recordings", "audit"} {
-		err := filepath.WalkDir(filepath.Join(dir, room), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			if entry.IsDir() || !strings.HasSuffix(path, ".srec") {
-				return nil
-			}
-			relative, err := filepath.Rel(dir, path)
-			if err != nil {
-				return err
-			}
-			file, err := check(path, filepath.ToSlash(relative), o, &numbers, told)
-			if err != nil {
-				return err
-			}
-			if file.State == Torn || file.State == Damaged {
+	for _, room := range []struct {
+		name string
+		into *[]File
+	}{{"recordings", &report.Recordings}, {"audit", &report.Audit.Files}} {
+		files, err := find(dir, room.name)
+		if err != nil && !(log != nil && errors.Is(err, fs.ErrNotExist)) { // what is gone then, the log says
+			return fail(err)
+		}
+		results, err := checkAll(dir, files, o, leaves)
+		if err != nil {
+			return fail(err)
+		}
+		for _, result := range results {
+			if result.file.State == Torn || result.file.State == Damaged {
 				report.Whole = false
 			}
-			if room == "audit" {
-				report.Audit.Files = append(report.Audit.Files, file)
-			} else {
-				report.Recordings = append(report.Recordings, file)
+			*room.into = append(*room.into, result.file)
+			numbers = append(numbers, result.numbers...)
+			for _, event := range result.events {
+				told.take(event)
 			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("check the session log: %w", err)
 		}
 	}
 	report.Audit.count(numbers, o.Waiting)
 	if err := report.compare(dir, told); err != nil {
-		return nil, fmt.Errorf("check the session log: %w", err)
+		return fail(err)
 	}
-	if len(report.Missing) > 0 || len(report.Audit.Missing) > 0 || len(report.Audit.Repeated) > 0 {
+	if log != nil {
+		later := leaves
+		if o.Live != nil { // the gateway goes on meanwhile
+			if later, err = readLeaves(dir); err != nil {
+				return fail(err)
+			}
+		}
+		report.compareWithLog(leaves, later, o)
+	}
+	if len(report.Missing) > 0 || len(report.Audit.Missing) > 0 || len(report.Audit.Repeated) > 0 || log != nil && len(log.Problems) > 0 {
 		report.Whole = false
 	}
 	return report, nil
 }
 
-// check reads one file and collects the numbers of audit events.
-func check(path, relative string, o Options, numbers *[]uint64, told *told) (File, error) {
-	file := File{Path: relative}
+// find lists the recordings of a folder, in order.
+func find(dir, room string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(filepath.Join(dir, room), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".srec") {
+			files = append(files, path)
+		}
+		return err
+	})
+	return files, err
+}
+
+// result is what reading one file gave.
+type result struct {
+	file    File
+	numbers []uint64 // of audit events
+	events  [][]byte // audit events that tell of recordings
+}
+
+// checkAll reads files, several at once.
+func checkAll(dir string, files []string, o Options, l *leaves) ([]result, error) {
+	results, errs := make([]result, len(files)), make([]error, len(files))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(files)) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(files); i = int(next.Add(1)) - 1 {
+				relative, err := filepath.Rel(dir, files[i])
+				if err == nil {
+					results[i], err = check(files[i], filepath.ToSlash(relative), o, l)
+				}
+				errs[i] = err
+			}
+		})
+	}
+	all.Wait()
+	for i, err := range errs {
+		if errors.Is(err, fs.ErrNotExist) && o.Live != nil { // was purged since it was listed
+			results[i].file.gone = true
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(results, func(r result) bool { return r.file.gone }), nil
+}
+
+// check reads one file.
+func check(path, relative string, o Options, l *leaves) (result, error) {
+	r := result{file: File{Path: relative}}
+	file := &r.file
 	f, err := os.Open(path)
 	if err != nil {
-		return file, err
+		return r, err
 	}
 	defer f.Close()
 	var live bool
@@ -157,7 +240,7 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 	if !live {
 		info, err := f.Stat()
 		if err != nil {
-			return file, err
+			return r, err
 		}
 		file.Bytes = info.Size()
 	}
@@ -165,15 +248,18 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 	if errors.Is(err, format.ErrNotRecording) {
 		file.State = Damaged
 		file.Problems = append(file.Problems, &format.Damage{Length: file.Bytes, What: err.Error()})
-		return file, nil
+		return r, nil
 	} else if err != nil {
-		return file, err
+		return r, err
 	}
 	h := reader.Header()
+	file.header = h
 	file.Session, file.Protocol, file.Level, file.Started = h.Session, h.Protocol, h.Durability, h.Started
-	if strings.TrimSuffix(filepath.Base(path), ".srec") != h.Session {
+	if name(path) != h.Session {
 		file.add("this is the file of session " + h.Session + " under another name")
 	}
+	file.first = transparency.Chain(reader.State().Chain)
+	reader.Follow(file.against(l))
 	for {
 		event, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -183,7 +269,7 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 			file.Problems = append(file.Problems, damage)
 			continue
 		} else if err != nil {
-			return file, err
+			return r, err
 		}
 		switch {
 		case event.Type == format.TypeEnd:
@@ -192,6 +278,13 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 				file.add(err.Error())
 			}
 			file.Ending = end.Reason
+			file.ended = h.Started.Add(event.At)
+		case event.Type == format.TypeNote:
+			if act, is := actAt(event, h.Started); is {
+				file.connected = append(file.connected, act)
+			}
+		case event.Type == format.TypeConnected:
+			file.connected = append(file.connected, connectedAt(event, h.Started))
 		case event.Type == format.TypeAudit && h.Protocol == "audit":
 			var numbered struct {
 				Number uint64 `json:"number"`
@@ -200,8 +293,8 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 				file.add(fmt.Sprintf("an audit event has no number: %v", err))
 				continue
 			}
-			*numbers = append(*numbers, numbered.Number)
-			told.take(event.Data)
+			r.numbers = append(r.numbers, numbered.Number)
+			r.events = append(r.events, event.Data)
 		}
 	}
 	state := reader.State()
@@ -224,7 +317,31 @@ func check(path, relative string, o Options, numbers *[]uint64, told *told) (Fil
 			file.State = Torn
 		}
 	}
-	return file, nil
+	return r, nil
+}
+
+// against compares the states that a file passes with what the log has bound of it.
+func (f *File) against(l *leaves) func(format.State) {
+	if l == nil {
+		return nil
+	}
+	b := l.sessions[name(f.Path)]
+	if b == nil {
+		return nil
+	}
+	marks := slices.Clone(b.marks)
+	if b.ending.blocks > 0 {
+		marks = append(marks, b.ending)
+	}
+	slices.SortStableFunc(marks, func(a, b mark) int { return cmp.Compare(a.blocks, b.blocks) })
+	return func(s format.State) {
+		for len(marks) > 0 && marks[0].blocks <= s.Number {
+			if m := marks[0]; m.blocks == s.Number && (m.chain != transparency.Chain(s.Chain) || m.events != s.Sequence) {
+				f.differ = append(f.differ, m)
+			}
+			marks = marks[1:]
+		}
+	}
 }
 
 // add notes a problem of the file as a whole.
@@ -292,8 +409,9 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	for _, missing := range r.Missing {
 		fmt.Fprintf(&b, "recordings: that of session %s, begun at %s, is missing\n", missing.Session, missing.Begun.UTC().Format(time.RFC3339))
 	}
+	r.Log.write(&b, r.Covered)
 	if len(r.Purged) > 0 {
-		fmt.Fprintf(&b, "%d recordings were purged when their time was over, as the audit log says\n", len(r.Purged))
+		fmt.Fprintf(&b, "%d recordings were purged when their time was over\n", len(r.Purged))
 	}
 	states := map[State]int{}
 	for _, f := range r.Recordings {

@@ -65,11 +65,22 @@ func Checked(t testing.TB) string {
 	return build(t, "")
 }
 
+// Verifier builds the auditor's binary, sallyport-verify, once a test process.
+func Verifier(t testing.TB) string {
+	t.Helper()
+	return buildProgram(t, "sallyport/cmd/sallyport-verify", "")
+}
+
 func build(t testing.TB, tags string, flags ...string) string {
+	t.Helper()
+	return buildProgram(t, "sallyport/cmd/sallyport", tags, flags...)
+}
+
+func buildProgram(t testing.TB, program, tags string, flags ...string) string {
 	t.Helper()
 	builds.Lock()
 	defer builds.Unlock()
-	key := tags + strings.Join(flags, " ")
+	key := program + tags + strings.Join(flags, " ")
 	if path := builds.paths[key]; path != "" {
 		return path
 	}
@@ -82,7 +93,7 @@ func build(t testing.TB, tags string, flags ...string) string {
 	}
 	path := filepath.Join(builds.dir, "sallyport-"+strconv.Itoa(len(builds.paths)))
 	args := append([]string{"build", "-o", path, "-tags", tags}, flags...)
-	cmd := exec.Command("go", append(args, "sallyport/cmd/sallyport")...)
+	cmd := exec.Command("go", append(args, program)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

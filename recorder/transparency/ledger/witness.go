@@ -59,6 +59,15 @@ func (l *Log) Witnesses() []WitnessStatus {
 	return all
 }
 
+// WitnessKeys are the configured witnesses' keys.
+func (l *Log) WitnessKeys() []transparency.WitnessKey {
+	var keys []transparency.WitnessKey
+	for _, w := range l.o.Witnesses {
+		keys = append(keys, w.Key)
+	}
+	return keys
+}
+
 // Unwitnessed is for how long the oldest leaf has been waiting that no witness has seen; 0: none waits.
 func (l *Log) Unwitnessed() time.Duration {
 	l.mu.Lock()
