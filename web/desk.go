@@ -96,7 +96,7 @@ func (d desk) Kill(ctx context.Context, who console.Caller, id, comment string) 
 }
 
 func (d desk) Replay(ctx context.Context, who console.Caller, id string) (iter.Seq2[api.Item, error], error) {
-	return d.s.replay(ctx, as(who), id)
+	return d.s.replay(ctx, as(who), id, 0)
 }
 
 func (d desk) Search(ctx context.Context, who console.Caller, q recorder.Query) (iter.Seq2[api.Match, error], error) {

@@ -57,7 +57,7 @@ type Period struct {
 func (s *server) registerRecordings() {
 	type content = map[string]*huma.MediaType
 	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
-	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line"),
+	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line; from the middle on, what terminals showed comes first"),
 		content{jsonLines: s.media(api.Item{})}, s.items)
 	handleStream(s, operation("watch", http.MethodGet, "/v1/sessions/{id}/watch", "What happens in a live session, as soon as its record is safe, until it ends"),
 		content{jsonLines: s.media(api.Item{})}, s.watch)
@@ -76,16 +76,22 @@ func (s *server) registerRecordings() {
 	handle(s, operation("rebuild-index", http.MethodPost, "/v1/index/rebuild", "Make the search index anew, from the recordings"), s.rebuildIndex)
 }
 
-func (s *server) items(ctx context.Context, who caller, in *identified) (*stream, error) {
-	return linesOf(s.replay(ctx, who, in.ID))
+// replaying says which recording, and where to begin.
+type replaying struct {
+	identified
+	From int64 `query:"from_ns" minimum:"0" doc:"Nanoseconds since the session began: most of what came before may be left out."`
+}
+
+func (s *server) items(ctx context.Context, who caller, in *replaying) (*stream, error) {
+	return linesOf(s.replay(ctx, who, in.ID, time.Duration(in.From)))
 }
 
 // replay opens a recording for somebody who may read it, and audits that.
-func (s *server) replay(ctx context.Context, who caller, id string) (iter.Seq2[api.Item, error], error) {
+func (s *server) replay(ctx context.Context, who caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error) {
 	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.replayed"); err != nil {
 		return nil, err
 	}
-	return s.Recorder.Items(ctx, id)
+	return s.Recorder.ItemsFrom(ctx, id, from)
 }
 
 // read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What

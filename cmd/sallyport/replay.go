@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +53,10 @@ a terminal, what came before is painted at once. --markers lists the commands an
 			if err != nil {
 				return err
 			}
-			items := client.Lines[api.Item](command.Context(), c, "/v1/sessions/"+url.PathEscape(args[0])+"/items")
+			items, err := itemsFrom(command.Context(), c, args[0], o)
+			if err != nil {
+				return err
+			}
 			out := command.OutOrStdout()
 			switch {
 			case markers:
@@ -69,6 +75,28 @@ a terminal, what came before is painted at once. --markers lists the commands an
 	flags.BoolVar(&markers, "markers", false, "list the commands and statements, to seek to")
 	flags.BoolVar(&o.Raw, "raw", false, "pass terminal output on as it was, with all that it may do to your terminal")
 	return command
+}
+
+// beforehand is how much earlier than asked a recording is read: the session's own beginning, from which times of day count
+// here, is not exactly its recording's.
+const beforehand = 10 * time.Second
+
+// itemsFrom asks for a recording, without most of what came before what is to be shown.
+func itemsFrom(ctx context.Context, c *client.Client, id string, o replay.Options) (iter.Seq2[api.Item, error], error) {
+	path := "/v1/sessions/" + url.PathEscape(id)
+	var began time.Time
+	if o.From.NeedsBeginning() {
+		var s api.Session
+		if err := c.Do(ctx, http.MethodGet, path, nil, &s); err != nil {
+			return nil, err
+		}
+		began = s.Started
+	}
+	path += "/items"
+	if from := o.From.Since(began, o.Zone) - beforehand; from > 0 {
+		path += "?from_ns=" + strconv.FormatInt(int64(from), 10)
+	}
+	return client.Lines[api.Item](ctx, c, path), nil
 }
 
 // showMarkers prints places to seek to.

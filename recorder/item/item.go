@@ -28,6 +28,10 @@ const (
 	End       Kind = "end"
 )
 
+// Picture is the Via of an output that stands for what a terminal showed at that moment: it comes first where a recording is
+// read from its middle, and is not in the recording itself.
+const Picture = "picture"
+
 // Item is one thing that happened in a session, in the words people use. Its JSON is the JSON Lines export; the fields
 // `session`, `sql` and `command` are a stable contract.
 type Item struct {

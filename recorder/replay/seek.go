@@ -68,6 +68,15 @@ func (p Point) at(began time.Time, zone *time.Location) (time.Duration, bool) {
 	return 0, false
 }
 
+// Since is how long after its beginning the place is in a recording that began then; 0 for no place.
+func (p Point) Since(began time.Time, zone *time.Location) time.Duration {
+	at, _ := p.at(began, zone)
+	return max(at, 0)
+}
+
+// NeedsBeginning reports whether Since needs to know when the recording began.
+func (p Point) NeedsBeginning() bool { return p.kind == ofDay || p.kind == exactly }
+
 // window is the part of a recording that Options ask for.
 type window struct {
 	options  Options

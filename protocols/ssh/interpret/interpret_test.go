@@ -32,6 +32,28 @@ func run(events ...format.Event) []recorder.Item {
 	return items
 }
 
+// resumed is run with another interpreter that goes on before event cut, where the first has a state.
+func resumed(t *testing.T, cut int, events []format.Event) []recorder.Item {
+	p := New(format.Header{Session: "s-1"})
+	var items []recorder.Item
+	emit := func(item recorder.Item) {
+		item.Session, item.At, item.Time = "", 0, time.Time{}
+		items = append(items, item)
+	}
+	for i, e := range events {
+		if state, ok := p.State(); ok && i == cut {
+			p = New(format.Header{Session: "s-1"})
+			if err := p.Resume(state); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.At = time.Duration(i+1) * time.Second
+		p.Interpret(e, emit)
+	}
+	p.Finish(emit)
+	return items
+}
+
 func number(n int) *int { return &n }
 
 func TestInterpret(t *testing.T) {
@@ -106,6 +128,11 @@ func TestInterpret(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, run(test.events...)); diff != "" {
 				t.Errorf("items (-want +got):\n%s", diff)
+			}
+			for cut := range test.events {
+				if diff := cmp.Diff(test.want, resumed(t, cut, test.events)); diff != "" {
+					t.Errorf("gone on with before event %d (-want +got):\n%s", cut, diff)
+				}
 			}
 		})
 	}

@@ -1,0 +1,96 @@
+package terminal
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/charmbracelet/x/vt"
+)
+
+func emulator(columns, lines int) *vt.Emulator {
+	e := vt.NewEmulator(columns, lines)
+	e.InputPipe().(io.Closer).Close()
+	return e
+}
+
+// randomOutput is what programs write: lines, colours, margins, full-screen editors.
+func randomOutput(r *rand.Rand, pieces int) (all [][]byte) {
+	sequences := []string{
+		"\x1b[31m", "\x1b[1;44m", "\x1b[0m", "\x1b[m", "\x1b[38;5;200m", "\x1b[7m", "\x1b[2J", "\x1b[K", "\x1b[1K", "\x1b[3;10r", "\x1b[r",
+		"\x1b[?1049h", "\x1b[?1049l", "\x1b[?25l", "\x1b[?25h", "\x1b[L", "\x1b[2M", "\x1b[3P", "\x1b[4@", "\x1bM", "\x1bD", "\x1b[S", "\x1b[T",
+		"\x1b(0", "\x1b(B", "\x1b]0;title\x07", "\x1b[6n", "\x1b[c", "\r\n", "\n", "\b", "\t", "日本", "é", "e\u0301",
+	}
+	for range pieces {
+		switch r.IntN(4) {
+		case 0:
+			all = append(all, []byte(sequences[r.IntN(len(sequences))]))
+		case 1:
+			all = append(all, fmt.Appendf(nil, "\x1b[%d;%dH", 1+r.IntN(14), 1+r.IntN(45)))
+		default:
+			all = append(all, []byte(strings.Repeat(string(rune('a'+r.IntN(26))), 1+r.IntN(30))))
+		}
+	}
+	return all
+}
+
+// A terminal that shows the picture shows what one shows that has shown everything.
+func TestPicture(t *testing.T) {
+	const columns, lines = 40, 12
+	r := rand.New(rand.NewPCG(7, 7))
+	wrong := 0
+	for round := range 500 {
+		whole, p := emulator(columns, lines), NewPicture(columns, lines)
+		var f Filter
+		var far []byte
+		for _, piece := range randomOutput(r, 1+r.IntN(60)) {
+			p.Write(piece)
+			far = append(far, piece...)
+		}
+		whole.Write(f.Append(nil, far))
+		if !p.Whole() {
+			t.Fatalf("round %d: half written after whole pieces", round)
+		}
+		painted := emulator(columns, lines)
+		painted.Write([]byte("what was there before\x1b[5;7H\x1b[31mred"))
+		painted.Write(p.Paint())
+		if got, want := painted.Render(), whole.Render(); got != want || painted.CursorPosition() != whole.CursorPosition() {
+			if wrong++; wrong < 3 {
+				t.Errorf("round %d: after %q\npaint %q\n%v %q\ninstead of\n%v %q", round, far, p.Paint(), painted.CursorPosition(), got, whole.CursorPosition(), want)
+			}
+		}
+		if bytes.Contains(p.Paint(), []byte("\x1b]")) {
+			t.Fatal("a title came through")
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d of 500 are wrong", wrong)
+	}
+}
+
+// FuzzPicture: any bytes are stood, and the picture stays small.
+func FuzzPicture(f *testing.F) {
+	f.Add([]byte("\x1b[999999999b\x1b[?1049h\x1b[1;1r\x1b]52;c;?\x07\x1bP0q#0~\x1b\\\xff\xfe"), 80, 24)
+	f.Fuzz(func(t *testing.T, b []byte, columns, lines int) {
+		p := NewPicture(columns, lines)
+		p.Write([]byte("x"))
+		p.Write(b)
+		p.Resize(lines, columns)
+		p.Write(b)
+		if n := len(p.Paint()); n > 64*maxColumns*maxRows {
+			t.Fatalf("a picture of %d bytes", n)
+		}
+	})
+}
+
+func BenchmarkPicture(b *testing.B) {
+	out := bytes.Join(randomOutput(rand.New(rand.NewPCG(1, 1)), 5000), nil)
+	p := NewPicture(120, 40)
+	b.SetBytes(int64(len(out)))
+	for b.Loop() {
+		p.Write(out)
+	}
+}
