@@ -288,6 +288,8 @@ type AuditFilter struct {
 	Since   time.Time // at or after
 	Until   time.Time // before
 	Last    int       // only so many, the newest
+	// After and Before are numbers of events: only those above, and below. 0: none.
+	After, Before uint64
 }
 
 func (f AuditFilter) admits(e store.AuditEvent) bool {
@@ -297,6 +299,7 @@ func (f AuditFilter) admits(e store.AuditEvent) bool {
 		(f.Grant == "" || e.Grant == f.Grant) &&
 		(f.Session == "" || e.Session == f.Session) &&
 		(f.Outcome == "" || e.Outcome == f.Outcome) &&
+		e.Number > f.After && (f.Before == 0 || e.Number < f.Before) &&
 		(f.Since.IsZero() || !e.Time.Before(f.Since)) &&
 		(f.Until.IsZero() || e.Time.Before(f.Until))
 }
@@ -312,30 +315,81 @@ func (r *Recorder) Audit(ctx context.Context, filter AuditFilter) iter.Seq2[stor
 			yield(store.AuditEvent{}, err)
 			return
 		}
-		var last []store.AuditEvent
-		for _, path := range r.auditFiles() {
+		files := filter.files(r.auditFiles())
+		if filter.Last > 0 {
+			last, err := r.lastAudit(ctx, files, filter)
+			if err != nil {
+				yield(store.AuditEvent{}, err)
+				return
+			}
+			for _, event := range last {
+				if !yield(event, nil) {
+					return
+				}
+			}
+			return
+		}
+		for _, path := range files {
 			for event, err := range r.auditFile(ctx, path) {
 				switch {
 				case err != nil:
 					yield(store.AuditEvent{}, err)
 					return
-				case !filter.admits(event):
-				case filter.Last > 0:
-					if len(last) == filter.Last {
-						last = slices.Delete(last, 0, 1)
-					}
-					last = append(last, event)
-				case !yield(event, nil):
+				case filter.admits(event) && !yield(event, nil):
 					return
 				}
 			}
 		}
-		for _, event := range last {
-			if !yield(event, nil) {
-				return
+	}
+}
+
+// lastAudit reads the newest events that the filter admits, from the newest file back as far as it takes.
+func (r *Recorder) lastAudit(ctx context.Context, files []string, filter AuditFilter) ([]store.AuditEvent, error) {
+	var last []store.AuditEvent
+	for _, path := range slices.Backward(files) {
+		var found []store.AuditEvent
+		for event, err := range r.auditFile(ctx, path) {
+			if err != nil {
+				return nil, err
+			}
+			if !filter.admits(event) {
+				continue
+			}
+			if found = append(found, event); len(found) >= 2*filter.Last {
+				found = slices.Delete(found, 0, len(found)-filter.Last)
 			}
 		}
+		last = append(found, last...)
+		if len(last) >= filter.Last {
+			return last[len(last)-filter.Last:], nil
+		}
 	}
+	return last, nil
+}
+
+// files leaves of the audit log's files, in order, those that may hold what is between After and Before.
+func (f AuditFilter) files(all []string) []string {
+	var within []string
+	for i, path := range all {
+		if f.Before > 0 && firstNumber(path) >= f.Before {
+			break
+		}
+		if i+1 < len(all) {
+			if next := firstNumber(all[i+1]); next > 0 && next <= f.After+1 {
+				continue
+			}
+		}
+		within = append(within, path)
+	}
+	return within
+}
+
+// firstNumber is the number of an audit file's first event, which its name begins with; 0 where it says none.
+func firstNumber(path string) (number uint64) {
+	if _, err := fmt.Sscanf(filepath.Base(path), "audit-%d-", &number); err != nil {
+		return 0
+	}
+	return number
 }
 
 // catchUp waits until what the outbox holds now stands in the log.

@@ -109,6 +109,17 @@ func (m *Manager) Kill(ctx context.Context, id string, by authn.Identity, reason
 	})
 }
 
+// Until is when the grant of a live session ends, as far as it is known now; false where the session does not live.
+func (m *Manager) Until(id string) (time.Time, bool) {
+	m.mu.Lock()
+	s := m.live[id]
+	m.mu.Unlock()
+	if s == nil {
+		return time.Time{}, false
+	}
+	return s.opening.Lease.Until(), true
+}
+
 // Live is how many sessions are open.
 func (m *Manager) Live() int {
 	m.mu.Lock()

@@ -45,6 +45,8 @@ type auditing struct {
 	Session string `query:"session" maxLength:"64"`
 	Outcome string `query:"outcome" maxLength:"64"`
 	Last    int    `query:"last" minimum:"0" maximum:"100000" doc:"Only so many, the newest; 0: all."`
+	After   uint64 `query:"after" doc:"Only events with higher numbers."`
+	Before  uint64 `query:"before" doc:"Only events with lower numbers: with last, the page before the one that begins with it."`
 	Period
 }
 
@@ -59,8 +61,6 @@ func (s *server) registerRecordings() {
 	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line; from the middle on, what terminals showed comes first"),
 		content{jsonLines: s.media(api.Item{})}, s.items)
-	handleStream(s, operation("watch", http.MethodGet, "/v1/sessions/{id}/watch", "What happens in a live session, as soon as its record is safe, until it ends"),
-		content{jsonLines: s.media(api.Item{})}, s.watch)
 	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"),
 		content{jsonLines: s.media(api.Item{}), asciicast: text, plainText: text}, s.export)
 	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"),
@@ -237,7 +237,7 @@ func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], l
 func (s *server) audit(ctx context.Context, who caller, in *auditing) (*stream, error) {
 	return linesOf(s.readAudit(ctx, who, recorder.AuditFilter{
 		Kind: in.Kind, Actor: in.Actor, Target: in.Target, Grant: in.Grant, Session: in.Session, Outcome: in.Outcome,
-		Since: in.Since, Until: in.Until, Last: in.Last,
+		Since: in.Since, Until: in.Until, Last: in.Last, After: in.After, Before: in.Before,
 	}))
 }
 

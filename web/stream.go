@@ -68,7 +68,10 @@ func (s *server) send(ctx context.Context, operation string, w http.ResponseWrit
 			write(w, why)
 			return
 		}
-		if out.contentType == jsonLines {
+		switch out.contentType {
+		case eventStream:
+			_ = sse(buffered, "problem", "", why)
+		case jsonLines:
 			// The reader learns why the stream ends before its time.
 			_ = json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": why}) // Flush finds out too
 		}

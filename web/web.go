@@ -67,12 +67,14 @@ type Options struct {
 // server is the API's handlers.
 type server struct {
 	Options
-	api huma.API
+	api    huma.API
+	pulses pulses
 }
 
 // New makes the handler of the HTTPS listener.
 func New(o Options) http.Handler {
 	s := &server{Options: o}
+	s.pulses = pulses{server: s, each: map[string]*pulse{}}
 	mux := http.NewServeMux()
 
 	config := huma.DefaultConfig("Sallyport", o.Version)
@@ -101,6 +103,9 @@ func New(o Options) http.Handler {
 	s.registerSessions()
 	s.registerRecordings()
 	s.registerAuthorities()
+	s.registerEvents()
+	s.registerLive()
+	s.registerWatching()
 
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)

@@ -31,6 +31,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	waiting chan struct{} // closed and replaced when an audit event is committed
+	recent  recent
 }
 
 // ErrLocked is returned by Open when another gateway uses the directory.
@@ -52,6 +53,9 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	}
 	if err == nil {
 		err = s.Migrate(ctx, "store", outboxMigrations)
+	}
+	if err == nil {
+		s.recent.base, err = s.lastNumber(ctx)
 	}
 	if err != nil {
 		s.Close()
@@ -178,10 +182,16 @@ func (tx *Tx) Audit(event AuditEvent) error {
 	if err != nil {
 		return fmt.Errorf("audit event %s: %w", event.Kind, err)
 	}
-	if _, err := tx.Exec(`INSERT INTO audit_outbox (body) VALUES (?)`, body); err != nil {
+	done, err := tx.Exec(`INSERT INTO audit_outbox (body) VALUES (?)`, body)
+	if err != nil {
 		return fmt.Errorf("audit event %s: %w", event.Kind, err)
 	}
-	tx.AfterCommit(tx.store.wake)
+	number, err := done.LastInsertId()
+	if err != nil {
+		return fmt.Errorf("audit event %s: %w", event.Kind, err)
+	}
+	event.Number = uint64(number)
+	tx.AfterCommit(func() { tx.store.wake(event) })
 	return nil
 }
 
@@ -230,9 +240,10 @@ func (s *Store) Committed() <-chan struct{} {
 	return s.waiting
 }
 
-func (s *Store) wake() {
+func (s *Store) wake(event AuditEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.recent.add(event)
 	close(s.waiting)
 	s.waiting = make(chan struct{})
 }

@@ -102,7 +102,7 @@ func (s *server) audit(v *visit) error {
 	}
 	events, err := s.Desk.Audit(v.Context(), v.who, recorder.AuditFilter{
 		Kind: field(v, "kind"), Actor: field(v, "actor"), Target: field(v, "target"), Grant: field(v, "grant"),
-		Session: field(v, "session"), Outcome: field(v, "outcome"), Since: since, Until: until,
+		Session: field(v, "session"), Outcome: field(v, "outcome"), Since: since, Until: until, Before: uint64(before), Last: pageOfEvents + 1,
 	})
 	if err != nil {
 		return err
@@ -112,12 +112,7 @@ func (s *server) audit(v *visit) error {
 		if err != nil {
 			return err
 		}
-		if before > 0 && e.Number >= uint64(before) {
-			continue
-		}
-		if last = append(last, e); len(last) > 2*pageOfEvents {
-			last = slices.Delete(last, 0, len(last)-pageOfEvents-1)
-		}
+		last = append(last, e)
 	}
 	var body struct {
 		Query         url.Values
