@@ -78,8 +78,8 @@ func (s *server) registerRecordings() {
 
 // replaying says which recording, and where to begin.
 type replaying struct {
-	identified
-	From int64 `query:"from_ns" minimum:"0" doc:"Nanoseconds since the session began: most of what came before may be left out."`
+	ID   string `path:"id" maxLength:"64"`
+	From int64  `query:"from_ns" minimum:"0" doc:"Nanoseconds since the session began: most of what came before may be left out."`
 }
 
 func (s *server) items(ctx context.Context, who caller, in *replaying) (*stream, error) {
