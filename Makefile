@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help player build test demo lint fuzz bench browser conformance
+.PHONY: help player build test demo lint fuzz bench browser conformance release
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ player: ## the console's terminal player, from npm; without Node.js the console 
 build: player ## build bin/sallyport, static (GOOS=darwin or windows: the client for those)
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sallyport$$($(GO) env GOEXE) ./cmd/sallyport
+
+release: player ## dist/VERSION: static binaries for Linux, macOS, Windows, Debian packages, a container file, SHA256SUMS
+	GO="$(GO)" internal/tools/release/build $(VERSION)
 
 demo: ## everything on this machine: build, install what is missing, run `sallyport demo` until Ctrl-C
 	@test/tools/install-missing initdb sshd psql ssh

@@ -30,6 +30,9 @@ type Config struct {
 	Roles       []Role       `yaml:"roles"`
 	Approvals   Approvals    `yaml:"approvals"`
 	Permissions []Permission `yaml:"permissions"`
+	// Releases is a directory with the client's binaries, as RELEASES/VERSION/NAME; those of the gateway's own version are
+	// served at /download/. Empty: none are.
+	Releases string `yaml:"releases"`
 
 	// File is where this was loaded from.
 	File string `yaml:"-"`

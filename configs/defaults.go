@@ -81,7 +81,7 @@ func (c *Config) resolvePaths() {
 			}
 		}
 	}
-	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.Provider.CA)
+	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.Provider.CA, &c.Releases)
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)

@@ -110,6 +110,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /log/", s.serveLog)
+	s.registerDownloads(mux)
 	issuer := o.Authn.Handler()
 	mux.Handle("/.well-known/", issuer)
 	mux.Handle("/oauth/", issuer)
