@@ -3,6 +3,8 @@ package interpret
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -137,7 +139,7 @@ func (s *sftpSession) answered(data []byte, at time.Duration, emit func(recorder
 }
 
 func (s *sftpSession) lose(why string) {
-	*s = sftpSession{lost: why, handles: s.handles}
+	*s = sftpSession{lost: why, handles: s.handles, pending: s.pending}
 }
 
 // request remembers what the answer will complete.
@@ -292,12 +294,18 @@ func (f *sftpFile) item(at time.Duration) recorder.Item {
 	return item
 }
 
-// finish emits the files that were never closed.
+// finish emits what was asked for and not answered, and the files that were never closed.
 func (s *sftpSession) finish(at time.Duration, emit func(recorder.Item)) {
-	for _, f := range s.handles {
-		item := f.item(at)
+	for _, id := range slices.Sorted(maps.Keys(s.pending)) {
+		if r := s.pending[id]; r.emit || r.open {
+			r.item.Error = "no answer"
+			emit(r.item)
+		}
+	}
+	for _, handle := range slices.Sorted(maps.Keys(s.handles)) {
+		item := s.handles[handle].item(at)
 		item.Error = "not closed"
 		emit(item)
 	}
-	s.handles = map[string]*sftpFile{}
+	s.pending, s.handles = map[uint32]sftpRequest{}, map[string]*sftpFile{}
 }

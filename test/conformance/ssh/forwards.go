@@ -82,8 +82,14 @@ func (s *side) whileForwarding(ctx context.Context, flags []string, f func() (st
 			break
 		}
 	}
-	_ = cmd.Process.Signal(os.Interrupt) // it may have ended
-	<-ended
+	for over := false; !over; { // a signal just before ssh begins to wait is lost on OpenSSH 9.2
+		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		select {
+		case <-ended:
+			over = true
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 	if err != nil {
 		return "", fmt.Errorf("%w; ssh said %s", err, said.String())
 	}

@@ -197,12 +197,12 @@ func dbclient(command string) func(context.Context, *side) (string, error) {
 type pipe struct {
 	io.Reader
 	io.WriteCloser
-	cmd *exec.Cmd
+	wait func() error // once
 }
 
 func (p pipe) Close() error {
 	err := p.WriteCloser.Close()
-	return errors.Join(err, p.cmd.Wait())
+	return errors.Join(err, p.wait())
 }
 func (pipe) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (pipe) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
@@ -259,7 +259,7 @@ func (s *side) dial(ctx context.Context) (*ssh.Client, error) {
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		conn = pipe{out, in, cmd}
+		conn = pipe{out, in, sync.OnceValue(cmd.Wait)}
 	} else if conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.host, s.port)); err != nil {
 		return nil, err
 	}
@@ -277,6 +277,8 @@ func goClient(ctx context.Context, s *side) (string, error) {
 		return "", err
 	}
 	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
 	var b strings.Builder
 	said := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	run := func(command string) {

@@ -59,6 +59,7 @@ var terminals = []scenario{
 	}},
 	{name: "terminal/tmux", run: func(ctx context.Context, s *side) (string, error) {
 		socket := fmt.Sprintf("sp-%d-%s", os.Getpid(), s.name)
+		defer s.command(context.WithoutCancel(ctx), "tmux", "-L", socket, "kill-server").Run() //nolint:errcheck // it may have ended
 		return script(ctx, s, []string{"exec tmux -L " + socket + " -f /dev/null new-session 'PS1=\"$ \" sh'"},
 			step{want: "[0]"},
 			step{send: "echo in-tmux-$((40+2))\n", want: "in-tmux-42"},
