@@ -50,10 +50,11 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter
+bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; and SSH beside a jump host
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
+	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
 
 browser: build ## the console's story in a real browser, against the demo
 	@test/tools/install-missing initdb sshd psql ssh chromium curl
@@ -65,3 +66,4 @@ conformance: build browser ## other people's tests and stock programs through th
 	test/tools/newer-psql 18 && test/tools/newer-psql 19
 	$(GO) test -count=1 -run 'TestPsqlSignsInNatively' ./test/e2e
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport
+	test/tools/with-rig --durability written --no-target-log -- $(GO) run -C test/conformance ./ssh $(SSHCONFORMANCEFLAGS)
