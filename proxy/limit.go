@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 )
 
 // limiter counts open connections, and those of them that have proven nothing yet by source network.
@@ -114,4 +116,12 @@ func (c *Conn) CloseWrite() error {
 		return tcp.CloseWrite()
 	}
 	return c.Conn.Close()
+}
+
+// SyscallConn is the socket itself, for those who wait for it in their own way. What reads from it reads what Read would.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if socket, ok := c.Conn.(syscall.Conn); ok {
+		return socket.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }

@@ -17,7 +17,7 @@ func message(t byte, body string) []byte {
 }
 
 func newClientChunk() *clientChunk {
-	return &clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: chunkLeast}, sum: sha256.New()}
+	return &clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New()}
 }
 
 // TestClientChunkRecordsWhatPasses holds for chunks of any size: what is recorded raw is what passes, in order, but for COPY
@@ -111,7 +111,7 @@ func BenchmarkTargetChunk(b *testing.B) {
 		stream = append(stream, message('D', string(make([]byte, 160)))...)
 	}
 	stream = append(append(stream, message('C', "SELECT 190\x00")...), message('Z', "I")...)
-	c := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: chunkLeast}}
+	c := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}
 	b.SetBytes(int64(len(stream)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -132,7 +132,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a chunk of the client's", n)
 	}
 	answered := append(message('D', string(make([]byte, 160))), message('Z', "I")...)
-	down := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: chunkLeast}}
+	down := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}
 	if n := testing.AllocsPerRun(100, func() { _, _ = down.take(answered); down.log.Take() }); n != 0 {
 		t.Errorf("%v allocations a chunk of the target's", n)
 	}

@@ -11,42 +11,41 @@ import (
 
 // down passes on what the target answers: one read, one record, one write. It decides the session's ending unless somebody
 // else ended it.
-func (r *relay) down(context.Context) *ending {
+func (r *relay) down(context.Context) (why *ending) {
 	b := r.target.Load()
-	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: chunkLeast}}
-	buf, n := make([]byte, chunkLeast), 0
+	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}
+	in := intake{ahead: b.ahead, conn: b.conn}
 	var event [1]recorder.Event
-	for {
-		read, err := b.ahead.ReadArrived(b.conn, buf[n:])
-		if read == 0 && err != nil {
-			return r.targetEnded(chunk.fatal || chunk.walker.Inside())
-		}
-		n += read
-		end, err := chunk.take(buf[:n])
+	// Not held: a cut closes the target's end at once, also while this waits for a client that does not read.
+	if in.each(false, func(arrived []byte) (int, error) {
+		end, err := chunk.take(arrived)
 		if err != nil {
-			return r.targetBroke(err)
+			why = r.targetBroke(err)
+			return 0, errEnough
 		}
-		if end > 0 {
-			r.due.Add(-chunk.ready)
-			if data := chunk.log.Take(); len(data) > 0 {
-				event[0] = recorder.Event{Type: interpret.TypeServer, Data: data}
-				if r.session.Observe(event[:]...) != nil {
-					return undecided // the session is cut, and knows why
-				}
-			}
-			r.fatal.Store(chunk.fatal)
-			// Who said goodbye need not stay for the answers: what was sent is finished, and the session with it, so that
-			// it can still be cut.
-			if r.out.write(buf[:end], chunk.walker.Inside()) != nil && !r.terminated.Load() {
-				return r.clientEnded()
+		if end == 0 {
+			return 0, nil
+		}
+		r.due.Add(-chunk.ready)
+		if data := chunk.log.Take(); len(data) > 0 {
+			event[0] = recorder.Event{Type: interpret.TypeServer, Data: data}
+			if r.session.Observe(event[:]...) != nil {
+				why = undecided // the session is cut, and knows why
+				return 0, errEnough
 			}
 		}
-		full := n == len(buf)
-		n = copy(buf, buf[end:n])
-		if full && len(buf) < chunkMost {
-			buf = append(buf, make([]byte, len(buf))...)
+		r.fatal.Store(chunk.fatal)
+		// Who said goodbye need not stay for the answers: what was sent is finished, and the session with it, so that it can
+		// still be cut.
+		if r.out.write(arrived[:end], chunk.walker.Inside()) != nil && !r.terminated.Load() {
+			why = r.clientEnded()
+			return 0, errEnough
 		}
+		return end, nil
+	}) != nil {
+		return r.targetEnded(chunk.fatal || chunk.walker.Inside())
 	}
+	return why
 }
 
 // targetEnded is the ending where the target closed the connection. A client that does not know yet why is told.

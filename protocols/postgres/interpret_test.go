@@ -39,7 +39,7 @@ func newTranscript(t *testing.T) *transcript {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &transcript{t: t, b: b, up: newClientChunk(), down: &targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: chunkLeast}}}
+	s := &transcript{t: t, b: b, up: newClientChunk(), down: &targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}}
 	s.record(recorder.Event{Type: interpret.TypeServer, Data: b.ready})
 	return s
 }

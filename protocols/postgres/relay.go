@@ -17,13 +17,6 @@ import (
 	"sallyport/session"
 )
 
-// Sizes of the relay's buffers, one for each direction of each session: they begin small, so that thousands of idle
-// sessions are cheap, and grow while reads fill them. A frame of up to chunkLeast bytes passes whole.
-const (
-	chunkLeast = 8 << 10
-	chunkMost  = 64 << 10
-)
-
 // relay is one session between a client and a target. up.go passes on what the client says, down.go what the target
 // answers; one goroutine each.
 type relay struct {
@@ -66,7 +59,7 @@ func (w *clientWriter) write(chunk []byte, inside bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.inside = inside
-	if _, err := w.client.conn.Write(chunk); err != nil {
+	if err := w.client.ahead.WriteWhole(w.client.conn, chunk); err != nil {
 		w.broken = true
 		return err
 	}
@@ -93,13 +86,30 @@ func (r *relay) run(ctx context.Context) {
 	var directions sync.WaitGroup
 	directions.Go(func() { r.direction(ctx, "client to target", r.up, endings) })
 	directions.Go(func() { r.direction(ctx, "target to client", r.down, endings) })
-	why := ended
-	select {
-	case why = <-endings:
-	case <-r.session.Done():
-	}
+	why := r.untilEnded(endings)
 	r.end(why) // has the farewell free both directions, wherever they wait
 	directions.Wait()
+}
+
+// lookInterval is how often a session looks whether its client's connection was reset unnoticed.
+const lookInterval = 15 * time.Second
+
+// untilEnded waits for the end of the session, and looks after the client meanwhile.
+func (r *relay) untilEnded(endings <-chan *ending) *ending {
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for {
+		select {
+		case why := <-endings:
+			return why
+		case <-r.session.Done():
+			return ended
+		case <-look.C:
+			if r.client.ahead.Broken() {
+				return r.clientEnded()
+			}
+		}
+	}
 }
 
 // ending is why a session ended from inside, and the last message for a client that does not know yet.

@@ -16,7 +16,7 @@ func passOn(pass *session.Pass, b *backend, chunk []byte) error {
 	if err := pass.Use(); err != nil {
 		return err
 	}
-	if _, err := b.conn.Write(chunk); err != nil {
+	if err := b.ahead.WriteWhole(b.conn, chunk); err != nil {
 		return fmt.Errorf("write to the target: %w", err)
 	}
 	return nil

@@ -16,43 +16,39 @@ const keepCopy = 64 << 10
 
 // up passes on what the client says: one read, one record, one write. It decides the session's ending unless the client
 // said goodbye, or somebody else ended it.
-func (r *relay) up(ctx context.Context) *ending {
+func (r *relay) up(ctx context.Context) (why *ending) {
 	b := r.target.Load()
-	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: chunkLeast}, sum: sha256.New()}
-	buf, n := make([]byte, chunkLeast), 0
-	for {
-		read, err := r.client.ahead.ReadArrived(r.client.conn, buf[n:])
-		if read == 0 && err != nil {
-			return r.clientEnded()
-		}
-		n += read
-		end, err := chunk.take(buf[:n])
+	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New()}
+	in := intake{ahead: r.client.ahead, conn: r.client.conn}
+	// The client's end is not closed before this has returned, so it may be held.
+	if in.each(true, func(arrived []byte) (int, error) {
+		end, err := chunk.take(arrived)
 		if err != nil {
-			return r.violated(err)
+			why = r.violated(err)
+			return 0, errEnough
 		}
-		if end > 0 {
-			r.due.Add(chunk.ready)
-			r.unsynced.Store(chunk.unsynced)
-			pass, err := r.session.Admit(ctx, chunk.events...)
-			if err != nil {
-				return undecided // the session is cut, and knows why
-			}
-			if chunk.goodbye {
-				r.terminated.Store(true) // before the target can act on it
-			}
-			if err := passOn(&pass, b, buf[:end]); err != nil {
-				return undecided // the other direction learns what became of the target
-			}
-			if chunk.goodbye {
-				return undecided
-			}
+		if end == 0 {
+			return 0, nil
 		}
-		full := n == len(buf)
-		n = copy(buf, buf[end:n])
-		if full && len(buf) < chunkMost {
-			buf = append(buf, make([]byte, len(buf))...)
+		r.due.Add(chunk.ready)
+		r.unsynced.Store(chunk.unsynced)
+		pass, err := r.session.Admit(ctx, chunk.events...)
+		if err != nil {
+			why = undecided // the session is cut, and knows why
+			return 0, errEnough
 		}
+		if chunk.goodbye {
+			r.terminated.Store(true) // before the target can act on it
+		}
+		if passOn(&pass, b, arrived[:end]) != nil || chunk.goodbye {
+			why = undecided // the other direction learns what became of the target
+			return 0, errEnough
+		}
+		return end, nil
+	}) != nil {
+		return r.clientEnded()
 	}
+	return why
 }
 
 // clientEnded is the ending where the client closed the connection. It does so, too, on hearing that the target's session is

@@ -1,34 +1,47 @@
 package wire
 
 import (
+	"errors"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 )
 
-// Sizes of the read-ahead buffer: it begins small, so that thousands of idle sessions are cheap, and grows while reads
-// fill it.
-const (
-	aheadLeast = 4 << 10
-	aheadMost  = 64 << 10
-)
+// ChunkSize is the size of the buffers that Borrow lends: what one read takes at most.
+const ChunkSize = 64 << 10
+
+var chunks = sync.Pool{New: func() any { return new([ChunkSize]byte) }}
+
+// Borrow lends a buffer for what has arrived. An idle session holds none, so thousands of them are cheap.
+func Borrow() *[ChunkSize]byte { return chunks.Get().(*[ChunkSize]byte) }
+
+// GiveBack gives a borrowed buffer back; nobody may hold on to what is in it.
+func GiveBack(b *[ChunkSize]byte) { chunks.Put(b) }
 
 // Ahead is a connection that reads as much as has arrived in one system call. It stands under TLS, whose own reads are
-// small, and it can tell whether bytes arrived that nobody asked for. One goroutine reads at a time.
+// small, and it can tell whether bytes arrived that nobody asked for. One goroutine reads at a time, and another may write.
 type Ahead struct {
 	net.Conn
-	buf        []byte
+	buf        *[ChunkSize]byte // borrowed while something is buffered
 	start, end int
-	size       int
-	// onlyBuffered makes Read fail with errNothing instead of waiting.
+	// onlyBuffered makes Read fail with ErrNothing instead of looking for more.
 	onlyBuffered bool
+
+	socket socket // while Arrivals runs
+
+	// Not only the writer writes: TLS answers some records while it reads.
+	writing sync.Mutex
+	corked  bool   // what is written is kept together
+	held    []byte // of that
 }
 
 // NewAhead wraps a connection from which nothing was read yet.
-func NewAhead(c net.Conn) *Ahead { return &Ahead{Conn: c, size: aheadLeast} }
+func NewAhead(c net.Conn) *Ahead { return &Ahead{Conn: c} }
 
-// errNothing is to crypto/tls what a passing error of a socket is: it keeps what it has of a record and goes on next
-// time.
-var errNothing net.Error = nothing{}
+// ErrNothing says that nothing more has arrived. It is to crypto/tls what a passing error of a socket is: it keeps what it
+// has of a record and goes on next time.
+var ErrNothing net.Error = nothing{}
 
 type nothing struct{}
 
@@ -37,40 +50,57 @@ func (nothing) Timeout() bool   { return true }
 func (nothing) Temporary() bool { return true }
 func (nothing) Unwrap() error   { return os.ErrDeadlineExceeded }
 
-// Read gives what is buffered, or else waits for more.
+// Read gives what is buffered, or else waits for more; within Arrivals it looks for more and does not wait.
 func (a *Ahead) Read(p []byte) (int, error) {
-	if a.start == a.end {
+	if a.Buffered() == 0 {
 		if a.onlyBuffered {
-			return 0, errNothing
+			return 0, ErrNothing
+		}
+		if len(p) >= ChunkSize/2 { // as large as our own
+			return a.take(p)
 		}
 		if err := a.fill(); err != nil {
 			return 0, err
 		}
 	}
 	n := copy(p, a.buf[a.start:a.end])
-	a.start += n
+	if a.start += n; a.start == a.end {
+		a.release()
+	}
 	return n, nil
 }
 
+// take reads from the connection.
+func (a *Ahead) take(p []byte) (int, error) {
+	if a.socket.open {
+		return a.socket.receive(p)
+	}
+	return a.Conn.Read(p)
+}
+
 func (a *Ahead) fill() error {
-	if a.end == len(a.buf) && len(a.buf) > 0 && a.size < aheadMost {
-		a.size *= 2 // the last read filled it
+	if a.buf == nil {
+		a.buf = Borrow()
 	}
-	if len(a.buf) < a.size {
-		a.buf = make([]byte, a.size)
-	}
-	a.start, a.end = 0, 0
-	n, err := a.Conn.Read(a.buf)
+	n, err := a.take(a.buf[:])
 	if n > 0 {
-		a.end = n
+		a.start, a.end = 0, n
 		return nil
 	}
+	a.release()
 	return err
+}
+
+func (a *Ahead) release() {
+	if a.buf != nil {
+		GiveBack(a.buf)
+	}
+	a.buf, a.start, a.end = nil, 0, 0
 }
 
 // Peek returns the next byte without taking it, waiting for it if there is none.
 func (a *Ahead) Peek() (byte, error) {
-	if a.start == a.end {
+	if a.Buffered() == 0 {
 		if err := a.fill(); err != nil {
 			return 0, err
 		}
@@ -81,9 +111,9 @@ func (a *Ahead) Peek() (byte, error) {
 // Buffered is how many bytes have arrived and were not read.
 func (a *Ahead) Buffered() int { return a.end - a.start }
 
-// ReadArrived reads through conn, which is a itself or TLS on top of a, into b: it waits for the first byte and then
-// takes what has already arrived, without waiting. One TLS record holds at most 16 KiB; this is what makes one chunk of
-// many records.
+// ReadArrived reads through conn, which is a itself or TLS on top of a, into b: it waits for the first byte (but within
+// Arrivals) and then takes what has already arrived, without waiting. One TLS record holds at most 16 KiB; this is what
+// makes one chunk of many records.
 func (a *Ahead) ReadArrived(conn net.Conn, b []byte) (int, error) {
 	n, err := conn.Read(b)
 	if err != nil || n == 0 || conn == net.Conn(a) {
@@ -100,3 +130,72 @@ func (a *Ahead) ReadArrived(conn net.Conn, b []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// Arrivals calls arrived at once and then whenever something has arrived, until it wants no more or fails, or the
+// connection does: by a deadline, or because it was closed. arrived reads until ErrNothing. Between the calls no buffer is
+// held.
+//
+// With holding the connection's descriptor is held while arrived runs, and Close waits for it. That spares the try to read
+// that a wait of its own begins with, and a program that waits for answers would make one for each; it is for a
+// connection that nobody closes in a hurry.
+func (a *Ahead) Arrivals(holding bool, arrived func() (more bool, err error)) error {
+	conn, ok := a.Conn.(syscall.Conn)
+	if !ok {
+		return a.each(arrived)
+	}
+	raw, err := conn.SyscallConn()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return a.each(arrived)
+	}
+	if err != nil {
+		return err
+	}
+	return a.wait(raw, holding, arrived)
+}
+
+// each is Arrivals for a connection that is no socket: arrived waits in its reads.
+func (a *Ahead) each(arrived func() (bool, error)) error {
+	for {
+		if more, err := arrived(); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// Write writes, or keeps what is written for WriteWhole.
+func (a *Ahead) Write(p []byte) (int, error) {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	if a.corked {
+		a.held = append(a.held, p...)
+		return len(p), nil
+	}
+	return a.Conn.Write(p)
+}
+
+// WriteWhole writes p through conn, which is a itself or TLS on top of a, in one system call, however many records TLS
+// makes of it.
+func (a *Ahead) WriteWhole(conn net.Conn, p []byte) error {
+	if conn == net.Conn(a) || len(p) <= recordMost {
+		_, err := conn.Write(p)
+		return err
+	}
+	buf := Borrow()
+	defer GiveBack(buf)
+	a.writing.Lock()
+	a.corked, a.held = true, buf[:0]
+	a.writing.Unlock()
+	_, err := conn.Write(p)
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	held := a.held
+	a.corked, a.held = false, nil
+	if err != nil {
+		return err
+	}
+	_, err = a.Conn.Write(held)
+	return err
+}
+
+// recordMost is how much one record of TLS carries.
+const recordMost = 16 << 10
