@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/recorder/format"
@@ -19,6 +20,10 @@ const (
 	// batchEntries and batchBytes are what one transaction brings into the index at most, about.
 	batchEntries = 500
 	batchBytes   = 1 << 20
+	// restShare is how many times as long as it worked the index rests, unless somebody waits for it: sessions that are
+	// busy make work for it faster than it can be done beside them, and they go first.
+	restShare = 6
+	restMost  = time.Second
 )
 
 // filling is one open index that recordings are brought into: those that have ended one after another, the oldest first,
@@ -30,6 +35,7 @@ type filling struct {
 	fail     context.CancelCauseFunc
 	work     sync.WaitGroup // goroutines that write
 	turn     sync.Mutex     // of the live ones: they are interpreted one at a time
+	waited   atomic.Int32   // how many wait for the index to be up to date
 	finding  sync.Mutex     // of discover
 
 	mu      sync.Mutex
@@ -232,6 +238,7 @@ func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *
 	}
 	var batch index.Batch
 	bytes := 0
+	var began time.Time // the batch
 	flush := func() error {
 		if len(batch.Entries) == 0 && len(batch.Failed) == 0 && !batch.Whole {
 			return nil
@@ -244,10 +251,17 @@ func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *
 		}
 		batch = index.Batch{From: batch.From + int64(len(batch.Entries))}
 		bytes = 0
+		if !began.IsZero() {
+			f.rest(time.Since(began))
+		}
+		began = time.Time{}
 		return nil
 	}
 	x := index.Extractor{
 		Emit: func(e index.Entry) {
+			if len(batch.Entries) == 0 {
+				began = time.Now()
+			}
 			batch.Entries = append(batch.Entries, e)
 			for _, text := range e.Texts {
 				bytes += len(text)
@@ -274,6 +288,27 @@ func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *
 		return err
 	}
 	return flush()
+}
+
+// rest lets what is more urgent go on, after work of some length.
+func (f *filling) rest(after time.Duration) {
+	over := time.NewTimer(min(restShare*after, restMost))
+	defer over.Stop()
+	for f.waited.Load() == 0 {
+		f.mu.Lock()
+		changed := f.changed
+		f.mu.Unlock()
+		if f.waited.Load() > 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-over.C:
+			return
+		case <-f.ctx.Done():
+			return
+		}
+	}
 }
 
 // spare returns nil while there is room for what is not needed: the reserve is for recordings.
@@ -367,6 +402,8 @@ func (w *tickWaiter) wait(ctx context.Context) error {
 
 // upToDate brings in what is safe of live recordings now, and returns what is not wholly in the index, the oldest first.
 func (f *filling) upToDate(ctx context.Context) ([]apart, error) {
+	f.waited.Add(1)
+	defer f.waited.Add(-1)
 	if err := f.discover(ctx); err != nil {
 		return nil, err
 	}
@@ -408,6 +445,11 @@ func (f *filling) upToDate(ctx context.Context) ([]apart, error) {
 
 // settled waits until nothing is open that has ended.
 func (f *filling) settled(ctx context.Context) {
+	f.waited.Add(1)
+	defer f.waited.Add(-1)
+	f.mu.Lock()
+	f.change()
+	f.mu.Unlock()
 	for {
 		f.mu.Lock()
 		changed, open := f.changed, slices.Collect(maps.Values(f.open))
