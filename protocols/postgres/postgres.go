@@ -113,25 +113,48 @@ func (h *Handler) serve(ctx context.Context, raw net.Conn, own string) {
 	if err := raw.SetDeadline(time.Now().Add(h.timeout)); err != nil {
 		return
 	}
-	c := newClient(raw)
+	var r *relay
+	h.apart("opening", func() { r = h.begin(ctx, newClient(raw), own) })
+	if r == nil {
+		return
+	}
+	defer r.close()
+	defer r.session.End(session.Ending{Reason: session.EndTargetFailed, Sentence: "the gateway failed"}) // after a panic
+	r.run(ctx)
+}
+
+// begin brings a connection to where its session begins; nil says that it is over.
+func (h *Handler) begin(ctx context.Context, c *client, own string) *relay {
 	packet, err := c.opening(ctx, h.tls)
 	if err != nil {
 		h.turnAway(c, err)
-		return
+		return nil
 	}
 	if packet.Code == wire.CancelCode {
 		h.cancel(ctx, c, packet)
-		return
+		return nil
 	}
 	r, err := h.open(ctx, c, own, packet)
 	if err != nil {
 		h.turnAway(c, err)
-		return
+		return nil
 	}
 	r.session.OnCut(r.farewell)
-	defer r.close()
-	defer r.session.End(session.Ending{Reason: session.EndTargetFailed, Sentence: "the gateway failed"}) // after a panic
-	r.run(ctx)
+	return r
+}
+
+// apart runs f in a goroutine of its own and waits for it: a handshake needs a large stack, and what comes after it, perhaps
+// for hours, a small one. It reports whether f returned, and keeps a panic to the connection it happened in.
+func (h *Handler) apart(what string, f func()) (returned bool) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer h.recovered(what, func() {})
+		f()
+		returned = true
+	}()
+	<-over
+	return returned
 }
 
 // turnAway tells a client why it is not let in, and counts strangers. A refusal of somebody who is known was audited by the

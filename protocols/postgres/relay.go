@@ -68,47 +68,69 @@ func (w *clientWriter) write(chunk []byte, inside bool) error {
 
 // run is the session from the dial to its end.
 func (r *relay) run(ctx context.Context) {
-	if err := r.connect(ctx); err != nil {
-		r.end(r.notConnected(err))
+	var entry *cancelEntry
+	var why *ending
+	if !r.handler.apart("login", func() { entry, why = r.start(ctx) }) {
+		why = r.failed(errors.New("panic"))
+	}
+	if entry != nil {
+		defer r.handler.cancels.remove(entry)
+	}
+	if why != nil {
+		r.end(why)
 		return
+	}
+	var other sync.WaitGroup
+	other.Go(func() { r.direction(ctx, "target to client", r.down) })
+	defer other.Wait()
+	defer r.lookAfterClient()()
+	r.direction(ctx, "client to target", r.up)
+	<-r.session.Done() // where the client has said goodbye, the target has the last word
+	r.end(ended)       // waits for the farewell, which frees the other direction wherever it waits
+}
+
+// start logs in to the target and greets the client, or says why the session ends before it began.
+func (r *relay) start(ctx context.Context) (*cancelEntry, *ending) {
+	if err := r.connect(ctx); err != nil {
+		return nil, r.notConnected(err)
 	}
 	entry, greeting, err := r.greeting()
 	if err != nil {
-		r.end(r.failed(err))
-		return
+		return nil, r.failed(err)
 	}
-	defer r.handler.cancels.remove(entry)
 	if err := r.out.write(greeting, false); err != nil {
-		r.end(clientClosed)
-		return
+		return entry, clientClosed
 	}
-	endings := make(chan *ending, 2)
-	var directions sync.WaitGroup
-	directions.Go(func() { r.direction(ctx, "client to target", r.up, endings) })
-	directions.Go(func() { r.direction(ctx, "target to client", r.down, endings) })
-	why := r.untilEnded(endings)
-	r.end(why) // has the farewell free both directions, wherever they wait
-	directions.Wait()
+	return entry, nil
 }
 
 // lookInterval is how often a session looks whether its client's connection was reset unnoticed.
 const lookInterval = 15 * time.Second
 
-// untilEnded waits for the end of the session, and looks after the client meanwhile.
-func (r *relay) untilEnded(endings <-chan *ending) *ending {
-	look := time.NewTicker(lookInterval)
-	defer look.Stop()
-	for {
-		select {
-		case why := <-endings:
-			return why
-		case <-r.session.Done():
-			return ended
-		case <-look.C:
-			if r.client.ahead.Broken() {
-				return r.clientEnded()
-			}
+// lookAfterClient looks from time to time until stop is called.
+func (r *relay) lookAfterClient() (stop func()) {
+	var mu sync.Mutex
+	var over bool
+	var timer *time.Timer
+	look := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case over:
+		case r.client.ahead.Broken():
+			_ = r.client.raw.SetReadDeadline(time.Unix(1, 0)) // the reader finds the rest
+		default:
+			timer.Reset(lookInterval)
 		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(lookInterval, look)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
 	}
 }
 
@@ -132,11 +154,12 @@ func (r *relay) end(why *ending) {
 	r.session.End(why.Ending)
 }
 
-// direction runs one direction and keeps a panic in it to this session.
-func (r *relay) direction(ctx context.Context, name string, f func(context.Context) *ending, endings chan<- *ending) {
-	defer r.handler.recovered(name, func() { endings <- r.failed(errors.New("panic")) })
+// direction runs one direction, ends the session with what it says unless it leaves that to the other one, and keeps a panic
+// in it to this session.
+func (r *relay) direction(ctx context.Context, name string, f func(context.Context) *ending) {
+	defer r.handler.recovered(name, func() { r.end(r.failed(errors.New("panic"))) })
 	if why := f(ctx); why != undecided {
-		endings <- why
+		r.end(why)
 	}
 }
 

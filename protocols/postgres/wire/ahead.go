@@ -23,7 +23,8 @@ func GiveBack(b *[ChunkSize]byte) { chunks.Put(b) }
 // small, and it can tell whether bytes arrived that nobody asked for. One goroutine reads at a time, and another may write.
 type Ahead struct {
 	net.Conn
-	buf        *[ChunkSize]byte // borrowed while something is buffered
+	buf        []byte           // what is buffered is in here
+	borrowed   *[ChunkSize]byte // the same, within Arrivals, and only while something is buffered
 	start, end int
 	// onlyBuffered makes Read fail with ErrNothing instead of looking for more.
 	onlyBuffered bool
@@ -78,11 +79,18 @@ func (a *Ahead) take(p []byte) (int, error) {
 	return a.Conn.Read(p)
 }
 
+// fewAtFirst is the size of the buffer before Arrivals, where a connection has proven nothing yet and may wait for long.
+const fewAtFirst = 4 << 10
+
 func (a *Ahead) fill() error {
-	if a.buf == nil {
-		a.buf = Borrow()
+	switch {
+	case a.socket.open && a.borrowed == nil:
+		a.borrowed = Borrow()
+		a.buf = a.borrowed[:]
+	case a.buf == nil:
+		a.buf = make([]byte, fewAtFirst)
 	}
-	n, err := a.take(a.buf[:])
+	n, err := a.take(a.buf)
 	if n > 0 {
 		a.start, a.end = 0, n
 		return nil
@@ -91,11 +99,16 @@ func (a *Ahead) fill() error {
 	return err
 }
 
+// release lets go of a buffer in which nothing is left.
 func (a *Ahead) release() {
-	if a.buf != nil {
-		GiveBack(a.buf)
+	a.start, a.end = 0, 0
+	switch {
+	case a.borrowed != nil:
+		GiveBack(a.borrowed)
+		a.buf, a.borrowed = nil, nil
+	case a.socket.open:
+		a.buf = nil
 	}
-	a.buf, a.start, a.end = nil, 0, 0
 }
 
 // Peek returns the next byte without taking it, waiting for it if there is none.
