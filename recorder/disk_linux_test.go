@@ -17,6 +17,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency"
 	"sallyport/recorder/verify"
 )
 
@@ -220,4 +221,42 @@ func TestFileSizeLimit(t *testing.T) {
 	if got := texts(t, r, "s1"); len(got) != 1 || ending(t, r, "s1") != "recorder_failed" {
 		t.Errorf("%q, ended %q", got, ending(t, r, "s1"))
 	}
+}
+
+// Where there is no room for its leaf no session begins, and nothing is left of it; what is owed is written as soon as
+// there is room.
+func TestFullDiskOfTheLog(t *testing.T) {
+	dir, small := t.TempDir(), tinyDisk(t, 1)
+	if err := os.Symlink(small, filepath.Join(dir, transparency.Folder)); err != nil {
+		t.Fatal(err)
+	}
+	r := bound(t, dir, nil)
+	defer unbind(t, r)
+	rec := begin(t, r, "before")
+	filler := filepath.Join(small, "filler")
+	fill(t, filler)
+	begun := 0
+	for ; begun < 100; begun++ { // the last page of the tail may have room
+		if _, err := r.Begin(t.Context(), header(fmt.Sprint("s", begun)), ""); err != nil {
+			if refusal.Of(err) == nil || refusal.Of(err).Code != refusal.RecorderFailed || !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if begun == 100 || r.has(fmt.Sprint("s", begun)) {
+		t.Fatalf("%d sessions began on a full disk", begun)
+	}
+	if err := rec.End(format.End{Reason: "done"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was owed is bound", func() bool {
+		kinds := leavesOf(t, r.Ledger, "before")
+		return kinds[len(kinds)-1] == transparency.Close
+	})
+	end(t, begin(t, r, fmt.Sprint("s", begun)))
+	checkBound(t, dir)
 }
