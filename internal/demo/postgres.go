@@ -170,7 +170,7 @@ func (p *postgres) initialise(ctx context.Context, d *Demo) error {
 	}
 	if p.log != "" {
 		settings = append(settings,
-			"logging_collector = on", "log_destination = 'csvlog'", "log_statement = 'all'",
+			"logging_collector = on", "log_destination = 'csvlog'", "log_statement = 'all'", "log_connections = on",
 			"log_directory = "+quoteSetting(filepath.Dir(p.log)), "log_filename = 'postgresql.log'",
 			"log_rotation_age = 0", "log_rotation_size = 0", "log_file_mode = 0644")
 	}

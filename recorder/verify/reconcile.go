@@ -235,7 +235,7 @@ func timeIn(text, layout string, zone *time.Location) time.Time {
 }
 
 var (
-	accepted = regexp.MustCompile(`sshd(?:-session)?\[(\d+)\]: Accepted (\S+) for (\S+) from (\S+) port (\d+)`)
+	accepted = regexp.MustCompile(`^(?:.{1,200} sshd(?:-session)?\[(\d+)\]: )?Accepted (\S+) for (\S+) from (\S+) port (\d+)`)
 	serial   = regexp.MustCompile(`\(serial (\d+)\)`)
 )
 
@@ -249,7 +249,7 @@ func readAuth(file io.Reader, o ReconcileOptions, out *Reconciliation) ([]Login,
 		if found == nil {
 			continue
 		}
-		pid, _ := strconv.ParseUint(found[1], 10, 32) // the expression takes digits only
+		pid, _ := strconv.ParseUint(found[1], 10, 32) // the expression takes digits only; with sshd -E there is none
 		login := Login{
 			Line: line, Time: syslogTime(text, o), Account: found[3], From: joinPort(found[4], found[5]), PID: uint32(pid), Method: found[2],
 		}

@@ -28,6 +28,7 @@ import (
 
 // evidence is a copy of a gateway's state directory, as an auditor gets it, and what the auditor trusts.
 type evidence struct {
+	*rig.Rig
 	t          *testing.T
 	verifier   string
 	dir        string // the copy, which stays as it was
@@ -40,7 +41,7 @@ type evidence struct {
 // newEvidence has people work, waits until the witness has seen it, and copies.
 func newEvidence(t *testing.T) *evidence {
 	r := rig.Start(t, rig.Binary(t, ""))
-	e := &evidence{t: t, verifier: rig.Verifier(t), dir: t.TempDir()}
+	e := &evidence{Rig: r, t: t, verifier: rig.Verifier(t), dir: t.TempDir()}
 	earlier := t.TempDir()
 	for i := range 3 {
 		if out := r.PSQL("SALLYPORT_PG", "-c", fmt.Sprintf("SELECT 'payment %d'", i), "-c", "SELECT 'receipt'"); out.Code != 0 {
@@ -167,6 +168,10 @@ type verdict struct {
 			Problems []struct {
 				Kind, Session, What string
 			}
+		}
+		Reconciliation struct {
+			Matched, Unseen int
+			Foreign         []struct{ Account, From string }
 		}
 	}
 	text string
@@ -375,6 +380,7 @@ func TestTampering(t *testing.T) {
 	if v := e.verify(e.dir); v.code != 3 || !v.report.Whole || v.report.Proven {
 		t.Fatalf("nobody vouches for the log, and it is proven: exit %d\n%s", v.code, v.text)
 	}
+	t.Run("logins that did not come through the gateway", e.reconcile)
 	victim, other := e.sessions[2], e.sessions[4] // two of psql, or of ssh
 	for _, c := range []struct {
 		name   string
@@ -550,6 +556,33 @@ func TestTampering(t *testing.T) {
 					t.Errorf("not found once the cosignature was removed: exit %d\n%s", v.code, v.text)
 				}
 			}
+		})
+	}
+}
+
+// reconcile goes past the gateway, with a target's own secret, and compares the targets' own logs with the recordings.
+func (e *evidence) reconcile(t *testing.T) {
+	if out := e.PSQL("SALLYPORT_PG_DIRECT", "-c", "SELECT 'nobody saw this'"); out.Code != 0 {
+		t.Fatal(out.Text())
+	}
+	if out := e.Run(nil, "ssh", "-F", e.Env["SALLYPORT_SSH_DIRECT_CONFIG"], "-o", "BatchMode=yes", "web-1", "true"); out.Code != 0 {
+		t.Fatal(out.Text())
+	}
+	for _, c := range []struct{ log, target, account string }{
+		{e.Env["SALLYPORT_TARGET_LOG"], "orders", "app"}, {e.Path("log", "sshd.log"), "web-1", ""},
+	} {
+		e.Until(30*time.Second, "the login stands in "+c.log, func() error {
+			v := e.verify(e.dir, "--log-key", e.logKey, "--witness-key", e.witnessKey, "--reconcile", c.log, "--target", c.target)
+			foreign := 0
+			for _, l := range v.report.Reconciliation.Foreign {
+				if c.account == "" || l.Account == c.account {
+					foreign++
+				}
+			}
+			if r := v.report.Reconciliation; v.code != 1 || r.Matched != 3 || r.Unseen != 0 || foreign != 1 {
+				return fmt.Errorf("exit %d, %+v", v.code, r)
+			}
+			return nil
 		})
 	}
 }
