@@ -10,6 +10,7 @@ import (
 
 	"sallyport/recorder/item"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 const (
@@ -109,7 +110,7 @@ func (s *server) batches(ctx context.Context, who caller, id string, after int) 
 		}()
 		pace := time.NewTicker(batchEvery)
 		defer pace.Stop()
-		idle := time.NewTicker(heartbeat)
+		idle := time.NewTicker(sse.Heartbeat)
 		defer idle.Stop()
 		for {
 			select {
@@ -126,7 +127,7 @@ func (s *server) batches(ctx context.Context, who caller, id string, after int) 
 			if !yield(batch, nil) || batch.Over {
 				return
 			}
-			idle.Reset(heartbeat)
+			idle.Reset(sse.Heartbeat)
 			select {
 			case <-pace.C:
 			case <-ctx.Done():
@@ -146,11 +147,11 @@ func writeBatches(w io.Writer, batches iter.Seq2[api.Batch, error]) error {
 		if n := len(batch.Items); n > 0 {
 			id = strconv.Itoa(batch.Items[n-1].Number)
 		}
-		if err := sse(w, "", id, batch); err != nil {
+		if err := sse.Write(w, "", id, batch); err != nil {
 			return err
 		}
 		if batch.Over {
-			return sse(w, "done", "", struct{}{})
+			return sse.Write(w, "done", "", struct{}{})
 		}
 	}
 	return nil

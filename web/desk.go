@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"io"
 	"iter"
 
 	"sallyport/authn"
@@ -109,6 +110,23 @@ func (d desk) Audit(ctx context.Context, who console.Caller, f recorder.AuditFil
 
 func (d desk) Verify(ctx context.Context, who console.Caller) (*verify.Report, error) {
 	return d.s.verifyLog(ctx, as(who))
+}
+
+func (d desk) Events(ctx context.Context, who console.Caller, after uint64) (iter.Seq2[api.Event, error], error) {
+	return d.s.events(ctx, as(who), nil, after)
+}
+
+func (d desk) Live(ctx context.Context, who console.Caller) (iter.Seq2[[]api.Pulse, error], error) {
+	return d.s.live(ctx, as(who))
+}
+
+func (d desk) Batches(ctx context.Context, who console.Caller, id string, after int) (iter.Seq2[api.Batch, error], error) {
+	return d.s.batches(ctx, as(who), id, after)
+}
+
+func (d desk) Screen(ctx context.Context, who console.Caller, id string, channel uint32) (func(io.Writer) error, error) {
+	frames, err := d.s.screen(ctx, as(who), id, channel)
+	return func(w io.Writer) error { return writeFrames(w, frames) }, err
 }
 
 func (d desk) Targets() map[string]console.Target {

@@ -16,6 +16,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/recorder"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 // The topics of /v1/events.
@@ -34,7 +35,7 @@ type eventsIn struct {
 
 func (s *server) registerEvents() {
 	op := operation("follow-events", http.MethodGet, "/v1/events", "What happens to grants and sessions, and all else in the audit log, as server-sent events resumable by id")
-	handleStream(s, op, map[string]*huma.MediaType{eventStream: s.media(api.Event{})},
+	handleStream(s, op, map[string]*huma.MediaType{sse.ContentType: s.media(api.Event{})},
 		func(ctx context.Context, who caller, in *eventsIn) (*stream, error) {
 			after, err := resumed{in.LastEventID, in.After}.from()
 			if err != nil {
@@ -44,7 +45,7 @@ func (s *server) registerEvents() {
 			if err != nil {
 				return nil, err
 			}
-			return &stream{contentType: eventStream, write: func(ctx context.Context, w io.Writer) error {
+			return &stream{contentType: sse.ContentType, write: func(ctx context.Context, w io.Writer) error {
 				for e, err := range events {
 					if err != nil {
 						return err
@@ -53,7 +54,7 @@ func (s *server) registerEvents() {
 					if e.Kind != "" {
 						data = e
 					}
-					if err := sse(w, "", strconv.FormatUint(e.Number, 10), data); err != nil {
+					if err := sse.Write(w, "", strconv.FormatUint(e.Number, 10), data); err != nil {
 						return err
 					}
 				}
@@ -102,7 +103,7 @@ func (s *server) events(ctx context.Context, who caller, topics []string, after 
 				if stopped {
 					return nil
 				}
-				idle := time.NewTimer(heartbeat)
+				idle := time.NewTimer(sse.Heartbeat)
 				select {
 				case <-committed:
 				case <-idle.C:

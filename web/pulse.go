@@ -17,6 +17,7 @@ import (
 	"sallyport/recorder/terminal"
 	"sallyport/session"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 const (
@@ -180,13 +181,13 @@ func (o *pulse) tell(to *api.Pulse) {
 
 func (s *server) registerLive() {
 	op := operation("follow-live-sessions", http.MethodGet, "/v1/sessions/live", "How the live sessions go that you may see, as server-sent events: the whole list, whenever it has changed")
-	handleStream(s, op, map[string]*huma.MediaType{eventStream: s.media([]api.Pulse{})},
+	handleStream(s, op, map[string]*huma.MediaType{sse.ContentType: s.media([]api.Pulse{})},
 		func(ctx context.Context, who caller, _ *struct{}) (*stream, error) {
 			lists, err := s.live(ctx, who)
 			if err != nil {
 				return nil, err
 			}
-			return &stream{contentType: eventStream, write: func(_ context.Context, w io.Writer) error {
+			return &stream{contentType: sse.ContentType, write: func(_ context.Context, w io.Writer) error {
 				for list, err := range lists {
 					if err != nil {
 						return err
@@ -195,7 +196,7 @@ func (s *server) registerLive() {
 					if list != nil {
 						data = list
 					}
-					if err := sse(w, "", "", data); err != nil {
+					if err := sse.Write(w, "", "", data); err != nil {
 						return err
 					}
 				}
@@ -228,7 +229,7 @@ func (s *server) live(ctx context.Context, who caller) (iter.Seq2[[]api.Pulse, e
 						return nil
 					}
 					before, shown, silent = now, true, 0
-				case time.Duration(silent)*pulseEvery >= heartbeat:
+				case time.Duration(silent)*pulseEvery >= sse.Heartbeat:
 					if !yield(nil, nil) {
 						return nil
 					}

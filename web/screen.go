@@ -14,6 +14,7 @@ import (
 	"sallyport/recorder/item"
 	"sallyport/recorder/terminal"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 const (
@@ -212,7 +213,7 @@ func (s *server) screen(ctx context.Context, who caller, id string, channel uint
 				yield(frame{}, err)
 				return
 			}
-			if time.Since(silent) > heartbeat {
+			if time.Since(silent) > sse.Heartbeat {
 				if !yield(frame{}, nil) {
 					return
 				}
@@ -230,13 +231,13 @@ func writeFrames(w io.Writer, frames iter.Seq2[frame, error]) error {
 		}
 		switch f.Kind {
 		case "begin":
-			err = sse(w, "", "", map[string]any{"cols": f.Columns, "rows": f.Lines, "time": f.At.Seconds(), "init": f.Text})
+			err = sse.Write(w, "", "", map[string]any{"cols": f.Columns, "rows": f.Lines, "time": f.At.Seconds(), "init": f.Text})
 		case "end":
-			return sse(w, "done", "", struct{}{})
+			return sse.Write(w, "done", "", struct{}{})
 		case "":
-			err = sse(w, "", "", nil)
+			err = sse.Write(w, "", "", nil)
 		default:
-			err = sse(w, "", "", []any{f.At.Seconds(), f.Kind, f.Text})
+			err = sse.Write(w, "", "", []any{f.At.Seconds(), f.Kind, f.Text})
 		}
 		if err != nil {
 			return err

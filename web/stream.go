@@ -16,6 +16,7 @@ import (
 
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 // The content types of streams.
@@ -69,8 +70,8 @@ func (s *server) send(ctx context.Context, operation string, w http.ResponseWrit
 			return
 		}
 		switch out.contentType {
-		case eventStream:
-			_ = sse(buffered, "problem", "", why)
+		case sse.ContentType:
+			_ = sse.Write(buffered, "problem", "", why)
 		case jsonLines:
 			// The reader learns why the stream ends before its time.
 			_ = json.NewEncoder(buffered).Encode(map[string]*api.Problem{"problem": why}) // Flush finds out too

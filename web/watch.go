@@ -12,6 +12,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/recorder/format"
 	"sallyport/web/api"
+	"sallyport/web/sse"
 )
 
 // watchIn is which live session somebody watches, and from where.
@@ -31,7 +32,7 @@ func (s *server) registerWatching() {
 	handleStream(s, operation("watch", "GET", "/v1/sessions/{id}/watch", "What happens in a live session, as soon as its record is safe, until it ends"),
 		map[string]*huma.MediaType{jsonLines: s.media(api.Item{})}, s.watch)
 	handleStream(s, operation("stream", "GET", "/v1/sessions/{id}/stream", "What happens in a live session, in batches a few times a second that stay readable whatever it does, as server-sent events"),
-		map[string]*huma.MediaType{eventStream: s.media(api.Batch{})},
+		map[string]*huma.MediaType{sse.ContentType: s.media(api.Batch{})},
 		func(ctx context.Context, who caller, in *watchIn) (*stream, error) {
 			after, err := resumed{in.LastEventID, in.After}.from()
 			if err != nil {
@@ -41,16 +42,16 @@ func (s *server) registerWatching() {
 			if err != nil {
 				return nil, err
 			}
-			return &stream{contentType: eventStream, write: func(_ context.Context, w io.Writer) error { return writeBatches(w, batches) }}, nil
+			return &stream{contentType: sse.ContentType, write: func(_ context.Context, w io.Writer) error { return writeBatches(w, batches) }}, nil
 		})
 	handleStream(s, operation("screen", "GET", "/v1/sessions/{id}/screen", "A terminal of a live session as the player's event source takes it: a picture to begin with, then what is painted"),
-		map[string]*huma.MediaType{eventStream: {Schema: &huma.Schema{Type: huma.TypeString}}},
+		map[string]*huma.MediaType{sse.ContentType: {Schema: &huma.Schema{Type: huma.TypeString}}},
 		func(ctx context.Context, who caller, in *screenIn) (*stream, error) {
 			frames, err := s.screen(ctx, who, in.ID, in.Channel)
 			if err != nil {
 				return nil, err
 			}
-			return &stream{contentType: eventStream, write: func(_ context.Context, w io.Writer) error { return writeFrames(w, frames) }}, nil
+			return &stream{contentType: sse.ContentType, write: func(_ context.Context, w io.Writer) error { return writeFrames(w, frames) }}, nil
 		})
 }
 

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"io"
 	"iter"
 
 	"sallyport/authn"
@@ -44,6 +45,13 @@ type Desk interface {
 	FindSessions(ctx context.Context, who Caller, f session.Filter) ([]api.Session, error)
 	Session(ctx context.Context, who Caller, id string) (api.Session, error)
 	Kill(ctx context.Context, who Caller, id, comment string) (api.Session, error)
+
+	// Events, Live, Batches and Screen follow what happens, until ctx or the caller's sign-in ends.
+	Events(ctx context.Context, who Caller, after uint64) (iter.Seq2[api.Event, error], error)
+	Live(ctx context.Context, who Caller) (iter.Seq2[[]api.Pulse, error], error)
+	Batches(ctx context.Context, who Caller, id string, after int) (iter.Seq2[api.Batch, error], error)
+	// Screen opens a live terminal, which the function it returns writes as the player's event source takes it.
+	Screen(ctx context.Context, who Caller, id string, channel uint32) (func(io.Writer) error, error)
 
 	Replay(ctx context.Context, who Caller, id string) (iter.Seq2[api.Item, error], error)
 	Search(ctx context.Context, who Caller, q recorder.Query) (iter.Seq2[api.Match, error], error)

@@ -43,7 +43,9 @@ type page struct {
 	Done  string // what was just done, in a sentence
 	// Player is set on a page that has the terminal player, whose program is compiled in the browser.
 	Player bool
-	Body   any
+	// Watch is set on a page that follows a live session instead of replaying it.
+	Watch bool
+	Body  any
 }
 
 // entry is one of the navigation.
@@ -124,14 +126,12 @@ func (s *server) show(v *visit, status int, name string, p page) {
 
 // words are the templates' functions.
 var words = template.FuncMap{
-	"iso":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"utc":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
-	"left": func(t time.Time) string { return span(time.Until(t)) },
-	"span": span,
-	"took": took,
-	"clock": func(at time.Duration) string {
-		return fmt.Sprintf("%02d:%02d:%02d.%03d", int(at.Hours()), int(at.Minutes())%60, int(at.Seconds())%60, at.Milliseconds()%1000)
-	},
+	"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"utc":      func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
+	"left":     func(t time.Time) string { return span(time.Until(t)) },
+	"span":     span,
+	"took":     took,
+	"clock":    clock,
 	"seconds":  func(at time.Duration) string { return fmt.Sprintf("%.3f", at.Seconds()) },
 	"join":     strings.Join,
 	"ending":   ending,

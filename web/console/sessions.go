@@ -30,12 +30,14 @@ type sessionView struct {
 	Mine  bool
 	Kills bool // whoever looks may cut it
 	Reads bool // whoever looks may replay it
+	Looks bool // whoever looks may watch it
 	Took  time.Duration
 }
 
 func (s *server) sessionView(who Caller, i api.Session) sessionView {
 	v := sessionView{Session: i, Mine: i.Identity.Issuer+" "+i.Identity.Subject == who.Key()}
 	v.Kills = i.Live && (v.Mine || s.Desk.May(who.Identity, grant.KillSessions, i.Target))
+	v.Looks = i.Live && s.Desk.May(who.Identity, grant.WatchSessions, i.Target)
 	v.Reads = s.Desk.May(who.Identity, grant.ReadRecordings, i.Target)
 	v.Took = time.Since(i.Started)
 	if i.Ended != nil {

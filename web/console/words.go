@@ -32,6 +32,11 @@ func span(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
+// clock is a moment since a session began.
+func clock(at time.Duration) string {
+	return fmt.Sprintf("%02d:%02d:%02d.%03d", int(at.Hours()), int(at.Minutes())%60, int(at.Seconds())%60, at.Milliseconds()%1000)
+}
+
 // took is how long a statement ran.
 func took(d time.Duration) string {
 	if d < time.Second {

@@ -2,9 +2,18 @@
 // every page works by links and forms.
 "use strict";
 
-// Regions marked data-live are fetched again every few seconds, as the same page, and put in the place of the old ones:
-// not while the page is hidden, nor while somebody is about to fill in or open something inside.
+// Regions marked data-live are fetched again, as the same page, when the gateway says that something happened, and put in the
+// place of the old ones: not while the page is hidden, nor while somebody is about to fill in or open something inside. Where
+// the gateway can't say so, they are fetched every few seconds.
 const interval = 4000;
+const settled = 30000; // while the gateway says when
+let told = false;
+let next;
+
+function later(ms) {
+  clearTimeout(next);
+  next = setTimeout(lookAgain, ms);
+}
 
 function busy(region) {
   if (region.contains(document.activeElement) && document.activeElement !== region) return true;
@@ -30,6 +39,7 @@ async function lookAgain() {
             region.dataset.was = next.innerHTML;
             region.replaceChildren(...next.childNodes);
             enhance(region);
+            beat();
           }
         }
       }
@@ -37,7 +47,7 @@ async function lookAgain() {
       // The gateway does not answer just now; the next look may find it.
     }
   }
-  setTimeout(lookAgain, interval);
+  later(told ? settled : interval);
 }
 
 function left(until) {
@@ -72,6 +82,32 @@ function enhance(root) {
 }
 
 for (const region of document.querySelectorAll("[data-live]")) region.dataset.was = region.innerHTML;
+if (document.querySelector("[data-live]")) {
+  const source = new EventSource("/console/events");
+  source.addEventListener("open", () => { told = true; });
+  source.addEventListener("error", () => { told = false; later(interval); });
+  source.addEventListener("message", () => later(300)); // what happens together is looked at once
+}
+
+// How live sessions go: the time left, and to those who may watch them the last command.
+let pulses = [];
+
+function beat() {
+  for (const p of pulses) {
+    for (const row of document.querySelectorAll(`[data-pulse="${CSS.escape(p.session)}"]`)) {
+      const [last, count, until] = ["[data-last]", "[data-count]", "[data-left]"].map((s) => row.querySelector(s));
+      if (last && p.seen) last.textContent = p.last;
+      if (count && p.seen) count.textContent = p.count;
+      if (until && p.until) { until.dataset.until = p.until; until.textContent = left(p.until); }
+    }
+  }
+}
+
+if (document.querySelector("[data-pulses]")) {
+  const source = new EventSource("/console/live");
+  source.addEventListener("message", (event) => { pulses = JSON.parse(event.data); beat(); });
+}
+
 enhance(document);
 setInterval(tick, 1000);
-setTimeout(lookAgain, interval);
+later(interval);
