@@ -108,6 +108,12 @@ type Recording struct {
 	AllowVolatile bool `yaml:"allow_volatile"`
 	// Reserve is the free space in bytes below which no new session starts; it always leaves room for endings.
 	Reserve ByteSize `yaml:"reserve"`
+	// Warn is the free space below which the gateway warns: in its log, in the audit log, in status. Default: four times
+	// Reserve.
+	Warn ByteSize `yaml:"warn"`
+	// End is the free space below which open sessions are ended, while there is still room for all they have left to say.
+	// Default: a quarter of Reserve.
+	End ByteSize `yaml:"end"`
 	// Keep is how long recordings are kept after they ended; then they are deleted, unless on hold. Default: 400d. A target
 	// can have its own.
 	Keep Duration `yaml:"keep"`

@@ -22,6 +22,8 @@ func (c *Config) setDefaults() {
 	set(&c.Credentials.SSHKey, Duration(8*time.Hour))
 	set(&c.Recording.Durability, Synced)
 	set(&c.Recording.Reserve, 512<<20)
+	set(&c.Recording.Warn, 4*c.Recording.Reserve)
+	set(&c.Recording.End, c.Recording.Reserve/4)
 	set(&c.Recording.Keep, Duration(400*24*time.Hour))
 	set(&c.Recording.Progress, Duration(10*time.Second))
 	set(&c.Recording.MaxUnwitnessed, Duration(15*time.Minute))

@@ -84,6 +84,11 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
+	if r := c.Recording; r.Warn < r.Reserve {
+		at("recording.warn", "recording.warn is %d bytes; it is at least recording.reserve, %d", r.Warn, r.Reserve)
+	} else if r.End > r.Reserve {
+		at("recording.end", "recording.end is %d bytes; it is at most recording.reserve, %d", r.End, r.Reserve)
+	}
 	validateWitnesses(at, c.Recording)
 	l.validateTargets(c)
 	l.validateRoles(c)

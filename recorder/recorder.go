@@ -77,6 +77,8 @@ type Recorder struct {
 	purging  sync.Mutex           // of one recording: it is not put on hold meanwhile
 	keeper   background
 	packer   *packer
+	warner   background
+	free     func() (int64, error) // bytes of the disk that are free
 	binder   background
 	latency  SyncLatency
 
@@ -109,6 +111,7 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 	}
 	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
 	r.packer = newPacker(r)
+	r.free = func() (int64, error) { return freeSpace(r.recordings()) }
 	r.running = func() time.Duration { return time.Since(r.opened) }
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -143,6 +146,7 @@ func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
 		r.keeper.start(ctx, r.keepUp)
 	}
 	r.packer.work.start(ctx, r.packer.run)
+	r.warner.start(ctx, r.watchDisk)
 	return r, nil
 }
 
@@ -358,6 +362,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 	}
 	r.keeper.close()
 	r.packer.work.close()
+	r.warner.close()
 	if r.indexer != nil {
 		r.indexer.close()
 	}

@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,8 @@ type Recording struct {
 	timer   *time.Timer   // writes notes
 	armed   bool
 	err     error
-	ended   bool // by End or close: nothing is written any more
+	stopped error // nothing more is taken; what was is still written
+	ended   bool  // by End or close: nothing is written any more
 
 	sealed   bool // has its ending
 	finished bool // synced whole, so that the log needs the file no more
@@ -121,7 +123,19 @@ func (r *Recording) Failed() <-chan struct{} { return r.failed }
 func (r *Recording) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.err
+	return cmp.Or(r.err, r.stopped)
+}
+
+// stop has nothing more recorded, for the reason given, as if the disk were full; what was taken until now is still
+// written. Whoever serves the session ends it then.
+func (r *Recording) stop(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil || r.stopped != nil || r.ended {
+		return
+	}
+	r.stopped = why
+	close(r.failed)
 }
 
 // Record writes events and returns when they are safe at the recording's level. If ctx ends first, they may be safe or
@@ -187,7 +201,7 @@ func (r *Recording) room(ctx context.Context) error {
 	if r.err == nil && r.ended {
 		return ErrEnded
 	}
-	return r.err
+	return cmp.Or(r.err, r.stopped)
 }
 
 // add queues events. The lock is held.
@@ -350,7 +364,9 @@ func (r *Recording) fail(err error) {
 		return
 	}
 	r.err = err
-	close(r.failed)
+	if r.stopped == nil {
+		close(r.failed)
+	}
 	r.recorder.Log.Error("a recording failed", "session", r.header.Session, "error", err)
 	if isBroken(err) {
 		r.recorder.distrust(err)

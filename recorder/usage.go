@@ -18,6 +18,8 @@ type Usage struct {
 	Free int64 // what can still be written to the disk
 	// Reserve is what has to be free for sessions to start.
 	Reserve int64
+	// Warn is below which free space is little.
+	Warn int64
 	// Left is how long it takes until no session can start, if it goes on as on the whole days among Days; 0 where that
 	// is not known, because nothing was recorded on them.
 	Left time.Duration
@@ -46,7 +48,7 @@ func (r *Recorder) SyncLatency() SyncLatency { return r.latency }
 // Usage looks at all files, which takes a moment where there are many.
 func (r *Recorder) Usage(ctx context.Context) (Usage, error) {
 	today := r.clock().UTC().Truncate(24 * time.Hour)
-	u := Usage{Reserve: int64(r.Config.Reserve)}
+	u := Usage{Reserve: int64(r.Config.Reserve), Warn: int64(r.Config.Warn)}
 	for n := range usageDays {
 		u.Days = append(u.Days, DayUsage{Day: today.AddDate(0, 0, n+1-usageDays)})
 	}

@@ -30,7 +30,7 @@ func (s *server) status(ctx context.Context, who caller, _ *struct{}) (*body[api
 		Version: s.Version, Ready: true, Sessions: s.Sessions.Live(), Draining: s.Sessions.Draining(),
 		Recorder: api.RecorderStatus{
 			Durability: string(s.Recorder.Config.Durability), SyncMedian: latency.Median, SyncSlowest: latency.Slowest,
-			Recordings: usage.Recordings, Bytes: usage.Bytes, Free: usage.Free, Reserve: usage.Reserve, Left: usage.Left,
+			Recordings: usage.Recordings, Bytes: usage.Bytes, Free: usage.Free, Reserve: usage.Reserve, Warn: usage.Warn, Left: usage.Left,
 			Days: []api.DayUsage{}, Holds: len(holds),
 		},
 		Log:    s.logStatus(),

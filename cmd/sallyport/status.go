@@ -72,6 +72,9 @@ func statusTable(t *table, s api.Status) {
 		t.row("  "+d.Day, fmt.Sprintf("%d, %s", d.Recordings, size(d.Bytes)))
 	}
 	t.row("free", fmt.Sprintf("%s, of which %s are kept in reserve", size(r.Free), size(r.Reserve)))
+	if r.Free < r.Warn {
+		t.row("", "make room: below "+size(r.Reserve)+" no session starts")
+	}
 	left := "not known: nothing was recorded on the six days before today"
 	if r.Left > 0 {
 		left = fmt.Sprintf("%.0f days, if it goes on like on the six days before today", r.Left.Hours()/24)

@@ -62,6 +62,7 @@ type RecorderStatus struct {
 	Days        []DayUsage    `json:"days" doc:"The last seven days by UTC, today last."`
 	Free        int64         `json:"free" doc:"Bytes that can still be written to their disk."`
 	Reserve     int64         `json:"reserve" doc:"Bytes that must be free for sessions to begin."`
+	Warn        int64         `json:"warn" doc:"Below so many free bytes it is time to make room."`
 	Left        time.Duration `json:"left_ns" doc:"How long until no session can begin, if it goes on like on the last six whole days; 0: not known."`
 	Holds       int           `json:"holds" doc:"Recordings on hold."`
 }
