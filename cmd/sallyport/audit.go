@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
@@ -31,8 +30,7 @@ one included. --since and --until take a date (2026-01-31), a time (2026-01-31T1
 				return err
 			}
 			out := command.OutOrStdout()
-			encoder := json.NewEncoder(out)
-			encoder.SetEscapeHTML(false)
+			encoder := newJSON(out)
 			for e, err := range client.Lines[api.AuditEvent](command.Context(), c, "/v1/audit?"+q.Encode()) {
 				if err != nil {
 					return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -41,8 +40,7 @@ func show(command *cobra.Command, v any, table func(t *table)) error {
 }
 
 func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
+	encoder := newJSON(w)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(v)
 }

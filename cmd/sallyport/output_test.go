@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
@@ -102,6 +104,25 @@ func TestCommandsAreWhole(t *testing.T) {
 		}
 		if c.InheritedFlags().Lookup("json") == nil {
 			t.Errorf("%s has no --json", c.Name())
+		}
+	}
+}
+
+// TestJSONIsPlain: JSON shows controls and what reorders text as escapes, and says the same.
+func TestJSONIsPlain(t *testing.T) {
+	for _, text := range []string{"plain – Ünïcode <&>", "a\u009b2Jb", "a\u202eb\u2066c", "\x7f\u0085\u2028", "\x1b[2J", "日本\u200f語", "\u009b", ""} {
+		var b strings.Builder
+		if err := printJSON(&b, map[string]string{"reason": text}); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range b.String() {
+			if r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+				t.Errorf("%q is printed with %U in it: %q", text, r, b.String())
+			}
+		}
+		var back map[string]string
+		if err := json.Unmarshal([]byte(b.String()), &back); err != nil || back["reason"] != text {
+			t.Errorf("%q comes back as %q, %v", text, back["reason"], err)
 		}
 	}
 }

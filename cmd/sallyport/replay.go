@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"iter"
 	"net/http"
@@ -117,8 +116,7 @@ func showMarkers(command *cobra.Command, all iter.Seq2[replay.Marker, error]) er
 
 // printLines prints JSON Lines as they come.
 func printLines[T any](w io.Writer, all iter.Seq2[T, error]) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
+	encoder := newJSON(w)
 	for v, err := range all {
 		if err != nil {
 			return err

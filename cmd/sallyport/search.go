@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -62,8 +61,7 @@ ended by a signal, file operations that were refused. --since and --until take a
 // search prints matches as they come: JSON Lines with --json, else one line each.
 func search(command *cobra.Command, c *client.Client, path string, limit int) error {
 	out := command.OutOrStdout()
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
+	encoder := newJSON(out)
 	found := 0
 	for m, err := range client.Lines[api.Match](command.Context(), c, path) {
 		if err != nil {

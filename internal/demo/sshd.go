@@ -103,7 +103,7 @@ func startSSHD(ctx context.Context, d *Demo, dir string, port int) (*sshd, error
 		return nil, fmt.Errorf("sshd does not take the demo's configuration: %w: %s", err, out)
 	}
 	log := filepath.Join(d.dir, "log", "sshd.log")
-	if s.process, err = d.register.start("sshd", exec.Command(program, "-D", "-f", config, "-E", log), syscall.SIGTERM); err != nil {
+	if s.process, err = d.register.start("sshd", sshdCommand(ctx, dir, program, "-D", "-f", config, "-E", log), syscall.SIGTERM); err != nil {
 		return nil, err
 	}
 	if err := s.wait(ctx); err != nil {
