@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help player build test demo lint fuzz bench browser conformance release
+.PHONY: help player build test demo lint fuzz bench browser conformance release store
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ test: ## all tests, with the race detector and real servers
 	CGO_ENABLED=0 $(GO) build ./...
 	CGO_ENABLED=0 GOOS=darwin $(GO) build -o /dev/null ./cmd/sallyport
 	CGO_ENABLED=0 GOOS=windows $(GO) build -o /dev/null ./cmd/sallyport
-	CGO_ENABLED=1 $(GO) test -race -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
+	CGO_ENABLED=1 test/tools/with-postgres $(GO) test -race -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
 	@# These run binaries that they build, of which Go's cache of test results knows nothing.
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./test/...
 
@@ -50,6 +50,10 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
+store: ## the rooms' own tests once more, with their store on PostgreSQL
+	@test/tools/install-missing initdb sshd psql ssh
+	SALLYPORT_TEST_STORE=postgres test/tools/with-postgres $(GO) test -count=1 -timeout 20m ./authn/... ./grant/... ./session/... ./recorder/... ./web/... ./protocols/...
+
 bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; and SSH beside a jump host
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) test -run '^$$' -bench . -benchmem ./...
@@ -60,7 +64,7 @@ browser: build ## the console's story in a real browser, against the demo
 	@test/tools/install-missing initdb sshd psql ssh chromium curl
 	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 ./...
 
-conformance: build browser ## other people's tests and stock programs through the gateway, compared with a straight connection
+conformance: build browser store ## other people's tests and stock programs through the gateway, compared with a straight connection
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
 	test/tools/with-rig -- test/conformance/stock
 	test/tools/newer-psql 18 && test/tools/newer-psql 19

@@ -22,6 +22,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 // alice is somebody whom the provider has proven.
@@ -58,7 +59,7 @@ func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 	for _, f := range change {
 		f(r.cfg)
 	}
-	st, err := store.Open(t.Context(), r.cfg.State)
+	st, err := storetest.Open(t.Context(), r.cfg.State)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,9 @@ type Config struct {
 	// State is the directory that holds everything the gateway keeps: database, keys, recordings. One gateway a
 	// directory. A relative path is taken from the configuration file's directory.
 	State string `yaml:"state"`
+	// Store is the connection string of a PostgreSQL database in which grants, sign-ins and what waits for the audit log are
+	// kept instead of in State; recordings and keys stay in State. Empty: in State.
+	Store SecretRef `yaml:"store"`
 	// URL is the gateway's public HTTPS address, without a path: what browsers, the CLI and the issuer use.
 	URL    string `yaml:"url"`
 	Listen Listen `yaml:"listen"`

@@ -42,6 +42,7 @@ func (l *loader) validate(main *file, c *Config) {
 	if c.State == "" {
 		at("state", "state is missing; name the directory in which the gateway keeps everything")
 	}
+	checkSecret(at, "store", c.Store)
 	l.validateURL(at, c.URL)
 	if c.Listen.HTTPS == "" {
 		at("listen.https", "listen.https is missing; write host:port, like 0.0.0.0:8443")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 // with is a world whose example was changed.
@@ -282,7 +284,7 @@ func TestMigration(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(before, "00001_grants.sql"), first, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), dir)
+	db, err := storetest.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,11 +296,11 @@ func TestMigration(t *testing.T) {
 	err = db.Do(t.Context(), func(tx *store.Tx) error {
 		for _, statement := range []string{
 			`INSERT INTO grants VALUES ('g-000001', 3, 'active', 'https://login.example', 'sub-alice', '{"issuer":"https://login.example","subject":"sub-alice","groups":["engineers"]}',
-				'orders', 'app', 'because', 'write', 1800000000000, 1, '["leads"]', ?1, ?1, ?1, ?1, ?1 + 1800000000000, 0, '', '', '')`,
-			`INSERT INTO grant_votes VALUES ('g-000001', 'https://login.example', 'sub-bob', 'Bob', '["leads"]', 1, '', ?1)`,
-			`UPDATE grant_clock SET high = ?1`,
+				'orders', 'app', 'because', 'write', 1800000000000, 1, '["leads"]', NOW, NOW, NOW, NOW, NOW + 1800000000000, 0, '', '', '')`,
+			`INSERT INTO grant_votes VALUES ('g-000001', 'https://login.example', 'sub-bob', 'Bob', '["leads"]', 1, '', NOW)`,
+			`UPDATE grant_clock SET high = NOW`,
 		} {
-			if _, err := tx.Exec(statement, now); err != nil {
+			if _, err := tx.Exec(strings.ReplaceAll(statement, "NOW", strconv.FormatInt(now, 10))); err != nil {
 				return err
 			}
 		}

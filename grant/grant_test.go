@@ -11,6 +11,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 func person(name string, groups ...string) authn.Identity {
@@ -107,7 +108,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) start() {
 	w.t.Helper()
 	var err error
-	if w.db, err = store.Open(context.Background(), w.dir); err != nil {
+	if w.db, err = storetest.Open(context.Background(), w.dir); err != nil {
 		w.t.Fatal(err)
 	}
 	w.Service, err = OpenWith(context.Background(), Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed})

@@ -360,7 +360,7 @@ func (m *machine) checkExtended(t *rapid.T, old, g Grant) {
 	}
 	var votes, own int
 	err := m.db.Read().QueryRow(`SELECT count(*), count(*) FILTER (WHERE issuer || ' ' || subject = ?) FROM grant_votes
-		WHERE grant_id = ? AND round = ? AND approve`, g.Identity.Key(), g.ID, g.Extensions).Scan(&votes, &own)
+		WHERE grant_id = ? AND round = ? AND approve = 1`, g.Identity.Key(), g.ID, g.Extensions).Scan(&votes, &own)
 	if err != nil || votes < g.Needed || own > 0 {
 		t.Fatalf("I8, I9: %s was extended by %d votes, %d of them its holder's: %v", g.ID, votes, own, err)
 	}

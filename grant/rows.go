@@ -228,7 +228,7 @@ func saveVotes(ctx context.Context, tx *store.Tx, id string, round int, b Ballot
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, issuer, subject, name, memberships, approve, comment, time)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.Issuer, v.Subject, v.Name, string(groups), v.Approve, v.Comment, toNano(v.Time)); err != nil {
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.Issuer, v.Subject, v.Name, string(groups), number(v.Approve), v.Comment, toNano(v.Time)); err != nil {
 			return fmt.Errorf("write a vote on %s: %w", id, err)
 		}
 	}
@@ -255,10 +255,18 @@ func loadHigh(ctx context.Context, db *sql.DB) (time.Time, error) {
 }
 
 func saveHigh(ctx context.Context, tx *store.Tx, high time.Time) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE grant_clock SET high = max(high, ?) WHERE id = 1`, toNano(high)); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE grant_clock SET high = ? WHERE id = 1 AND high < ?`, toNano(high), toNano(high)); err != nil {
 		return fmt.Errorf("write the latest time seen: %w", err)
 	}
 	return nil
+}
+
+// number is how a yes stands in a column of numbers.
+func number(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func addressText(a netip.Addr) string {

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder/format"
 	"sallyport/recorder/verify"
 )
@@ -23,7 +24,7 @@ type gateway struct {
 
 func openGateway(t *testing.T, dir string) *gateway {
 	t.Helper()
-	s, err := store.Open(t.Context(), dir)
+	s, err := storetest.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

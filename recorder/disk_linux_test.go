@@ -16,6 +16,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/verify"
@@ -61,7 +62,7 @@ func TestFullDisk(t *testing.T) {
 	levels(t, func(t *testing.T, level configs.Durability) {
 		dir := tinyDisk(t, 6)
 		other := t.TempDir() // the store has a disk of its own here: this test is about the log
-		s, err := store.Open(t.Context(), other)
+		s, err := storetest.Open(t.Context(), other)
 		if err != nil {
 			t.Fatal(err)
 		}

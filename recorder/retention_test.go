@@ -15,6 +15,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder/format"
 	"sallyport/recorder/verify"
 )
@@ -24,7 +25,7 @@ const day = 24 * time.Hour
 // keeping is a gateway that keeps recordings of target "short" for 10 days and of others for 100, at a clock of its own.
 func keeping(t *testing.T, dir string) *gateway {
 	t.Helper()
-	s, err := store.Open(t.Context(), dir)
+	s, err := storetest.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

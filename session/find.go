@@ -120,7 +120,7 @@ func (m *Manager) people(ctx context.Context, part string) ([]any, error) {
 			SELECT min(person) FROM sessions
 			UNION ALL
 			SELECT (SELECT min(s.person) FROM sessions s WHERE s.person > each.person) FROM each WHERE each.person IS NOT NULL
-		) SELECT person FROM each WHERE instr(person, lower(?)) > 0 LIMIT ?`, part, mostPeople+1)
+		) SELECT person FROM each WHERE replace(person, lower(?), '') <> person LIMIT ?`, part, mostPeople+1)
 	if err != nil {
 		return nil, fmt.Errorf("find people: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 )
@@ -82,7 +83,7 @@ func newHouse(t testing.TB) *house {
 		}
 	}
 	ctx := context.Background()
-	h.store, err = store.Open(ctx, dir)
+	h.store, err = storetest.Open(ctx, dir)
 	must(err)
 	h.recorder, err = recorder.Open(ctx, recorder.Options{Dir: dir, Config: config.Recording, Store: h.store, Log: log})
 	must(err)

@@ -28,6 +28,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/demo/provider"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -141,7 +142,7 @@ func newRig(t *testing.T) *rig {
 	if r.config, err = configs.Load(file); err != nil {
 		t.Fatal(err)
 	}
-	if r.store, err = store.Open(ctx, r.config.State); err != nil {
+	if r.store, err = storetest.Open(ctx, r.config.State); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.store.Close() })

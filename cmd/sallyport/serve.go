@@ -124,12 +124,24 @@ func exitOnSignal() {
 	os.Exit(1)
 }
 
+// openStore opens the database in the state directory, or the one that the configuration names.
+func openStore(ctx context.Context, config *configs.Config) (*store.Store, error) {
+	if config.Store == "" {
+		return store.Open(ctx, config.State)
+	}
+	connection, err := authn.Secret(ctx, config.Store)
+	if err != nil {
+		return nil, fmt.Errorf("the store's connection string: %w", err)
+	}
+	return store.OpenPostgres(ctx, config.State, connection)
+}
+
 // open opens the rooms, each standing on those before it.
 func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) {
 	if g.certificate, err = proxy.LoadCertificate(config.TLS.Certificate, config.TLS.Key, g.log); err != nil {
 		return err
 	}
-	if g.store, err = store.Open(ctx, config.State); err != nil {
+	if g.store, err = openStore(ctx, config); err != nil {
 		return err
 	}
 	if g.ledger, err = openLedger(ctx, config, g.log); err != nil {

@@ -182,7 +182,7 @@ func (n *Notifier) distribute(ctx context.Context) {
 // take moves events from the grants' outbox to the channels' queues, in one transaction.
 func (n *Notifier) take(ctx context.Context) error {
 	var waiting int
-	if err := n.store.Read().QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM grant_events LIMIT 1)`).Scan(&waiting); err != nil {
+	if err := n.store.Read().QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM grant_events LIMIT 1) AS one`).Scan(&waiting); err != nil {
 		return err
 	}
 	for more := waiting > 0; more; {

@@ -13,7 +13,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
-	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 // line is a channel whose receiver does as the test says.
@@ -47,7 +47,7 @@ type bench struct {
 
 func newBench(t *testing.T, channels ...Channel) *bench {
 	t.Helper()
-	db, err := store.Open(t.Context(), t.TempDir())
+	db, err := storetest.Open(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

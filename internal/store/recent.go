@@ -52,7 +52,7 @@ func (s *Store) Latest() uint64 {
 
 // lastNumber is the last number that was given.
 func (s *Store) lastNumber(ctx context.Context) (number uint64, err error) {
-	err = s.writes.QueryRowContext(ctx, `SELECT seq FROM sqlite_sequence WHERE name = 'audit_outbox'`).Scan(&number)
+	err = s.writes.QueryRowContext(ctx, s.dialect.lastNumber).Scan(&number)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}

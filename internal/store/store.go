@@ -1,8 +1,12 @@
-// Package store is where a gateway keeps what must outlive it: one SQLite database in the state directory.
+// Package store is where a gateway keeps what must outlive it: one SQLite database in the state directory (Open), or one
+// database of a PostgreSQL server (OpenPostgres).
 //
-// It gives transactions, migrations, the outbox of audit events and a lock on the state directory; each room keeps its
-// own tables and SQL beside its own types. Writes are serialised through one connection, begin immediately and are
-// durable when Do returns (WAL with synchronous=FULL), so a transition and its audit event stand or fall together.
+// It gives transactions, migrations, the outbox of audit events and a lock on what it opened; each room keeps its own
+// tables and SQL beside its own types. Writes are serialised through one connection and are durable when Do returns, so a
+// transition and its audit event stand or fall together.
+//
+// Rooms write SQL that both databases understand, with "?" for parameters and columns of the types TEXT, INTEGER (of 64
+// bits) and BLOB; postgres.go says how that is carried over.
 package store
 
 import (
@@ -15,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,9 +30,10 @@ import (
 
 // Store is the database and the lock on the state directory. Safe for concurrent use.
 type Store struct {
-	reads  *sql.DB
-	writes *sql.DB
-	lock   *os.File
+	reads   *sql.DB
+	writes  *sql.DB
+	lock    *os.File
+	dialect dialect
 
 	mu      sync.Mutex
 	waiting chan struct{} // closed and replaced when an audit event is committed
@@ -37,8 +43,25 @@ type Store struct {
 // ErrLocked is returned by Open when another gateway uses the directory.
 var ErrLocked = errors.New("another sallyport gateway is running on this state directory")
 
-// Open locks dir, makes it where it is missing (mode 0700) and opens the database in it.
-func Open(ctx context.Context, dir string) (*Store, error) {
+// dialect is what differs between the databases.
+type dialect struct {
+	goose      database.Dialect
+	outbox     fs.FS                      // the store's own tables
+	migrations func(fs.FS) (fs.FS, error) // from the rooms' words to the database's
+	newEvent   string                     // inserts an audit event with the next number and returns that
+	lastNumber string                     // the number last given; no row or 0: none was
+}
+
+var sqlite = dialect{
+	goose:      database.DialectSQLite3,
+	outbox:     must(fs.Sub(migrationFiles, "migrations/sqlite")),
+	migrations: func(files fs.FS) (fs.FS, error) { return carried(files, ".postgres.sql", strings.NewReplacer()) },
+	newEvent:   `INSERT INTO audit_outbox (body) VALUES (?) RETURNING number`,
+	lastNumber: `SELECT seq FROM sqlite_sequence WHERE name = 'audit_outbox'`,
+}
+
+// open locks dir, which it makes where it is missing (mode 0700).
+func open(dir string, d dialect) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
@@ -46,13 +69,22 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	s := &Store{lock: lock, waiting: make(chan struct{})}
+	return &Store{lock: lock, dialect: d, waiting: make(chan struct{})}, nil
+}
+
+// Open locks dir, makes it where it is missing (mode 0700) and opens the SQLite database in it, which is in WAL mode with
+// synchronous=FULL; write transactions begin immediately.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	s, err := open(dir, sqlite)
+	if err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, "sallyport.db")
 	if s.writes, err = openDatabase(ctx, path, 1, "immediate"); err == nil {
 		s.reads, err = openDatabase(ctx, path, 4, "deferred")
 	}
 	if err == nil {
-		err = s.Migrate(ctx, "store", outboxMigrations)
+		err = s.Migrate(ctx, "store", s.dialect.outbox)
 	}
 	if err == nil {
 		s.recent.base, err = s.lastNumber(ctx)
@@ -90,11 +122,15 @@ func openDatabase(ctx context.Context, path string, connections int, begin strin
 // Migrate brings the tables of one room up to date: migrations is a file system of goose's *.sql files, whose numbers
 // are the room's own.
 func (s *Store) Migrate(ctx context.Context, room string, migrations fs.FS) error {
-	versions, err := database.NewStore(database.DialectSQLite3, "migrations_"+room)
+	versions, err := database.NewStore(s.dialect.goose, "migrations_"+room)
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider("", s.writes, migrations, goose.WithStore(versions), goose.WithDisableGlobalRegistry(true))
+	own, err := s.dialect.migrations(migrations)
+	if err != nil {
+		return fmt.Errorf("migrations of %s: %w", room, err)
+	}
+	provider, err := goose.NewProvider("", s.writes, own, goose.WithStore(versions), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("migrations of %s: %w", room, err)
 	}
@@ -182,15 +218,9 @@ func (tx *Tx) Audit(event AuditEvent) error {
 	if err != nil {
 		return fmt.Errorf("audit event %s: %w", event.Kind, err)
 	}
-	done, err := tx.Exec(`INSERT INTO audit_outbox (body) VALUES (?)`, body)
-	if err != nil {
+	if err := tx.QueryRow(tx.store.dialect.newEvent, body).Scan(&event.Number); err != nil {
 		return fmt.Errorf("audit event %s: %w", event.Kind, err)
 	}
-	number, err := done.LastInsertId()
-	if err != nil {
-		return fmt.Errorf("audit event %s: %w", event.Kind, err)
-	}
-	event.Number = uint64(number)
 	tx.AfterCommit(func() { tx.store.wake(event) })
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -90,7 +91,7 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 	}
 	h.config = config
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	h.store, err = store.Open(ctx, h.dir)
+	h.store, err = storetest.Open(ctx, h.dir)
 	h.must(err)
 	h.recorder, err = recorder.Open(ctx, recorder.Options{Dir: h.dir, Config: config.Recording, Store: h.store, Log: log,
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{configs.KindPostgres: Interpreter}})

@@ -24,7 +24,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
-	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -87,7 +87,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		}},
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st := must(store.Open(ctx, r.config.State))(t)
+	st := must(storetest.Open(ctx, r.config.State))(t)
 	t.Cleanup(func() { st.Close() })
 	r.authn = must(authn.Open(ctx, r.config, st, log))(t)
 	t.Cleanup(func() { r.authn.Close(context.Background()) })

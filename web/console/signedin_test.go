@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 // kept is sessions with a clock that the test moves.
 func kept(t *testing.T) (*Sessions, *time.Time) {
 	t.Helper()
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "state"))
+	st, err := storetest.Open(t.Context(), filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"sallyport/grant/approval"
 	"sallyport/grant/approval/slack/slacktest"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 const (
@@ -79,7 +80,7 @@ func newWorld(t *testing.T) *world {
 	}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if w.store, err = store.Open(ctx, w.config.State); err != nil {
+	if w.store, err = storetest.Open(ctx, w.config.State); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })

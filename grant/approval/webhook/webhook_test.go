@@ -22,6 +22,7 @@ import (
 	"sallyport/grant/approval"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 const provider = "https://login.example"
@@ -127,7 +128,7 @@ func newWorld(t *testing.T, url string) *world {
 	w := &world{t: t, people: map[string]authn.Identity{}, now: time.Now}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if w.store, err = store.Open(ctx, c.State); err != nil {
+	if w.store, err = storetest.Open(ctx, c.State); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
