@@ -117,6 +117,9 @@ type Recording struct {
 	// End is the free space below which open sessions are ended, while there is still room for all they have left to say.
 	// Default: a quarter of Reserve.
 	End ByteSize `yaml:"end"`
+	// Bulk is how much is recorded whole of one COPY, of a command's output without a terminal, and of what a terminal puts
+	// out while nothing is typed; of the rest length and hash. Default: 64 KiB, 8 MiB, and all. A target can have its own.
+	Bulk ByteSize `yaml:"bulk"`
 	// Keep is how long recordings are kept after they ended; then they are deleted, unless on hold. Default: 400d. A target
 	// can have its own.
 	Keep Duration `yaml:"keep"`
@@ -184,6 +187,7 @@ type Target struct {
 	Address    string     `yaml:"address"`
 	Durability Durability `yaml:"durability"` // default: recording.durability
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
+	Bulk       ByteSize   `yaml:"bulk"`       // default: recording.bulk
 	Accounts   []Account  `yaml:"accounts"`
 	// SSO lets people with nothing installed sign in while the connection waits: psql as user ACCOUNT+sso, ssh with any
 	// key as ACCOUNT@TARGET@gateway. Whoever connects sends its person a link, so it is off by default.

@@ -38,6 +38,7 @@ func (c *Config) setDefaults() {
 		t := &c.Targets[i]
 		set(&t.Durability, c.Recording.Durability)
 		set(&t.Keep, c.Recording.Keep)
+		set(&t.Bulk, c.Recording.Bulk)
 		if t.Kind == KindPostgres {
 			set(&t.Database, t.Name)
 			set(&t.TLS.Mode, TLSVerifyFull)

@@ -17,7 +17,7 @@ func message(t byte, body string) []byte {
 }
 
 func newClientChunk() *clientChunk {
-	return &clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New()}
+	return &clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New(), whole: keepCopy}
 }
 
 // TestClientChunkRecordsWhatPasses holds for chunks of any size: what is recorded raw is what passes, in order, but for COPY

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"hash"
+	"math"
 
 	"sallyport/protocols/postgres/interpret"
 	"sallyport/protocols/postgres/wire"
@@ -11,14 +12,18 @@ import (
 	"sallyport/session"
 )
 
-// keepCopy is how many bytes of the client's data are kept of one COPY; of the rest, length and hash.
+// keepCopy is how many bytes of the client's data are kept of one COPY, unless the target says otherwise; of the rest,
+// length and hash.
 const keepCopy = 64 << 10
 
 // up passes on what the client says: one read, one record, one write. It decides the session's ending unless the client
 // said goodbye, or somebody else ended it.
 func (r *relay) up(ctx context.Context) (why *ending) {
 	b := r.target.Load()
-	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New()}
+	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New(), whole: keepCopy}
+	if bulk := r.session.Opening().Target.Bulk; bulk > 0 {
+		chunk.whole = int(min(int64(bulk), math.MaxInt32))
+	}
 	in := intake{ahead: r.client.ahead, conn: r.client.conn}
 	// The client's end is not closed before this has returned, so it may be held.
 	if in.each(true, func(arrived []byte) (int, error) {
@@ -77,6 +82,7 @@ type clientChunk struct {
 	unsynced bool  // extended messages were sent, and no Sync after them
 	goodbye  bool  // a Terminate is in it; nothing after it is taken
 
+	whole   int       // is kept of one COPY
 	kept    int       // of the COPY under way
 	leaving bool      // the frame that is passing is left out
 	sum     hash.Hash // of all that was left out
@@ -133,7 +139,7 @@ func (c *clientChunk) begin(p wire.Piece) {
 	c.leaving = false
 	switch p.Type {
 	case 'd':
-		if c.leaving = c.kept+p.Length > keepCopy; !c.leaving {
+		if c.leaving = c.kept+p.Length > c.whole; !c.leaving {
 			c.kept += p.Length
 		}
 		return

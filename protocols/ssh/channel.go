@@ -59,6 +59,7 @@ type channel struct {
 	out [2]*keeper
 
 	whole   atomic.Int64 // what may still be recorded whole of the output
+	atOnce  int64        // what a terminal's output is recorded whole of while nothing is typed; 0: all
 	quiet   [2]*quiet
 	banners [2]*banner // of a tunnel: from the client, from the target; else nil
 }
@@ -70,6 +71,10 @@ func (l *link) newChannel(kind string) *channel {
 	}
 	c.openGate = sync.OnceFunc(func() { close(c.gate) })
 	c.whole.Store(keepOutput)
+	if bulk := int64(l.to.Bulk); bulk > 0 {
+		c.whole.Store(bulk)
+		c.atOnce = bulk
+	}
 	return c
 }
 
@@ -332,6 +337,9 @@ func (c *channel) up(in *keeper, data []byte) error {
 func (c *channel) sendUp(in *keeper, data []byte) error {
 	if len(data) == 0 {
 		return nil
+	}
+	if c.atOnce > 0 && c.terminal.Load() {
+		c.whole.Store(c.atOnce)
 	}
 	pass, err := c.link.session.Admit(c.link.admit, in.events(data)...)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -158,6 +159,39 @@ func TestOutputIsKeptWholeUpToItsBound(t *testing.T) {
 	last := k.last() // the hash of all of it
 	want := fmt.Sprintf(`"bytes":12,"sha256":"%x"`, sha256.Sum256([]byte("123456789012")))
 	if len(last) != 1 || !bytes.Contains(last[0].Data, []byte(want)) {
+		t.Fatalf("at the end %v, want %s", last, want)
+	}
+}
+
+// A flood on a terminal is recorded by length and hash, says so once where it begins, and ends when something is typed.
+func TestTerminalFlood(t *testing.T) {
+	var whole atomic.Int64
+	whole.Store(10)
+	k := keepShown(1, format.TypeAnswered, "stdout", &whole)
+	types := func(data string) (all []format.Type) {
+		for _, e := range k.events([]byte(data)) {
+			all = append(all, e.Type)
+		}
+		return all
+	}
+	for _, step := range []struct {
+		data string
+		want []format.Type
+	}{
+		{"1234567890", []format.Type{format.TypeAnswered}},
+		{"x", []format.Type{format.TypeNote, format.TypeBulk}},
+		{"y", []format.Type{format.TypeBulk}},
+	} {
+		if got := types(step.data); !slices.Equal(got, step.want) {
+			t.Fatalf("%q is recorded as %v, want %v", step.data, got, step.want)
+		}
+	}
+	whole.Store(10) // something is typed
+	if got := types("z"); !slices.Equal(got, []format.Type{format.TypeAnswered}) {
+		t.Fatalf("after that, as %v", got)
+	}
+	want := fmt.Sprintf(`"bytes":13,"sha256":"%x"`, sha256.Sum256([]byte("1234567890xyz")))
+	if last := k.last(); len(last) != 1 || !bytes.Contains(last[0].Data, []byte(want)) {
 		t.Fatalf("at the end %v, want %s", last, want)
 	}
 }

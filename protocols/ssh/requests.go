@@ -133,6 +133,12 @@ func (c *channel) prepare(r *xssh.Request) {
 		})
 		return
 	}
+	if c.asked.terminal && c.atOnce > 0 {
+		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
+			keepShown(c.number, format.TypeAnswered, "stdout", &c.whole), keepShown(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+		})
+		return
+	}
 	if c.asked.terminal {
 		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
 			keepAll(c.number, format.TypeAnswered), keepAll(c.number, format.TypeAnsweredError),

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// keepOutput is how much of a command's output without a terminal is recorded whole, both streams together. The rest
-	// is recorded by length and hash. What a terminal shows is always recorded whole.
+	// keepOutput is how much of a command's output without a terminal is recorded whole, both streams together, unless the
+	// target says otherwise. The rest is recorded by length and hash. What a terminal shows is recorded whole, unless the
+	// target says how much of it may come while nothing is typed.
 	keepOutput = 8 << 20
 	// hashEvery is how many bytes at least are between two hashes of a stream that comes in small pieces. A hash of a
 	// few bytes would give them away.
@@ -61,6 +62,8 @@ type keeper struct {
 	filter  *interpret.Filter
 	bulk    *bulk
 	whole   *atomic.Int64 // what may still be kept whole; nil: nothing
+	left    bool          // something was not kept whole
+	shown   bool          // on a terminal: the recording says where something is missing
 	said    bytes.Buffer
 }
 
@@ -87,6 +90,13 @@ func keepWhole(channel uint32, kind format.Type, stream string, whole *atomic.In
 	return &keeper{channel: channel, kind: kind, bulk: newBulk(channel, false, stream, interpret.WhyLong), whole: whole}
 }
 
+// keepShown is keepWhole for a terminal, whose recording says where something is left out.
+func keepShown(channel uint32, kind format.Type, stream string, whole *atomic.Int64) *keeper {
+	k := keepWhole(channel, kind, stream, whole)
+	k.shown = true
+	return k
+}
+
 // keepAll keeps everything.
 func keepAll(channel uint32, kind format.Type) *keeper { return &keeper{channel: channel, kind: kind} }
 
@@ -99,8 +109,15 @@ func (k *keeper) events(data []byte) []format.Event {
 		return k.split(data)
 	case k.whole != nil:
 		k.bulk.add(data)
-		if k.whole.Add(-int64(len(data))) >= 0 {
+		left := k.whole.Add(-int64(len(data)))
+		if left >= 0 {
 			return []format.Event{{Type: k.kind, Channel: k.channel, Data: data}}
+		}
+		k.left = true
+		if first := left+int64(len(data)) >= 0; first && k.shown {
+			return []format.Event{format.JSON(format.TypeNote, k.channel, format.Note{
+				Kind: "left_out", Text: "more output than is recorded whole came at once; until something is typed, only its length and hash are recorded",
+			}), k.bulk.event(false)}
 		}
 		return []format.Event{k.bulk.event(false)}
 	default:
@@ -125,7 +142,7 @@ func (k *keeper) split(data []byte) (events []format.Event) {
 // last are the events at the stream's end: the hash of all of it.
 func (k *keeper) last() []format.Event {
 	if k.bulk == nil || k.bulk.Bytes == 0 || k.bulk.Bytes == k.bulk.hashed || k.bulk.hash == nil ||
-		k.whole != nil && k.whole.Load() >= 0 {
+		k.whole != nil && !k.left {
 		return nil
 	}
 	return []format.Event{k.bulk.event(true)}
