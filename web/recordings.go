@@ -59,6 +59,7 @@ type Period struct {
 func (s *server) registerRecordings() {
 	type content = map[string]*huma.MediaType
 	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	bytesOf := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
 	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line; from the middle on, what terminals showed comes first"),
 		content{jsonLines: s.media(api.Item{})}, s.items)
 	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"),
@@ -69,6 +70,10 @@ func (s *server) registerRecordings() {
 		content{jsonLines: s.media(api.AuditEvent{})}, s.audit)
 	handleStream(s, operation("verify", http.MethodGet, "/v1/verify", "Check the whole log"),
 		content{oneJSON: s.media(verify.Report{})}, s.verify)
+	handleStream(s, operation("session-evidence", http.MethodGet, "/v1/sessions/{id}/evidence", "A session in one file that proves itself"),
+		content{zipFile: bytesOf}, s.sessionEvidence)
+	handleStream(s, operation("grant-evidence", http.MethodGet, "/v1/grants/{id}/evidence", "All sessions under a grant in one file that proves itself"),
+		content{zipFile: bytesOf}, s.grantEvidence)
 	handle(s, operation("list-holds", http.MethodGet, "/v1/holds", "Recordings on hold, which are not deleted when their time is over"), s.holds)
 	handle(s, operation("hold", http.MethodPost, "/v1/sessions/{id}/hold", "Keep a recording from being deleted when its time is over"), s.hold)
 	handle(s, operation("release-hold", http.MethodPost, "/v1/sessions/{id}/unhold", "End a hold"), s.unhold)

@@ -18,6 +18,7 @@ import (
 const help = `Check a copy of a gateway's state directory: every recording, the audit log, and the Merkle log over all of them.
 
   sallyport-verify DIRECTORY [flags]
+  sallyport-verify BUNDLE [flags]       evidence of some sessions in one file (sallyport evidence)
 
   --log-key KEY         the gateway's public log key (its keys/log.pub), or a file with it
   --witness-key KEY     a witness's public key, or a file with some; may be given more than once
@@ -119,6 +120,11 @@ func check(o options, stdout io.Writer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if info, err := os.Stat(o.directory); err != nil {
+		return 0, err
+	} else if info.Mode().IsRegular() {
+		return checkBundle(o, trust, stdout)
+	}
 	report, err := verify.Check(o.directory, trust)
 	if err != nil {
 		return 0, err
@@ -146,6 +152,33 @@ func check(o options, stdout io.Writer) (int, error) {
 	case !report.Whole, out.Reconciliation != nil && len(out.Reconciliation.Foreign) > 0:
 		return exitWrong, nil
 	case !out.Proven:
+		return exitUnproven, nil
+	}
+	return exitProven, nil
+}
+
+// checkBundle checks evidence of some sessions in one file.
+func checkBundle(o options, trust verify.Options, stdout io.Writer) (int, error) {
+	if len(o.kept) > 0 || o.reconcile != "" || o.save != "" {
+		return 0, errors.New("--checkpoint, --reconcile and --save are for a directory: a bundle has not the whole log")
+	}
+	bundle, err := verify.CheckBundle(o.directory, trust)
+	if err != nil {
+		return 0, err
+	}
+	if o.json {
+		encoder := json.NewEncoder(stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(bundle)
+	} else {
+		_, err = bundle.WriteTo(stdout)
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case !bundle.Whole:
+		return exitWrong, nil
+	case !bundle.Proven:
 		return exitUnproven, nil
 	}
 	return exitProven, nil

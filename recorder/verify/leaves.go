@@ -67,9 +67,13 @@ func (l *leaves) of(session string) *bound {
 	return b
 }
 
+func newLeaves() *leaves {
+	return &leaves{roots: map[int64]tlog.Hash{}, sessions: map[string]*bound{}, kinds: map[transparency.Kind]int64{}, settled: none}
+}
+
 // readLeaves reads all leaves below dir, and makes the tree anew from them. sizes are those whose roots are of interest.
 func readLeaves(dir string, sizes ...int64) (*leaves, error) {
-	l := &leaves{roots: map[int64]tlog.Hash{}, sessions: map[string]*bound{}, kinds: map[transparency.Kind]int64{}, settled: none}
+	l := newLeaves()
 	slices.Sort(sizes)
 	var tree transparency.Tree
 	note := func() {

@@ -98,7 +98,7 @@ func (o *Options) readLedger(dir string) (*Ledger, *leaves, error) {
 			return nil, nil, nil
 		}
 		report.Problems = []Finding{{Kind: LogMissing, Leaf: none, What: "there is no log over all recordings (folder " + transparency.Folder + ")"}}
-		return report, &leaves{sessions: map[string]*bound{}, settled: none}, nil
+		return report, newLeaves(), nil
 	} else if err != nil {
 		return nil, nil, err
 	}

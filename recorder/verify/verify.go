@@ -252,24 +252,33 @@ func check(path, relative string, o Options, l *leaves) (result, error) {
 	} else if err != nil {
 		return r, err
 	}
-	h := reader.Header()
+	if session := reader.Header().Session; name(path) != session {
+		file.add("this is the file of session " + session + " under another name")
+	}
+	if err := r.read(reader, l); err != nil {
+		return r, err
+	}
+	r.state(reader, live, o)
+	return r, nil
+}
+
+// read reads a recording to its end.
+func (r *result) read(reader *format.Reader, l *leaves) error {
+	file, h := &r.file, reader.Header()
 	file.header = h
 	file.Session, file.Protocol, file.Level, file.Started = h.Session, h.Protocol, h.Durability, h.Started
-	if name(path) != h.Session {
-		file.add("this is the file of session " + h.Session + " under another name")
-	}
 	file.first = transparency.Chain(reader.State().Chain)
 	reader.Follow(file.against(l))
 	for {
 		event, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if damage, ok := errors.AsType[*format.Damage](err); ok {
 			file.Problems = append(file.Problems, damage)
 			continue
 		} else if err != nil {
-			return r, err
+			return err
 		}
 		switch {
 		case event.Type == format.TypeEnd:
@@ -297,7 +306,11 @@ func check(path, relative string, o Options, l *leaves) (result, error) {
 			r.events = append(r.events, event.Data)
 		}
 	}
-	state := reader.State()
+}
+
+// state says how a recording is that was read.
+func (r *result) state(reader *format.Reader, live bool, o Options) {
+	file, state := &r.file, reader.State()
 	file.Blocks, file.Events, file.Chain = state.Number, state.Sequence, hex.EncodeToString(state.Chain[:])
 	switch {
 	case reader.Sealed():
@@ -317,7 +330,6 @@ func check(path, relative string, o Options, l *leaves) (result, error) {
 			file.State = Torn
 		}
 	}
-	return r, nil
 }
 
 // against compares the states that a file passes with what the log has bound of it.

@@ -3,6 +3,7 @@
 package attacks
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -381,6 +383,7 @@ func TestTampering(t *testing.T) {
 		t.Fatalf("nobody vouches for the log, and it is proven: exit %d\n%s", v.code, v.text)
 	}
 	t.Run("logins that did not come through the gateway", e.reconcile)
+	t.Run("a bundle handed over", e.handOver)
 	victim, other := e.sessions[2], e.sessions[4] // two of psql, or of ssh
 	for _, c := range []struct {
 		name   string
@@ -584,6 +587,121 @@ func (e *evidence) reconcile(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// handOver checks bundles as somebody else, who has the binary, two public keys and nothing more.
+func (e *evidence) handOver(t *testing.T) {
+	dir, err := os.MkdirTemp("", "sallyport-bundle-*") // not t.TempDir: another user must be able to pass through
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	place := func(from, name string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		copyFile(t, from, path)
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	verifier, logKey, witnessKey := place(e.verifier, "verify", 0o755), place(e.logKey, "log.pub", 0o644), place(e.witnessKey, "witness.pub", 0o644)
+	var all []struct{ ID, Grant string }
+	e.Ask(&all, "carol", "sessions", "--all")
+	grant := ""
+	for _, s := range all {
+		if s.ID == e.sessions[2] {
+			grant = s.Grant
+		}
+	}
+	check := func(bundle string) (int, string) {
+		cmd := exec.Command(verifier, bundle, "--log-key", logKey, "--witness-key", witnessKey)
+		cmd.Dir = dir
+		cmd.Env = []string{}
+		asNobody(cmd)
+		out, _ := cmd.CombinedOutput() // its exit code is looked at
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	for _, id := range []string{e.sessions[2], grant} {
+		made := filepath.Join(t.TempDir(), "bundle.zip")
+		if out := e.As("carol", "evidence", id, "--output", made); out.Code != 0 {
+			t.Fatal(out.Text())
+		}
+		bundle := place(made, "bundle.zip", 0o644)
+		if code, out := check(bundle); code != 0 || !strings.Contains(out, "alice") && !strings.Contains(out, "Alice") {
+			t.Fatalf("the bundle of %s: exit %d\n%s", id, code, out)
+		}
+		forged := filepath.Join(dir, "forged.zip")
+		rezip(t, bundle, forged, "recordings/", func(content []byte) []byte {
+			path := filepath.Join(t.TempDir(), "x.srec")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			(&forger{T: t, dir: dir}).rerecord(path, altered("receipt", "nothing"))
+			changed, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return changed
+		})
+		if code, out := check(forged); code != 1 || !strings.Contains(out, "changed:") {
+			t.Errorf("a recording in the bundle was made anew: exit %d\n%s", code, out)
+		}
+		rezip(t, bundle, forged, "checkpoint", func(content []byte) []byte { return bytes.Replace(content, []byte("\n\n"), []byte("\n\n\n"), 1) })
+		if code, out := check(forged); code == 0 {
+			t.Errorf("the checkpoint of the bundle was changed: exit %d\n%s", code, out)
+		}
+		rezip(t, bundle, forged, "proofs/", func(content []byte) []byte { return bytes.Replace(content, []byte("index "), []byte("index 1"), 1) })
+		if code, out := check(forged); code == 0 {
+			t.Errorf("a proof of the bundle was changed: exit %d\n%s", code, out)
+		}
+	}
+	if out := e.As("bob", "evidence", e.sessions[2], "--output", filepath.Join(t.TempDir(), "b.zip")); out.Code != 3 {
+		t.Errorf("bob may not export, and got evidence: %d %s", out.Code, out.Text())
+	}
+}
+
+// asNobody has a command run as another user, where that can be done.
+func asNobody(cmd *exec.Cmd) {
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+}
+
+// rezip copies a ZIP file with what change makes of the files whose names begin so.
+func rezip(t *testing.T, from, to, prefix string, change func([]byte) []byte) {
+	t.Helper()
+	archive, err := zip.OpenReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	var out bytes.Buffer
+	writer := zip.NewWriter(&out)
+	for _, f := range archive.File {
+		content, err := fs.ReadFile(archive, f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(f.Name, prefix) {
+			content = change(content)
+		}
+		into, err := writer.Create(f.Name)
+		if err == nil {
+			_, err = into.Write(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, out.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

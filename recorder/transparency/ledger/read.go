@@ -69,6 +69,16 @@ func (l *Log) Bundle(n int64, width int) ([]byte, error) {
 	return l.bundle(n, width)
 }
 
+// Entry is the bytes of one leaf.
+func (l *Log) Entry(index int64) ([]byte, error) {
+	bundle, err := l.Bundle(index>>transparency.Height, int(index%transparency.Width)+1)
+	if err != nil {
+		return nil, err
+	}
+	entries, _, _ := transparency.Entries(bundle)
+	return entries[len(entries)-1], nil
+}
+
 func (l *Log) bundle(n int64, width int) ([]byte, error) {
 	// While it is read it may become full and move.
 	for _, path := range []string{transparency.BundlePath(n, transparency.Width), transparency.TailPath(n), transparency.BundlePath(n, transparency.Width)} {
