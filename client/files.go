@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 
 	"sallyport/web/api"
@@ -23,6 +24,18 @@ func (c *Client) Certify(ctx context.Context, out io.Writer) error {
 	}
 	if err := c.home.writeCredentials(keys, certificates); err != nil {
 		return err
+	}
+	s, err := c.home.settings()
+	if err != nil {
+		return err
+	}
+	if err := c.home.writeFormats(s.Formats, keys.tls, []byte(certificates.TLSCertificate)); err != nil {
+		return err
+	}
+	if s.Agent {
+		if err := addToAgent(keys.ssh, certificates.SSHCertificate); err != nil {
+			fmt.Fprintf(out, "Note: %v. ssh finds the key in its file.\n", err)
+		}
 	}
 	if !c.home.Shared {
 		return nil
@@ -90,8 +103,15 @@ func Logout(ctx context.Context, home Home) error {
 	} else {
 		remote = c.Do(ctx, http.MethodPost, "/v1/logout", nil, nil)
 	}
-	local := home.remove(fileToken, fileTLSKey, fileTLSCertificate, fileSSHKey, fileSSHPublic, fileSSHCertificate,
-		fileKnownHosts, fileSSHConfig, fileServices)
+	s, _ := home.settings() // none: nobody has signed in
+	local := home.forgetToken()
+	if s.Agent {
+		if err := withAgent(removeOurs); err != nil && os.Getenv("SSH_AUTH_SOCK") != "" {
+			local = errors.Join(local, err)
+		}
+	}
+	local = errors.Join(local, home.remove(fileTLSKey, fileTLSCertificate, fileSSHKey, fileSSHPublic, fileSSHCertificate,
+		fileKnownHosts, fileSSHConfig, fileServices, fileTLSKeyDER, filePKCS12, filePKCS12Password, fileTunnelKey, fileTunnelKnown))
 	if home.Shared {
 		if file, err := userServices(); err != nil {
 			local = errors.Join(local, err)

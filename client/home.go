@@ -68,6 +68,11 @@ type settings struct {
 	Gateway string `json:"gateway"`
 	// CA is the file with the authority that signed the gateway's certificate, relative to the home; empty: the system's.
 	CA string `json:"ca,omitempty"`
+	// Keychain says that the tokens are in the system's keychain, not in a file.
+	Keychain bool `json:"keychain,omitempty"`
+	// Agent says that ssh-agent gets the SSH key too, Formats in which other forms the TLS key is written.
+	Agent   bool     `json:"agent,omitempty"`
+	Formats []Format `json:"formats,omitempty"`
 }
 
 // settings reads config.json; a refusal says that nobody has signed in yet.

@@ -33,6 +33,10 @@ type LoginOptions struct {
 	Open func(address string) error
 	// Out is where the person is told what to do.
 	Out io.Writer
+	// Keychain keeps the tokens in the system's keychain; where that fails, in a file. Agent also gives the SSH key to
+	// ssh-agent. Formats are further forms of the TLS key. All three hold for renewals too.
+	Keychain, Agent bool
+	Formats         []Format
 	// Timeout bounds the wait for the person; 0: ten minutes.
 	Timeout time.Duration
 }
@@ -79,7 +83,7 @@ func Login(ctx context.Context, home Home, o LoginOptions) (api.Identity, error)
 	if facts.CA != "" {
 		authority = []byte(facts.CA)
 	}
-	s := settings{Gateway: gateway}
+	s := settings{Gateway: gateway, Keychain: o.Keychain, Agent: o.Agent, Formats: o.Formats}
 	if len(authority) > 0 {
 		s.CA = fileAuthority
 		if err := home.write(fileAuthority, authority, 0o644); err != nil {
@@ -89,7 +93,7 @@ func Login(ctx context.Context, home Home, o LoginOptions) (api.Identity, error)
 	if err := home.writeJSON(fileConfig, s); err != nil {
 		return who, err
 	}
-	if err := home.writeJSON(fileToken, token); err != nil {
+	if err := home.keepToken(&s, token, o.Out); err != nil {
 		return who, err
 	}
 	c, err := Open(home)

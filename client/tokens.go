@@ -35,15 +35,14 @@ type tokens struct {
 
 // load reads the token as last kept.
 func (t *tokens) load() (*oauth2.Token, error) {
-	var token oauth2.Token
-	err := t.home.readJSON(fileToken, &token)
+	token, err := t.home.readToken()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refusal.New(refusal.NotAuthenticated, "you are not signed in").WithHint("sallyport login")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &token, nil
+	return token, nil
 }
 
 // access returns an access token; not the one called stale, which the gateway has just refused.
@@ -77,7 +76,7 @@ func usable(token *oauth2.Token, stale string) bool {
 }
 
 func (t *tokens) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token, error) {
-	signInAgain := refusal.New(refusal.CredentialExpired, "your sign-in has ended").WithHint("sallyport login")
+	signInAgain := errSignInEnded()
 	if old.RefreshToken == "" {
 		return nil, signInAgain
 	}
@@ -97,10 +96,15 @@ func (t *tokens) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token,
 	if token.RefreshToken == "" {
 		token.RefreshToken = old.RefreshToken
 	}
-	if err := t.home.writeJSON(fileToken, token); err != nil {
+	if err := t.home.writeToken(token); err != nil {
 		return nil, err
 	}
 	return token, nil
+}
+
+// errSignInEnded says that nothing can be renewed any more.
+func errSignInEnded() *refusal.Refusal {
+	return refusal.New(refusal.CredentialExpired, "your sign-in has ended").WithHint("sallyport login")
 }
 
 // discover reads the issuer's addresses. Only such on the gateway itself are taken: the client gives codes and tokens to

@@ -12,6 +12,7 @@ import (
 func newLoginCommand() *cobra.Command {
 	var o client.LoginOptions
 	var noBrowser bool
+	var formats []string
 	command := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in, once a day",
@@ -30,6 +31,12 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 				return err
 			}
 			o.Out = command.ErrOrStderr()
+			if o.Formats, err = client.ParseFormats(formats); err != nil {
+				return usage(command, "--format: %v", err)
+			}
+			if !command.Flags().Changed("keychain") { // what SALLYPORT_HOME names is kept apart from the user's own
+				o.Keychain = home.Shared && client.KeychainLikely()
+			}
 			if !noBrowser && !o.Device {
 				o.Open = client.OpenBrowser
 			}
@@ -46,6 +53,9 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 				fmt.Fprintf(out, "For psql and ssh, since SALLYPORT_HOME is set:\n  export PGSERVICEFILE=%s\n  ssh -F %s TARGET\n",
 					quoted(home.Services()), quoted(home.SSHConfig()))
 			}
+			for _, f := range o.Formats {
+				fmt.Fprintf(out, "For programs that take no PEM (%s): %s\n", f, strings.Join(home.FormatFiles(f), ", password in "))
+			}
 			return nil
 		},
 	}
@@ -53,6 +63,9 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 	flags.StringVar(&o.Gateway, "gateway", "", "the gateway's `ADDRESS`, https://HOST[:PORT]; needed the first time")
 	flags.StringVar(&o.CA, "ca", "", "PEM `FILE` with the authority of the gateway's certificate, where machines don't trust it anyway")
 	flags.BoolVar(&o.Device, "device", false, "sign in on another device, by a code")
+	flags.BoolVar(&o.Keychain, "keychain", false, "keep the tokens in the system's keychain; default: where there is one")
+	flags.BoolVar(&o.Agent, "agent", false, "give the SSH key to ssh-agent too, for as long as its certificate is good")
+	flags.StringSliceVar(&formats, "format", nil, "also write the TLS key as pkcs8 or pkcs12, for GUI programs: `FORM`")
 	flags.BoolVar(&noBrowser, "no-browser", false, "print the address and open nothing")
 	return command
 }

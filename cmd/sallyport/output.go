@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -19,7 +20,19 @@ func open() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(home)
+	c, err := client.Open(home)
+	if err != nil {
+		return nil, err
+	}
+	renewInPassing(c)
+	return c, nil
+}
+
+// renewInPassing renews certificates that are about to end. What fails is said by whatever needs them.
+func renewInPassing(c *client.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, _, _ = c.Renew(ctx, io.Discard, false)
 }
 
 // asJSON reports whether --json was given.

@@ -1,0 +1,63 @@
+package client
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zalando/go-keyring"
+	"golang.org/x/oauth2"
+)
+
+// TestKeychain: with a keychain no token is in any file; one that does not work is done without, and said.
+func TestKeychain(t *testing.T) {
+	keyring.MockInit()
+	token := &oauth2.Token{AccessToken: "secret-access", RefreshToken: "secret-refresh", Expiry: time.Now().Add(time.Hour)}
+	h := Home{Dir: t.TempDir()}
+	s := settings{Gateway: "https://gateway.example", Keychain: true}
+	if err := errors.Join(h.writeJSON(fileConfig, s), h.writeJSON(fileToken, token), h.keepToken(&s, token, io.Discard)); err != nil {
+		t.Fatal(err)
+	}
+	back, err := h.readToken()
+	if err != nil || back.AccessToken != token.AccessToken || back.RefreshToken != token.RefreshToken {
+		t.Errorf("%+v, %v", back, err)
+	}
+	files, err := os.ReadDir(h.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if data, err := os.ReadFile(h.Path(f.Name())); err != nil || strings.Contains(string(data), "secret-") {
+			t.Errorf("%s holds a token, or %v", f.Name(), err)
+		}
+	}
+	other := Home{Dir: t.TempDir()} // has its own
+	if err := other.writeJSON(fileConfig, s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.readToken(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("another home: %v", err)
+	}
+	if err := errors.Join(h.forgetToken(), h.forgetToken()); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.readToken(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after logout: %v", err)
+	}
+
+	keyring.MockInitWithError(errors.New("no such bus"))
+	var said strings.Builder
+	if err := h.keepToken(&s, token, &said); err != nil || s.Keychain || !strings.Contains(said.String(), "no such bus") {
+		t.Errorf("without a keychain: %v, %q", err, said.String())
+	}
+	if back, err := h.readToken(); err != nil || back.AccessToken != token.AccessToken {
+		t.Errorf("without a keychain: %+v, %v", back, err)
+	}
+	if info, err := os.Stat(h.Path(fileToken)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
