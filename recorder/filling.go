@@ -246,7 +246,7 @@ func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *
 		if err := f.recorder.spare(); err != nil {
 			return err
 		}
-		if err := f.index.Append(f.ctx, s.header.Session, batch); err != nil {
+		if err := onOwnStack(func() error { return f.index.Append(f.ctx, s.header.Session, batch) }); err != nil {
 			return err
 		}
 		batch = index.Batch{From: batch.From + int64(len(batch.Entries))}
@@ -288,6 +288,14 @@ func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *
 		return err
 	}
 	return flush()
+}
+
+// onOwnStack runs f in a goroutine of its own: a database needs a large stack, and a follower of a live recording waits
+// with the one that it has for hours.
+func onOwnStack(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return <-done
 }
 
 // rest lets what is more urgent go on, after work of some length.

@@ -40,6 +40,7 @@ func (d *Damage) Error() string {
 type Reader struct {
 	src    io.Reader
 	buf    []byte // read and not yet used
+	room   int    // how much the buffer is made for
 	eof    bool
 	err    error // src's own failure
 	header Header
@@ -398,15 +399,25 @@ func (r *Reader) goodHere() bool {
 
 // peek returns the next n bytes without passing them; fewer only at the end or after a failure (r.err). They are valid
 // until the next peek.
+// Room for what is read ahead: little for who follows a session that says little, more while there is more.
+const (
+	roomLeast = 2 << 10
+	roomMost  = 64 << 10
+)
+
 func (r *Reader) peek(n int) []byte {
 	for len(r.buf) < n && !r.eof {
 		if cap(r.buf)-len(r.buf) < 512 {
-			grown := make([]byte, len(r.buf), max(2*len(r.buf), n, 16<<10))
+			r.room = max(r.room, roomLeast)
+			grown := make([]byte, len(r.buf), max(2*len(r.buf), n, r.room))
 			copy(grown, r.buf)
 			r.buf = grown
 		}
 		read, err := r.src.Read(r.buf[len(r.buf):cap(r.buf)])
 		r.buf = r.buf[:len(r.buf)+read]
+		if len(r.buf) == cap(r.buf) {
+			r.room = min(2*r.room, roomMost) // there is more
+		}
 		if err != nil {
 			r.eof = true
 			if err != io.EOF {
