@@ -21,14 +21,26 @@ type Picture struct {
 	parser parser
 	buf    []byte
 	piece  []byte // what the emulator is given next
+	lines  []line // that end in piece, while nothing in it does more than write lines
+	simple bool   // that is so
+	cut    bool   // and more of them came before, which have scrolled away
 	spent  time.Duration
 	left   time.Duration
 
 	// What the emulator keeps to itself, as the sequences that brought it about:
 	modes   []mode
 	margins string
-	colours string // since the last that took all back
+	pen     pen
+	saved   [2]pen // with the cursor, of the main screen and of the other
+	other   int    // 1 while that is shown
+	under   pen    // of the main screen meanwhile
 	sets    [2]string
+}
+
+// line is where one ends.
+type line struct {
+	end int // in piece, behind its newline
+	pen pen // from there on
 }
 
 type mode struct {
@@ -41,9 +53,9 @@ const (
 	maxColumns = 500
 	maxRows    = 200
 	maxModes   = 32
-	maxColours = 256
 	maxNumber  = 500 // in a sequence, but for modes and colours: as much as a screen has
 	maxPiece   = 2 << 10
+	maxLines   = 256 << 10 // bytes of lines that are not shown yet
 )
 
 // Output that is made to be slow to show is not shown: a picture may take patience, and perByte for each byte, then it is
@@ -57,6 +69,7 @@ const (
 func NewPicture(columns, lines int) *Picture {
 	p := &Picture{screen: vt.NewEmulator(bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows))}
 	p.screen.SetScrollbackSize(1)
+	p.simple = true
 	if c, ok := p.screen.InputPipe().(io.Closer); ok {
 		c.Close() // nobody reads what a terminal answers, and nothing waits for that
 	}
@@ -72,6 +85,7 @@ func bounded(n, without, most int) int {
 
 // Resize changes its size.
 func (p *Picture) Resize(columns, lines int) {
+	p.show()
 	p.screen.Resize(bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows))
 	p.margins = ""
 }
@@ -83,25 +97,64 @@ func (p *Picture) Write(output []byte) {
 	for _, c := range p.buf {
 		switch p.parser.next(c) {
 		case complete:
+			if p.parser.seq[len(p.parser.seq)-1] != 'm' || p.parser.seq[1] != '[' {
+				p.simple = false
+			}
 			p.remember(p.parser.seq)
 			p.piece = appendModest(p.piece, p.parser.seq)
-		case printable, control:
+		case printable:
 			p.piece = append(p.piece, c)
+		case control:
+			p.piece = append(p.piece, c)
+			p.control(c)
 		}
-		if len(p.piece) >= maxPiece {
+		if len(p.piece) >= maxPiece && !p.simple || len(p.piece) >= maxLines {
 			p.show()
 		}
 	}
-	p.show()
+}
+
+// control notes the ends of lines. Of lines that follow each other with nothing between, only as many matter as there are
+// rows: the rest is forgotten without showing it, or long outputs would take long.
+func (p *Picture) control(c byte) {
+	switch c {
+	case '\r', '\t':
+		return
+	case '\n':
+		if n := len(p.piece); n < 2 || p.piece[n-2] != '\r' || p.margins != "" || p.sets != [2]string{} {
+			p.simple = false
+		}
+	default:
+		p.simple = false
+	}
+	if !p.simple {
+		return
+	}
+	p.lines = append(p.lines, line{len(p.piece), p.pen})
+	keep := p.screen.Height() + 2
+	if len(p.lines) < 2*keep {
+		return
+	}
+	from := p.lines[len(p.lines)-keep-1]
+	rest := append([]byte(from.pen.sequence()), p.piece[from.end:]...)
+	shift := from.end - (len(rest) - (len(p.piece) - from.end))
+	p.lines = append(p.lines[:0], p.lines[len(p.lines)-keep:]...)
+	for i := range p.lines {
+		p.lines[i].end -= shift
+	}
+	p.piece, p.cut = append(p.piece[:0], rest...), true
 }
 
 func (p *Picture) show() {
 	if p.spent < p.left+patience {
 		began := time.Now()
+		if p.cut { // it has scrolled to the last row
+			p.screen.Write([]byte("\x1b[9999;1H"))
+		}
 		p.screen.Write(p.piece)
 		p.spent += time.Since(began)
 	}
-	p.piece = p.piece[:0]
+	p.piece, p.lines, p.simple, p.cut = p.piece[:0], p.lines[:0], true, false
 }
 
 // appendModest appends a sequence, with numbers that no screen is large enough for made smaller.
@@ -131,14 +184,14 @@ func (p *Picture) remember(seq []byte) {
 	case len(seq) == 3 && (seq[1] == '(' || seq[1] == ')'):
 		p.sets[seq[1]-'('] = string(seq)
 	case string(seq) == "\x1bc", string(seq) == "\x1b[!p":
-		p.modes, p.margins, p.colours, p.sets = nil, "", "", [2]string{}
+		p.modes, p.margins, p.pen, p.saved, p.other, p.under, p.sets = nil, "", pen{}, [2]pen{}, 0, pen{}, [2]string{}
+	case string(seq) == "\x1b7", string(seq) == "\x1b[s":
+		p.saved[p.other] = p.pen
+	case string(seq) == "\x1b8", string(seq) == "\x1b[u":
+		p.pen = p.saved[p.other]
 	case len(seq) < 3 || seq[1] != '[':
 	case last == 'm':
-		if string(seq) == "\x1b[m" || string(seq) == "\x1b[0m" {
-			p.colours = ""
-		} else if len(p.colours)+len(seq) <= maxColours {
-			p.colours += string(seq)
-		}
+		p.pen.take(seq)
 	case last == 'r' && seq[2] != '?':
 		p.margins = string(seq)
 	case last == 'h' || last == 'l':
@@ -151,6 +204,21 @@ func (p *Picture) remember(seq []byte) {
 func (p *Picture) set(private bool, name string, on bool) {
 	if private {
 		name = "?" + name
+	}
+	switch name {
+	case "?1048":
+		if on {
+			p.saved[p.other] = p.pen
+		} else {
+			p.pen = p.saved[p.other]
+		}
+	case "?47", "?1047", "?1049":
+		switch {
+		case on && p.other == 0:
+			p.other, p.under = 1, p.pen
+		case !on && p.other == 1:
+			p.other, p.pen = 0, p.under
+		}
 	}
 	p.modes = slices.DeleteFunc(p.modes, func(m mode) bool { return m.name == name })
 	if len(p.modes) < maxModes {
@@ -166,6 +234,7 @@ func (p *Picture) Whole() bool {
 
 // Paint returns what makes a terminal of this size, whatever it showed, show the picture.
 func (p *Picture) Paint() []byte {
+	p.show()
 	var b bytes.Buffer
 	b.WriteString("\x1bc") // everything as it was at the beginning
 	for _, m := range p.modes {
@@ -181,7 +250,7 @@ func (p *Picture) Paint() []byte {
 	b.WriteString("\x1b[0m" + p.margins)
 	at := p.screen.CursorPosition()
 	fmt.Fprintf(&b, "\x1b[%d;%dH", at.Y+1, at.X+1)
-	b.WriteString(p.colours + p.sets[0] + p.sets[1])
+	b.WriteString(p.pen.sequence() + p.sets[0] + p.sets[1])
 	return b.Bytes()
 }
 

@@ -25,6 +25,11 @@ func randomOutput(r *rand.Rand, pieces int) (all [][]byte) {
 		"\x1b(0", "\x1b(B", "\x1b]0;title\x07", "\x1b[6n", "\x1b[c", "\r\n", "\n", "\b", "\t", "日本", "é", "e\u0301",
 	}
 	for range pieces {
+		if r.IntN(30) == 0 {
+			for n := range r.IntN(100) {
+				all = append(all, fmt.Appendf(nil, "\x1b[3%dmline %d %s\r\n", r.IntN(8), n, strings.Repeat("y", r.IntN(60))))
+			}
+		}
 		switch r.IntN(4) {
 		case 0:
 			all = append(all, []byte(sequences[r.IntN(len(sequences))]))
@@ -42,7 +47,7 @@ func TestPicture(t *testing.T) {
 	const columns, lines = 40, 12
 	r := rand.New(rand.NewPCG(7, 7))
 	wrong := 0
-	for round := range 500 {
+	for round := range 100 {
 		whole, p := emulator(columns, lines), NewPicture(columns, lines)
 		var f Filter
 		var far []byte
@@ -67,7 +72,7 @@ func TestPicture(t *testing.T) {
 		}
 	}
 	if wrong > 0 {
-		t.Errorf("%d of 500 are wrong", wrong)
+		t.Errorf("%d of 100 are wrong", wrong)
 	}
 }
 
