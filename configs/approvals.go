@@ -15,6 +15,7 @@ type Approvals struct {
 	People   []LinkedPerson `yaml:"people"`
 	Webhooks []Webhook      `yaml:"webhooks"`
 	Slack    []Slack        `yaml:"slack"`
+	Jira     []Jira         `yaml:"jira"`
 }
 
 // LinkedPerson says which identity an account elsewhere stands for.
@@ -25,6 +26,8 @@ type LinkedPerson struct {
 	Email   string `yaml:"email"`
 	// Slack is WORKSPACE/MEMBER: T012AB3C4/U061F7AUR.
 	Slack string `yaml:"slack"`
+	// Jira is an account's id at Jira: 5b10ac8d82e05b22cc7d4ef5.
+	Jira string `yaml:"jira"`
 }
 
 // Slack asks people in a workspace and takes their decisions, over a connection that the gateway opens (Socket Mode).
@@ -40,6 +43,20 @@ type Slack struct {
 	Channels []SlackChannel `yaml:"channels"`
 	// API is the address of Slack's Web API; default: https://slack.com/api/.
 	API string `yaml:"api"`
+}
+
+// Jira is a site whose issues are read as evidence, and told what becomes of grants that name them.
+type Jira struct {
+	Name string `yaml:"name"`
+	URL  string `yaml:"url"`
+	CA   string `yaml:"ca"`
+	// User and Token are an account's e-mail address and API token; without User the token is a personal access token.
+	User  string    `yaml:"user"`
+	Token SecretRef `yaml:"token"`
+	// Projects are the keys of those whose issues count.
+	Projects []string `yaml:"projects"`
+	// Comment writes a comment on the issue when a grant that names it is decided, begins and ends.
+	Comment bool `yaml:"comment"`
 }
 
 // SlackChannel is a channel for what members of certain groups decide.
@@ -84,6 +101,7 @@ func (c *Config) setApprovalDefaults() {
 
 var (
 	slackMember  = regexp.MustCompile(`^[TE][A-Z0-9]{2,20}/[UW][A-Z0-9]{2,20}$`)
+	jiraProject  = regexp.MustCompile(`^[A-Z][A-Z0-9_]{1,20}$`)
 	slackChannel = regexp.MustCompile(`^[CGD][A-Z0-9]{2,20}$`)
 )
 
@@ -99,8 +117,8 @@ func validateApprovals(at reporter, c *Config) {
 		if p.Slack != "" && !slackMember.MatchString(p.Slack) {
 			at(path+".slack", "slack is %q; write the ids of workspace and member, like T012AB3C4/U061F7AUR", p.Slack)
 		}
-		accounts := map[string]string{"email": strings.ToLower(p.Email), "slack": p.Slack}
-		if p.Email == "" && p.Slack == "" {
+		accounts := map[string]string{"email": strings.ToLower(p.Email), "slack": p.Slack, "jira": p.Jira}
+		if p.Email == "" && p.Slack == "" && p.Jira == "" {
 			at(path+".email", "email and slack are missing; one of them has to stand for this identity")
 		}
 		for _, key := range slices.Sorted(maps.Keys(accounts)) {
@@ -112,6 +130,7 @@ func validateApprovals(at reporter, c *Config) {
 		}
 	}
 	validateSlack(at, c)
+	validateJira(at, c)
 	names := map[string]bool{}
 	for i, w := range c.Approvals.Webhooks {
 		path := fmt.Sprintf("approvals.webhooks[%d]", i)
@@ -135,6 +154,34 @@ func validateApprovals(at reporter, c *Config) {
 		for j, e := range w.Events {
 			if !slices.Contains(Events, e) {
 				at(fmt.Sprintf("%s.events[%d]", path, j), "unknown event %q; they are: %s", e, strings.Join(Events, ", "))
+			}
+		}
+	}
+}
+
+func validateJira(at reporter, c *Config) {
+	names := map[string]bool{}
+	for i, j := range c.Approvals.Jira {
+		path := fmt.Sprintf("approvals.jira[%d]", i)
+		if !channelName.MatchString(j.Name) {
+			at(path+".name", "a site's name here is lower-case letters, digits and dashes; got %q", j.Name)
+		}
+		if names[j.Name] {
+			at(path+".name", "there is another site named %q", j.Name)
+		}
+		names[j.Name] = true
+		checkHTTPS(at, path+".url", j.URL)
+		checkFile(at, path+".ca", j.CA)
+		if j.Token == "" {
+			at(path+".token", "token is missing; it is an API token or a personal access token")
+		}
+		checkSecret(at, path+".token", j.Token)
+		if len(j.Projects) == 0 {
+			at(path+".projects", "projects is missing; name those whose issues count")
+		}
+		for k, key := range j.Projects {
+			if !jiraProject.MatchString(key) {
+				at(fmt.Sprintf("%s.projects[%d]", path, k), "%q is no project's key, like OPS", key)
 			}
 		}
 	}

@@ -30,8 +30,10 @@ type Config struct {
 	Policies    []Policy `yaml:"policies"`
 	PolicyFiles []string `yaml:"policy_files"`
 	// Roles may stand in policy files too.
-	Roles       []Role       `yaml:"roles"`
-	Approvals   Approvals    `yaml:"approvals"`
+	Roles     []Role    `yaml:"roles"`
+	Approvals Approvals `yaml:"approvals"`
+	// Evidence is what policies can ask of other systems.
+	Evidence    []Evidence   `yaml:"evidence"`
 	Permissions []Permission `yaml:"permissions"`
 	// Releases is a directory with the client's binaries, as RELEASES/VERSION/NAME; those of the gateway's own version are
 	// served at /download/. Empty: none are.

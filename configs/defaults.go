@@ -50,6 +50,9 @@ func (c *Config) setDefaults() {
 	for i := range c.Policies {
 		c.Policies[i].setDefaults()
 	}
+	for i := range c.Evidence {
+		c.Evidence[i].setDefaults()
+	}
 	c.setApprovalDefaults()
 }
 
@@ -94,6 +97,14 @@ func (c *Config) resolvePaths() {
 		w := &c.Approvals.Webhooks[i]
 		resolve(&w.CA)
 		secret(&w.Secret, &w.DecisionSecret)
+	}
+	for i := range c.Evidence {
+		resolve(&c.Evidence[i].File, &c.Evidence[i].CA)
+		secret(&c.Evidence[i].Token)
+	}
+	for i := range c.Approvals.Jira {
+		resolve(&c.Approvals.Jira[i].CA)
+		secret(&c.Approvals.Jira[i].Token)
 	}
 	for i := range c.Approvals.Slack {
 		secret(&c.Approvals.Slack[i].AppToken, &c.Approvals.Slack[i].BotToken)

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -50,8 +51,36 @@ type Policy struct {
 	ReasonLength int `yaml:"reason_length"`
 	// Ticket is a regular expression (RE2) that the whole of a request's ticket must match; empty: none is asked for.
 	Ticket string `yaml:"ticket"`
+	// Evidence are names of evidence that has to be there when it is asked for, and for as long as a grant lives.
+	Evidence []string `yaml:"evidence"`
+	// Networks are prefixes (10.0.0.0/8) of addresses to ask and to connect from; none: any.
+	Networks []string `yaml:"networks"`
+	SignIn   SignIn   `yaml:"sign_in"`
+	// Concurrent is how many open grants by this policy one identity may have at a time; 0: any number.
+	Concurrent int `yaml:"concurrent"`
+	// Ahead is how far in the future a grant may be asked to begin; 0: it begins with its first use.
+	Ahead Duration `yaml:"ahead"`
+	// BreakGlass makes it a policy of its own kind, for emergencies: nothing but its own kind of request asks for it, it waits
+	// for nobody and nothing, is told to everybody, and has to be reviewed after.
+	BreakGlass bool   `yaml:"break_glass"`
+	Review     Review `yaml:"review"`
 	// Approve is required: either auto, or the groups any member of which (but the requester) may approve.
 	Approve Approve `yaml:"approve"`
+}
+
+// SignIn says how somebody must have proven who they are.
+type SignIn struct {
+	// MaxAge is how long ago at most, by auth_time where the provider gives one, else by the sign-in here; 0: any time.
+	MaxAge Duration `yaml:"max_age"`
+	// ACR and AMR are values of those claims, of which the sign-in must have one each; none: any.
+	ACR []string `yaml:"acr"`
+	AMR []string `yaml:"amr"`
+}
+
+// Review says who looks at what was done by break-glass, and how soon.
+type Review struct {
+	Groups []string `yaml:"groups"`
+	Within Duration `yaml:"within"` // default 24h
 }
 
 // Approve says who decides.
@@ -87,6 +116,10 @@ func (p *Policy) setDefaults() {
 	set(&p.Effect, Permit)
 	if p.Forbids() {
 		return
+	}
+	if p.BreakGlass {
+		set(&p.Review.Within, Duration(24*time.Hour))
+		set(&p.ReasonLength, 20)
 	}
 	set(&p.DefaultDuration, min(p.MaxDuration, Duration(30*time.Minute)))
 	set(&p.MaxTotal, p.MaxDuration)
@@ -131,6 +164,16 @@ func (l *loader) validatePolicies(c *Config) {
 				at(fmt.Sprintf("hours[%d]", j), "%s", err)
 			}
 		}
+		for j, name := range p.Evidence {
+			if !slices.ContainsFunc(c.Evidence, func(e Evidence) bool { return e.Name == name }) {
+				at(fmt.Sprintf("evidence[%d]", j), "there is no evidence %q; write it under evidence", name)
+			}
+		}
+		for j, text := range p.Networks {
+			if _, err := netip.ParsePrefix(text); err != nil {
+				at(fmt.Sprintf("networks[%d]", j), "%q is no network; write it like 10.0.0.0/8", text)
+			}
+		}
 		if utf8.RuneCountInString(p.Message) > maxMessage || strings.ContainsFunc(p.Message, func(r rune) bool { return r < ' ' }) {
 			at("message", "message is one line of at most %d characters", maxMessage)
 		}
@@ -158,6 +201,10 @@ func validatePermit(at reporter, p Policy) {
 	if p.MaxTotal < p.MaxDuration {
 		at("max_total", "max_total (%s) is shorter than max_duration (%s)", p.MaxTotal, p.MaxDuration)
 	}
+	if p.Concurrent < 0 {
+		at("concurrent", "concurrent is %d; leave it out for any number", p.Concurrent)
+	}
+	validateBreakGlass(at, p)
 	if p.Message != "" {
 		at("message", "message is for policies with effect: %s", Forbid)
 	}
@@ -178,11 +225,36 @@ func validatePermit(at reporter, p Policy) {
 	}
 }
 
+// maxBreakGlass is how long an emergency may go on without anybody's approval.
+const maxBreakGlass = Duration(time.Hour)
+
+func validateBreakGlass(at reporter, p Policy) {
+	if !p.BreakGlass {
+		if len(p.Review.Groups) > 0 || p.Review.Within != 0 {
+			at("review", "review is for policies with break_glass: true")
+		}
+		return
+	}
+	if !p.Approve.Auto {
+		at("approve", "break_glass waits for nobody; write approve: {auto: true}")
+	}
+	if len(p.Evidence) > 0 || p.Ticket != "" {
+		at("evidence", "break_glass needs no other system to be up: leave out evidence and ticket")
+	}
+	if p.MaxDuration > maxBreakGlass || p.MaxTotal > p.MaxDuration || p.Ahead > 0 {
+		at("max_duration", "break_glass gives at most %s, at once, and is not extended", maxBreakGlass)
+	}
+	if len(p.Review.Groups) == 0 {
+		at("review", "review is missing; name the groups that look at what was done")
+	}
+}
+
 // validateForbid finds keys that say how something is given: what forbids gives nothing.
 func validateForbid(at reporter, p Policy) {
 	for key, given := range map[string]bool{
 		"max_duration": p.MaxDuration != 0, "default_duration": p.DefaultDuration != 0, "max_total": p.MaxTotal != 0,
-		"idle": p.Idle != 0, "roles": len(p.Roles) > 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
+		"idle": p.Idle != 0, "roles": len(p.Roles) > 0, "sign_in": p.SignIn.MaxAge != 0 || len(p.SignIn.ACR)+len(p.SignIn.AMR) > 0,
+		"networks": len(p.Networks) > 0, "concurrent": p.Concurrent != 0, "ahead": p.Ahead != 0, "break_glass": p.BreakGlass, "review": len(p.Review.Groups) > 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
 		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0 || p.Approve.Confirm != "",
 	} {
 		if given {

@@ -92,6 +92,7 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	validateWitnesses(at, c.Recording)
 	l.validateTargets(c)
+	validateEvidence(at, c)
 	l.validateRoles(c)
 	l.validatePolicies(c)
 	for i, p := range c.Permissions {

@@ -20,6 +20,7 @@ import (
 // votes are measured again. Only people approve.
 func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment string) (Grant, error) {
 	var gone error // set where the request ended instead
+	s.learnOf(ctx, id)
 	g, err := s.vote(ctx, "approve.refused", who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
 		if who.Kind != authn.Human {
 			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "only people may approve")
@@ -81,7 +82,7 @@ func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string
 	g.cast(who, true, comment, now)
 	event := s.event("grant.voted", &who, *g)
 	if needed := max(g.Needed, policy.Needed(p.Policy)); g.approvals(groups) >= needed {
-		g.State, g.ActivateBy = Approved, now.Add(policy.Start(p.Policy))
+		g.State, g.ActivateBy = Approved, maxTime(now, g.Start).Add(policy.StartWithin(p.Policy))
 		event = s.event("grant.approved", &who, *g)
 		event.Fields["approvers"] = strings.Join(g.Approvers(), ",")
 	} else {
@@ -158,6 +159,9 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 				r.WithDetail("another member of %s has to", policy.Or(g.MayApprove)).WithHint("ask one of them to run: sallyport approve %s", g.ID)
 			}
 			return store.AuditEvent{}, r
+		case verb == "approve" && g.Identity.StartedBy.Is(who):
+			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "you may not approve %s, which is for a job that you started", g.ID).
+				WithHint("ask another member of %s to run: sallyport approve %s", policy.Or(g.deciders()), g.ID)
 		case stale(ctx, *g):
 			return store.AuditEvent{}, refusal.New(refusal.Conflict, "what that was about is decided already").WithDetail("%s", s.describe(*g)).
 				WithHint("see what waits for you with: sallyport requests")

@@ -185,7 +185,7 @@ func TestVoteAfterPolicyWentAway(t *testing.T) {
 	g := w.request(alice, "app", "orders")
 	c := example()
 	c.Policies = c.Policies[1:]
-	rules, err := index(c)
+	rules, err := index(c, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 func (s *Service) Extend(ctx context.Context, who authn.Identity, id string, by time.Duration, reason string) (Grant, error) {
 	id = canonical(id)
 	seen := Grant{ID: id}
+	s.learnOf(ctx, id)
 	g, err := s.onGrant(ctx, who, id, reason, func(g *Grant, reason string) (store.AuditEvent, error) {
 		seen = g.clone()
 		return s.extend(ctx, g, who, by, reason)
@@ -39,6 +40,9 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 	case g.State != Active:
 		return none, refusal.New(refusal.Conflict, "only an active grant can be extended").WithDetail("%s", s.describe(*g)).
 			WithHint("ask for another with: %s", command(g.Target, g.Account, g.Duration, 1, g.Ticket))
+	case g.BreakGlass:
+		return none, refusal.New(refusal.NotPermitted, "what was taken in an emergency is not extended").
+			WithHint("when it has ended, ask in the ordinary way, or with --break-glass again")
 	case g.Extension != nil:
 		return none, refusal.New(refusal.Conflict, "an extension of grant %s waits already", g.ID).WithDetail("%s", s.describe(*g)).
 			WithHint("ask a member of %s other than yourself to run: sallyport approve %s", policy.Or(g.Extension.MayApprove), g.ID)
@@ -51,7 +55,7 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 		return none, err
 	}
 	r := s.rules.Load()
-	if o := r.objection(*g, s.connecting(ctx, who)); o.reason != "" {
+	if o := r.objection(*g, s.connecting(ctx, who, *g)); o.reason != "" {
 		return none, refusal.New(refusal.NotPermitted, "no policy lets you extend grant %s", g.ID).WithDetail("%s", o.text).
 			WithHint("it goes on until %s", when(g.Until))
 	}

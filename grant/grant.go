@@ -79,6 +79,15 @@ const (
 	// EndStoreLost: whether it was revoked can't be known. It ends leases while the store does not answer, and grants at a
 	// start from a store that is too old.
 	EndStoreLost = "store_lost"
+	// What a grant hung on is no more: its ticket, the shift of who holds it, the job, or other evidence; or it could not be read
+	// for too long.
+	EndTicketClosed  = "ticket_closed"
+	EndShiftOver     = "shift_over"
+	EndTaskCompleted = "task_completed"
+	EndEvidenceGone  = "evidence_gone"
+	EndEvidenceLost  = "evidence_lost"
+	// EndApprovalWithdrawn: somebody took the approval back without which it would not have been given.
+	EndApprovalWithdrawn = "approval_withdrawn"
 )
 
 // Vote is one approver's word.
@@ -132,6 +141,12 @@ type Terms struct {
 	Limits configs.RoleLimits `json:"limits,omitzero"`
 	// Confirm: approvals count only from people who show that they are signed in; see configs.Approve.
 	Confirm bool `json:"confirm,omitempty"`
+	// Start is before when it can't be used; zero: at once.
+	Start time.Time `json:"start,omitzero"`
+	// BreakGlass: it was taken in an emergency, and approved by nobody.
+	BreakGlass bool `json:"break_glass,omitempty"`
+	// Evidence is what was known when it was asked for, by name.
+	Evidence map[string]map[string]any `json:"evidence,omitempty"`
 }
 
 // Extension is a wish of the holder's that an active grant end later. The grant goes on to its old end while it waits.

@@ -95,6 +95,8 @@ type world struct {
 	db     *store.Store
 	clocks *clocks
 	config *configs.Config
+
+	standing func(authn.Identity) error // nil: all are good
 }
 
 func newWorld(t testing.TB) *world {
@@ -111,7 +113,11 @@ func (w *world) start() {
 	if w.db, err = storetest.Open(context.Background(), w.dir); err != nil {
 		w.t.Fatal(err)
 	}
-	w.Service, err = OpenWith(context.Background(), Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed})
+	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed}
+	if w.standing != nil {
+		o.Standing = func(_ context.Context, who authn.Identity) error { return w.standing(who) }
+	}
+	w.Service, err = OpenWith(context.Background(), o)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ const (
 // keeper is the one goroutine that ends what the time has ended.
 type keeper struct {
 	stop, stopped chan struct{}
+	watched       chan struct{} // closed when watch has stopped
 	stopOnce      sync.Once
 	wake          chan struct{} // has room for one
 	// unfinished is set when a configuration was read anew but not all grants that it ends could be written.
@@ -41,7 +42,7 @@ type keeper struct {
 }
 
 func newKeeper() *keeper {
-	return &keeper{stop: make(chan struct{}), stopped: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &keeper{stop: make(chan struct{}), stopped: make(chan struct{}), watched: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 // nudge makes the keeper look at the deadlines again.
@@ -88,6 +89,9 @@ func (s *Service) tick(ctx context.Context) error {
 		judge = s.judgeAll
 	}
 	err := s.review(ctx, judge)
+	if all {
+		err = errors.Join(err, s.identities(ctx), s.overdue(ctx))
+	}
 	if err == nil && all {
 		s.keeper.unfinished.Store(false)
 		s.keeper.lastJudged.Store(now)

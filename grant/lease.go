@@ -59,7 +59,11 @@ func (s *Service) lease(ctx context.Context, who authn.Identity, target, account
 	if e == nil {
 		return nil, s.noGrant(ctx, who, t, a.Name)
 	}
+	s.learn(ctx, e.row.Load().grant)
 	r := e.row.Load()
+	if start := r.grant.Start; r.grant.State == Approved && s.clock.stamp().Before(start) {
+		return nil, refusal.New(refusal.NoGrant, "grant %s for %s begins at %s", r.grant.ID, r.grant.name(), when(start)).WithHint("connect again then")
+	}
 	if _, over := s.judgeTime(r); over || r.grant.State == Pending {
 		return nil, s.noGrant(ctx, who, t, a.Name)
 	}
@@ -67,7 +71,7 @@ func (s *Service) lease(ctx context.Context, who authn.Identity, target, account
 		if err := s.activate(ctx, who, r.grant); err != nil {
 			return nil, err
 		}
-	} else if o := s.rules.Load().objection(r.grant, s.connecting(ctx, who)); o.reason != "" {
+	} else if o := s.rules.Load().objection(r.grant, s.connecting(ctx, who, r.grant)); o.reason != "" {
 		return nil, s.changed(ctx, who, r.grant, o)
 	}
 	l := &Lease{Grant: e.row.Load().grant.clone(), clock: &s.clock, entry: e, ended: make(chan struct{})}
@@ -93,7 +97,7 @@ func (s *Service) activate(ctx context.Context, who authn.Identity, g Grant) err
 			return store.AuditEvent{}, err
 		}
 		r := s.rules.Load()
-		if o = r.objection(*g, s.connecting(ctx, who)); o.reason != "" {
+		if o = r.objection(*g, s.connecting(ctx, who, *g)); o.reason != "" {
 			return store.AuditEvent{}, nil
 		}
 		g.State = Active

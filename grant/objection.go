@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"sallyport/authn"
+	"sallyport/grant/evidence"
 	"sallyport/grant/policy"
 )
 
@@ -34,6 +36,7 @@ type circumstances struct {
 	source   netip.Addr
 	at       time.Time // for what permits
 	now      time.Time // for what forbids
+	evidence map[string]evidence.Fact
 	// connecting is set where they are those of a connection and not of the grant.
 	connecting bool
 }
@@ -45,13 +48,13 @@ func (s *Service) settled(g Grant) circumstances {
 	if g.State == Active {
 		at = g.From
 	}
-	return circumstances{identity: g.Identity, source: g.Source, at: at, now: s.clock.stamp()}
+	return circumstances{identity: g.Identity, source: g.Source, at: at, now: s.clock.stamp(), evidence: s.rules.Load().known(g)}
 }
 
 // connecting are the circumstances of a connection.
-func (s *Service) connecting(ctx context.Context, who authn.Identity) circumstances {
+func (s *Service) connecting(ctx context.Context, who authn.Identity, g Grant) circumstances {
 	now := s.clock.stamp()
-	return circumstances{identity: who, source: source(ctx), at: now, now: now, connecting: true}
+	return circumstances{identity: who, source: source(ctx), at: now, now: now, evidence: s.rules.Load().known(g), connecting: true}
 }
 
 // objection is why the configuration does not allow a grant; none where reason is empty.
@@ -77,8 +80,12 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 	}
 	ask := policy.Ask{
 		Identity: c.identity, Target: t, Account: g.Account, Duration: g.Duration, Reason: g.Reason, Ticket: g.Ticket,
-		Time: c.at, Source: c.source,
+		Time: c.at, Source: c.source, BreakGlass: g.BreakGlass, Evidence: c.evidence,
 	}
+	if o := r.evidenceGone(p, c); o.reason != "" {
+		return o
+	}
+	unread := slices.ContainsFunc(p.Policy.Evidence, func(name string) bool { return c.evidence[name].Missing != "" })
 	var texts, passing []string
 	// By which role it gives the account is part of what was decided.
 	if role, covers := p.Role(t, g.Account); covers && role.Name != g.Role {
@@ -92,10 +99,22 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 			if c.connecting && g.State == Approved {
 				passing = append(passing, m.Text)
 			}
-		case policy.When:
+		case policy.Evidence, policy.Start: // of the one see above; the other was settled when it was asked for
+		case policy.SignIn:
 			if c.connecting {
 				passing = append(passing, m.Text)
-			} else {
+			}
+		case policy.When, policy.Network:
+			switch {
+			case m.Clause == policy.When && unread && !c.connecting: // it can't be worked out before that is read again
+			case c.connecting:
+				passing = append(passing, m.Text)
+			default:
+				for _, name := range p.Policy.Evidence {
+					if m.Clause == policy.When && strings.Contains(m.Text, "evidence."+name) {
+						return objection{reason: r.evidence.Ends(name), text: "policy " + g.Policy + ": " + m.Text}
+					}
+				}
 				texts = append(texts, m.Text)
 			}
 		default:
@@ -114,6 +133,9 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 		return objection{reason: EndPolicyRemoved, text: "policy " + g.Policy + ": " + strings.Join(texts, ", ")}
 	}
 	ask.Time = c.now
+	if !c.connecting && r.forbidsUnread(ask, c.evidence) {
+		return objection{}
+	}
 	for _, f := range policy.Forbidding(r.policies, ask) {
 		return objection{reason: EndForbidden, text: "policy " + f.Name + " forbids it: " + f.Text, passing: c.connecting}
 	}
@@ -156,6 +178,11 @@ func (r *rules) latest(g Grant, now, wanted time.Time) time.Time {
 			earlier(now)
 		case !end.IsZero():
 			earlier(end)
+		}
+		for _, name := range p.Policy.Evidence {
+			if f := r.evidence.Known(name, about(g)); !f.Until.IsZero() {
+				earlier(f.Until)
+			}
 		}
 	}
 	earlier(g.From.Add(total))

@@ -18,6 +18,7 @@ const (
 	EventDecided   EventKind = "decided"   // that was approved or denied
 	EventActive    EventKind = "active"    // access began
 	EventEnded     EventKind = "ended"     // the grant, or the request, is over
+	EventAlarm     EventKind = "alarm"     // somebody broke the glass, or a review of that is overdue: told to everybody
 	EventVoted     EventKind = "voted"     // somebody approved, and more have to
 )
 
@@ -26,6 +27,7 @@ var kinds = map[string]EventKind{
 	"grant.requested": EventRequested, "grant.extension_requested": EventRequested,
 	"grant.approved": EventDecided, "grant.denied": EventDecided, "grant.extended": EventDecided, "grant.extension_denied": EventDecided,
 	"grant.active": EventActive, "grant.voted": EventVoted,
+	"grant.break_glass": EventAlarm, "grant.review_overdue": EventAlarm, "grant.reviewed": EventDecided,
 	"grant.ended": EventEnded, "grant.withdrawn": EventEnded, "grant.lapsed": EventEnded,
 }
 

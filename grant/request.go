@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"sallyport/authn"
+	"sallyport/configs"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
@@ -30,6 +31,10 @@ type Ask struct {
 	Duration time.Duration // 0: the policy's default
 	Reason   string
 	Ticket   string // of another system, "" where the policy asks for none
+	// Start is when it is to begin; zero: with its first use.
+	Start time.Time
+	// BreakGlass asks for an emergency: no approval, no evidence, and everybody is told.
+	BreakGlass bool
 }
 
 // Request files a request; it is approved at once where the policy says so. A refusal says what was missing.
@@ -60,6 +65,10 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		return Grant{}, refusal.New(refusal.Invalid, "a grant of %s makes no sense", ask.Duration).
 			WithHint("ask for a second or more, such as --duration 30m")
 	}
+	if !ask.Start.IsZero() && !ask.Start.After(s.clock.stamp()) {
+		ask.Start = time.Time{} // that is now
+	}
+	s.learnFor(ctx, who, ask)
 	s.transitions.Lock()
 	defer s.transitions.Unlock()
 	var g Grant
@@ -71,6 +80,9 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		if err := s.singular(ctx, tx, who, g); err != nil {
 			return err
 		}
+		if err := s.paused(ctx, tx, who, g); err != nil {
+			return err
+		}
 		if g.ID, err = freshID(ctx, tx); err != nil {
 			return err
 		}
@@ -80,6 +92,9 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 			requested.Fields["ticket"] = g.Ticket
 		}
 		err := errors.Join(insert(ctx, tx, g), saveHigh(ctx, tx, s.clock.stamp()), tx.Audit(requested), announce(ctx, tx, requested, g))
+		if g.BreakGlass {
+			err = errors.Join(err, s.breakGlass(ctx, tx, who, g))
+		}
 		if g.State == Approved {
 			approved := s.event("grant.approved", nil, g)
 			approved.Fields["approvers"] = strings.Join(g.Approvers(), ",")
@@ -104,10 +119,8 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		return Grant{}, err
 	}
 	now := s.clock.stamp()
-	e := policy.Decide(r.policies, policy.Ask{
-		Identity: who, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
-		Time: now, Source: source(ctx),
-	})
+	asked := s.asked(ctx, r, who, t, a.Name, ask)
+	e := policy.Decide(r.policies, asked)
 	if e.Winner == nil {
 		return Grant{}, refusal.New(refusal.NotPermitted, "no policy lets you have %s@%s as asked", a.Name, t.Name).
 			WithDetail("%s", e.Detail()).WithHint("%s", s.nearest(e, who, t.Name, a.Name))
@@ -118,7 +131,13 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		Source: source(ctx), Policy: p.Name, Duration: e.Duration, Total: e.Winner.Total(), Idle: p.Idle.D(),
 		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,
 	}
-	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != ""}
+	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != "", Start: ask.Start, BreakGlass: p.BreakGlass}
+	for _, name := range p.Evidence {
+		if g.Terms.Evidence == nil {
+			g.Terms.Evidence = map[string]map[string]any{}
+		}
+		g.Terms.Evidence[name] = asked.Evidence[name].Data
+	}
 	if g.Needed > 0 {
 		g.DecideBy = now.Add(policy.Within(p))
 		return g.clone(), nil
@@ -126,7 +145,7 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 	if err := s.clock.sound(); err != nil {
 		return Grant{}, err
 	}
-	g.State, g.ActivateBy = Approved, now.Add(policy.Start(p))
+	g.State, g.ActivateBy = Approved, maxTime(now, g.Start).Add(policy.StartWithin(p))
 	return g.clone(), nil
 }
 
@@ -140,10 +159,17 @@ func (s *Service) Explain(ctx context.Context, who authn.Identity, ask Ask) (pol
 	if err != nil {
 		return policy.Explanation{}, err
 	}
-	return policy.Explain(r.policies, policy.Ask{
-		Identity: who, Target: t, Account: a.Name, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
-		Time: s.clock.stamp(), Source: source(ctx),
-	}), nil
+	s.learnFor(ctx, who, ask)
+	return policy.Explain(r.policies, s.asked(ctx, r, who, t, a.Name, ask)), nil
+}
+
+// asked is a request as the policies see it, now.
+func (s *Service) asked(ctx context.Context, r *rules, who authn.Identity, t configs.Target, account string, ask Ask) policy.Ask {
+	return policy.Ask{
+		Identity: who, Target: t, Account: account, Duration: ask.Duration, Reason: ask.Reason, Ticket: ask.Ticket,
+		Time: s.clock.stamp(), Source: source(ctx), Start: ask.Start, BreakGlass: ask.BreakGlass,
+		Evidence: r.facts(r.evidenceFor(who, t, account), aboutAsk(who, t.Name, account, ask.Ticket)),
+	}
 }
 
 // nearest says what the smallest change is that policy would allow.
@@ -191,6 +217,17 @@ func (s *Service) singular(ctx context.Context, tx *store.Tx, who authn.Identity
 		}
 		if _, err := s.commit(ctx, tx, open[0], ended, s.over(ended)); err != nil {
 			return err
+		}
+	}
+	if p, ok := s.rules.Load().policy(g.Policy); ok && p.Concurrent > 0 {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM grants WHERE issuer = ? AND subject = ? AND policy = ? AND `+isOpen,
+			who.Issuer, who.Subject, g.Policy).Scan(&n); err != nil {
+			return fmt.Errorf("count grants: %w", err)
+		}
+		if n >= p.Concurrent {
+			return refusal.New(refusal.TooMany, "you have %d grants by policy %s, which is as many as it gives at a time", n, g.Policy).
+				WithHint("give one back with: sallyport release ID")
 		}
 	}
 	n, err := pendingOf(ctx, tx, who)

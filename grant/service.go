@@ -34,6 +34,7 @@ type Service struct {
 
 	keeper   *keeper
 	watchers watchers // see LeaseOrWait
+	standing func(ctx context.Context, who authn.Identity) error
 }
 
 // owner is what at most one open grant has.
@@ -68,6 +69,9 @@ type Options struct {
 	// They are there for tests; default: the system's.
 	Now     func() time.Time
 	Elapsed func() time.Duration
+	// Standing refuses with refusal.IdentityDisabled where an identity may have nothing any more, which ends what it has. It is
+	// authn's; nil: nobody is asked.
+	Standing func(ctx context.Context, who authn.Identity) error
 }
 
 // Open loads the grants, ends what has run out, and starts the timers.
@@ -89,9 +93,9 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
-		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(),
+		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing,
 	}
-	rules, err := index(o.Config)
+	rules, err := index(o.Config, s.clock.stamp, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +104,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 		return nil, fmt.Errorf("open the grants: %w", err)
 	}
 	go s.keep()
+	go s.watch()
 	return s, nil
 }
 
@@ -142,7 +147,7 @@ func (s *Service) load(ctx context.Context) error {
 // Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end, and those
 // that it forbids. One whose policies have mistakes (configs.Problems) changes nothing.
 func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
-	rules, err := index(config)
+	rules, err := index(config, s.clock.stamp, s.rules.Load())
 	if err != nil {
 		return err
 	}
@@ -160,6 +165,7 @@ func (s *Service) Close() error {
 	s.keeper.stopOnce.Do(func() {
 		close(s.keeper.stop)
 		<-s.keeper.stopped
+		<-s.keeper.watched
 		ctx, cancel := context.WithTimeout(context.Background(), saveEvery)
 		defer cancel()
 		err = s.store.Do(ctx, func(tx *store.Tx) error { return saveHigh(ctx, tx, s.clock.stamp()) })

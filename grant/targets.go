@@ -14,6 +14,8 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/evidence"
+	"sallyport/grant/evidence/jira"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 )
@@ -30,18 +32,30 @@ type rules struct {
 	addresses map[string]configs.Target // SSH targets by alias with a port, and by address
 	digests   map[string]string         // of policies by name, for the audit log
 	named     map[string]*policy.Policy
-	roles     map[string]configs.Role
+	evidence  *evidence.Reader
+	// withEvidence are the policies that look at evidence.
+	withEvidence []*policy.Policy
+	roles        map[string]configs.Role
 }
 
 // index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
 // configs.Problems.
-func index(c *configs.Config) (*rules, error) {
+func index(c *configs.Config, now func() time.Time, before *rules) (*rules, error) {
 	policies, err := policy.Compile(c)
 	if err != nil {
 		return nil, err
 	}
+	var known *evidence.Reader
+	if before != nil {
+		known = before.evidence
+	}
+	reader, err := evidence.New(c, jira.Open(c), now, known)
+	if err != nil {
+		return nil, err
+	}
 	r := &rules{
-		targets: slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
+		evidence: reader,
+		targets:  slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
 		roles: map[string]configs.Role{},
@@ -78,6 +92,9 @@ func index(c *configs.Config) (*rules, error) {
 	for _, p := range r.policies {
 		r.digests[p.Name] = digest(p.Policy)
 		r.named[p.Name] = p
+		if len(p.Policy.Evidence) > 0 {
+			r.withEvidence = append(r.withEvidence, p)
+		}
 	}
 	return r, nil
 }
@@ -197,9 +214,10 @@ type Offer struct {
 	Auto        bool              `json:"auto"`
 	MayApprove  []string          `json:"may_approve,omitempty"`
 	Role        string            `json:"role,omitempty"`
-	Limits      []string          `json:"limits,omitempty"` // of the role, in words
-	Ticket      string            `json:"ticket,omitempty"` // what a ticket has to look like; empty: none is asked for
-	Live        string            `json:"live,omitempty"`   // the id of a grant of theirs that is approved or active
+	Limits      []string          `json:"limits,omitempty"`      // of the role, in words
+	BreakGlass  bool              `json:"break_glass,omitempty"` // only in an emergency: it is told to everybody, and reviewed
+	Ticket      string            `json:"ticket,omitempty"`      // what a ticket has to look like; empty: none is asked for
+	Live        string            `json:"live,omitempty"`        // the id of a grant of theirs that is approved or active
 }
 
 // Offers lists what the identity may ask for, by target and account. An account is listed again for a later policy
@@ -212,6 +230,7 @@ func (s *Service) Offers(_ context.Context, who authn.Identity) ([]Offer, error)
 		slices.SortFunc(accounts, func(a, b configs.Account) int { return strings.Compare(a.Name, b.Name) })
 		for _, a := range accounts {
 			offers = append(offers, s.offersOf(r, who, t, a.Name)...)
+			offers = append(offers, s.emergencyOf(r, who, t, a.Name)...)
 		}
 	}
 	return offers, nil
@@ -222,7 +241,7 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 	var longest time.Duration
 	for _, p := range r.policies {
 		role, covers := p.Role(t, account)
-		if p.Forbids() || !covers || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
+		if p.Forbids() || p.BreakGlass || !covers || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
 			!policy.Auto(p.Policy) && len(p.Approve.Groups) == 0 {
 			continue
 		}
@@ -240,4 +259,25 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 		offers = append(offers, o)
 	}
 	return offers
+}
+
+// emergencyOf is the first policy by which the identity may break the glass for an account.
+func (s *Service) emergencyOf(r *rules, who authn.Identity, t configs.Target, account string) []Offer {
+	for _, p := range r.policies {
+		role, covers := p.Role(t, account)
+		if !p.BreakGlass || !covers || !policy.InAny(who.Groups, p.Groups) {
+			continue
+		}
+		o := Offer{
+			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: p.MaxDuration.D(),
+			Auto: true, BreakGlass: true, Role: role.Name, Limits: role.Limits.Words(),
+		}
+		if e := s.openOf(who, t.Name, account); e != nil {
+			if g := e.row.Load().grant; g.State != Pending {
+				o.Live = g.ID
+			}
+		}
+		return []Offer{o}
+	}
+	return nil
 }

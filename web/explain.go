@@ -13,7 +13,10 @@ import (
 func (s *server) registerPolicy() {
 	handle(s, operation("explain", http.MethodPost, "/v1/policy/explain", "What the policies would answer to a request, and why; nothing is asked for"),
 		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Explanation], error) {
-			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket}
+			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket, BreakGlass: in.Body.BreakGlass}
+			if in.Body.Start != nil {
+				ask.Start = in.Body.Start.UTC()
+			}
 			if in.Body.Duration != "" {
 				var err error
 				if ask.Duration, err = duration(in.Body.Duration); err != nil {

@@ -74,7 +74,10 @@ func (s *server) registerGrants() {
 
 // request files a request as somebody typed it.
 func (s *server) request(ctx context.Context, who caller, in api.GrantRequest) (g grant.Grant, err error) {
-	ask := grant.Ask{Target: in.Target, Account: in.Account, Reason: in.Reason, Ticket: in.Ticket}
+	ask := grant.Ask{Target: in.Target, Account: in.Account, Reason: in.Reason, Ticket: in.Ticket, BreakGlass: in.BreakGlass}
+	if in.Start != nil {
+		ask.Start = in.Start.UTC()
+	}
 	if in.Duration != "" {
 		if ask.Duration, err = duration(in.Duration); err != nil {
 			return g, err
@@ -171,6 +174,9 @@ func grantOf(g grant.Grant) api.Grant {
 		Policy:     g.Policy,
 		Role:       g.Role,
 		Limits:     g.Terms.Limits.Words(),
+		Start:      g.Start,
+		BreakGlass: g.BreakGlass,
+		Confirm:    g.Confirm,
 		Duration:   g.Duration,
 		Total:      g.Total,
 		Idle:       g.Idle,

@@ -100,6 +100,7 @@ func New(o Options) http.Handler {
 	s.registerGrants()
 	s.registerPolicy()
 	s.registerApprovals()
+	s.registerReviews()
 	s.registerSessions()
 	s.registerRecordings()
 	s.registerAuthorities()

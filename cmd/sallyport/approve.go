@@ -12,15 +12,23 @@ import (
 
 func newApproveCommand() *cobra.Command {
 	var comment string
+	var back bool
 	command := &cobra.Command{
 		Use:   "approve ID",
-		Short: "Approve somebody's request",
-		Args:  exactly("ID"),
+		Short: "Approve somebody's request, or take that back",
+		Example: `  sallyport approve g-7k3mq2 --comment "go ahead"
+  sallyport approve g-7k3mq2 --withdraw --comment "wrong target"`,
+		Args: exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
-			return transition(command, "/v1/requests/"+url.PathEscape(args[0])+"/approve", comment)
+			verb := "/approve"
+			if back {
+				verb = "/withdraw"
+			}
+			return transition(command, "/v1/requests/"+url.PathEscape(args[0])+verb, comment)
 		},
 	}
 	command.Flags().StringVar(&comment, "comment", "", "a `WORD` for the record")
+	command.Flags().BoolVar(&back, "withdraw", false, "take your approval back: what was given by it ends")
 	return command
 }
 

@@ -8,6 +8,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
+	"sallyport/grant/approval/jira"
 	"sallyport/grant/approval/slack"
 	"sallyport/grant/approval/webhook"
 )
@@ -30,6 +31,16 @@ func openApprovals(ctx context.Context, g *gateway, config *configs.Config) (*ap
 		}
 		a.webhooks[c.Name] = w
 		channels = append(channels, w)
+	}
+	for _, c := range config.Approvals.Jira {
+		if !c.Comment {
+			continue
+		}
+		j, err := jira.Open(c, config.URL)
+		if err != nil {
+			return nil, err
+		}
+		channels = append(channels, j)
 	}
 	for _, c := range config.Approvals.Slack {
 		s, err := slack.Open(ctx, slack.Options{Config: c, URL: config.URL, Store: g.store, Voter: voter, Target: g.grants.Target, Log: g.log})

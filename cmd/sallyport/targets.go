@@ -54,6 +54,9 @@ func listTargets(command *cobra.Command) error {
 			if !o.Auto {
 				by = strings.Join(o.MayApprove, ", ")
 			}
+			if o.BreakGlass {
+				by = "nobody; request --break-glass"
+			}
 			t.row(o.Account+"@"+o.Target, o.Kind, span(o.MaxDuration), by, strings.Join(o.Limits, "; "), o.Live)
 		}
 	})

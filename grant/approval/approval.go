@@ -198,7 +198,7 @@ func (n *Notifier) take(ctx context.Context) error {
 					return err
 				}
 				for _, c := range n.channels {
-					if !c.Wants(e.Kind) {
+					if !c.Wants(e.Kind) && e.Kind != grant.EventAlarm {
 						continue
 					}
 					if _, err := tx.ExecContext(ctx, `INSERT INTO notifications (event, channel, kind, grant_id, body, state, next_try, created)

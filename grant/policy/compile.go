@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ type Policy struct {
 	ticket    *regexp.Regexp
 	condition *condition // nil: always
 	roles     []configs.Role
+	networks  []netip.Prefix
 }
 
 // Compile reads the conditions, hours and patterns of a configuration's policies. The error is configs.Problems: all
@@ -39,6 +41,13 @@ func Compile(c *configs.Config) ([]*Policy, error) {
 			}
 			p.hours = append(p.hours, h)
 		}
+		for _, text := range each.Networks {
+			n, err := netip.ParsePrefix(text)
+			if err != nil {
+				problems = append(problems, c.PolicyProblem(i, "networks", 1, 1, "%q is no network", text))
+			}
+			p.networks = append(p.networks, n)
+		}
 		if each.Ticket != "" {
 			var err error
 			if p.ticket, err = each.TicketPattern(); err != nil {
@@ -47,7 +56,7 @@ func Compile(c *configs.Config) ([]*Policy, error) {
 		}
 		if each.When != "" {
 			var faults []fault
-			p.condition, faults = parse(each.When)
+			p.condition, faults = parse(each.When, each.Evidence)
 			for _, f := range faults {
 				problems = append(problems, c.PolicyProblem(i, "when", f.line, f.column, "policy %s: when: %s", each.Name, f.text))
 			}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,9 @@ var variables = []cel.EnvOption{
 	cel.Variable("request.reason", cel.StringType),
 	cel.Variable("request.ticket", cel.StringType),
 	cel.Variable("request.time", cel.TimestampType),
+	cel.Variable("request.break_glass", cel.BoolType),
 	cel.Variable("source.address", cel.StringType),
+	cel.Variable("evidence", cel.MapType(cel.StringType, cel.DynType)),
 }
 
 // input is what the variables stand for in one request. An unknown address is empty, which is no address, so that a
@@ -64,22 +67,30 @@ func input(ask Ask, length time.Duration) map[string]any {
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	known := map[string]any{}
+	for name, f := range ask.Evidence {
+		if f.Missing == "" {
+			known[name] = f.Data
+		}
+	}
 	return map[string]any{
-		"identity.kind":    string(ask.Identity.Kind),
-		"identity.issuer":  ask.Identity.Issuer,
-		"identity.subject": ask.Identity.Subject,
-		"identity.email":   ask.Identity.Email,
-		"identity.groups":  groups,
-		"identity.age":     max(0, ask.Time.Sub(ask.Identity.SignedIn)),
-		"target.name":      ask.Target.Name,
-		"target.kind":      ask.Target.Kind,
-		"target.labels":    labels,
-		"account":          ask.Account,
-		"request.duration": length,
-		"request.reason":   ask.Reason,
-		"request.ticket":   ask.Ticket,
-		"request.time":     ask.Time.UTC(),
-		"source.address":   address,
+		"evidence":            known,
+		"identity.kind":       string(ask.Identity.Kind),
+		"identity.issuer":     ask.Identity.Issuer,
+		"identity.subject":    ask.Identity.Subject,
+		"identity.email":      ask.Identity.Email,
+		"identity.groups":     groups,
+		"identity.age":        max(0, ask.Time.Sub(ask.Identity.SignedIn)),
+		"target.name":         ask.Target.Name,
+		"target.kind":         ask.Target.Kind,
+		"target.labels":       labels,
+		"account":             ask.Account,
+		"request.duration":    length,
+		"request.reason":      ask.Reason,
+		"request.ticket":      ask.Ticket,
+		"request.time":        ask.Time.UTC(),
+		"request.break_glass": ask.BreakGlass,
+		"source.address":      address,
 	}
 }
 
@@ -89,6 +100,7 @@ var environment = func() *cel.Env {
 	options := append([]cel.EnvOption{
 		ext.Network(), ext.Strings(),
 		cel.OptionalTypes(),
+		cel.CrossTypeNumericComparisons(true),
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ParserRecursionLimit(maxNesting * 5),
@@ -123,7 +135,7 @@ type fault struct {
 }
 
 // parse reads a condition.
-func parse(text string) (*condition, []fault) {
+func parse(text string, declared []string) (*condition, []fault) {
 	checked, issues := environment.Compile(text)
 	if err := issues.Err(); err != nil {
 		var faults []fault
@@ -136,8 +148,12 @@ func parse(text string) (*condition, []fault) {
 		}
 		return nil, faults
 	}
-	if checked.OutputType() != cel.BoolType {
+	// What evidence says has no type before it is there; if it is neither true nor false then, that is an error.
+	if checked.OutputType() != cel.BoolType && checked.OutputType() != cel.DynType {
 		return nil, []fault{{1, 1, fmt.Sprintf("a condition is true or false, but this is of type %s", checked.OutputType())}}
+	}
+	if name := undeclared(checked, declared); name != "" {
+		return nil, []fault{{1, 1, fmt.Sprintf("it looks at evidence %q; name that under the policy's evidence too, and write it as evidence.%s", name, name)}}
 	}
 	worst, err := environment.EstimateCost(checked, sizes{})
 	if err != nil {
@@ -164,6 +180,26 @@ func parse(text string) (*condition, []fault) {
 		}
 	}
 	return c, nil
+}
+
+// undeclared is evidence that a condition looks at, or may look at, though its policy does not name it.
+func undeclared(checked *cel.Ast, declared []string) (name string) {
+	named := map[int64]bool{}
+	root := ast.NavigateAST(checked.NativeRep())
+	for _, e := range ast.MatchDescendants(root, ast.KindMatcher(ast.SelectKind)) {
+		if s := e.AsSelect(); s.Operand().Kind() == ast.IdentKind && s.Operand().AsIdent() == "evidence" {
+			named[s.Operand().ID()] = true
+			if !slices.Contains(declared, s.FieldName()) {
+				name = s.FieldName()
+			}
+		}
+	}
+	for _, e := range ast.MatchDescendants(root, ast.KindMatcher(ast.IdentKind)) {
+		if e.AsIdent() == "evidence" && !named[e.ID()] {
+			name = "…"
+		}
+	}
+	return name
 }
 
 // plan makes a program that stops at its limits.

@@ -23,6 +23,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/evidence"
 )
 
 // What holds where a policy says nothing.
@@ -42,6 +43,12 @@ type Ask struct {
 	Ticket   string
 	Time     time.Time
 	Source   netip.Addr // of the connection; not valid: not known
+	// Start is when it is to begin; zero: with its first use.
+	Start time.Time
+	// BreakGlass asks for an emergency, which policies of that kind alone give.
+	BreakGlass bool
+	// Evidence is what is known of it, by name.
+	Evidence map[string]evidence.Fact
 }
 
 // Clause is a part of a policy that a request can fail.
@@ -55,6 +62,10 @@ const (
 	Duration  Clause = "duration"  // longer than it allows
 	Reason    Clause = "reason"    // shorter than it asks for
 	Ticket    Clause = "ticket"    // none, or not as it asks for
+	Start     Clause = "start"     // to begin later than it allows
+	Network   Clause = "network"   // not from there
+	SignIn    Clause = "sign_in"   // not proven as it asks for
+	Evidence  Clause = "evidence"  // something is not as it has to be, or not known
 	When      Clause = "when"      // its condition does not hold, or can't be worked out
 	Approvers Clause = "approvers" // nobody could approve
 )
@@ -97,7 +108,7 @@ type Explanation struct {
 func Decide(policies []*Policy, ask Ask) Explanation {
 	in := input(ask, 0)
 	for _, p := range policies {
-		if p.Forbids() || !p.admits(ask, in) {
+		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.admits(ask, in) {
 			continue
 		}
 		e := Explanation{Winner: p, Duration: p.length(ask.Duration)}
@@ -115,7 +126,7 @@ func Decide(policies []*Policy, ask Ask) Explanation {
 func Explain(policies []*Policy, ask Ask) Explanation {
 	var e Explanation
 	for _, p := range policies {
-		if p.Forbids() || !p.Covers(ask.Target, ask.Account) {
+		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.Covers(ask.Target, ask.Account) {
 			continue
 		}
 		misses := p.Misses(ask)
@@ -141,6 +152,9 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 		}
 		if open, _ := p.Open(ask.Time); !open {
 			continue
+		}
+		if ask.BreakGlass && slices.ContainsFunc(p.Policy.Evidence, func(name string) bool { f, ok := ask.Evidence[name]; return !ok || f.Missing != "" }) {
+			continue // an emergency waits for no other system
 		}
 		text := p.Message
 		if text == "" {
@@ -181,7 +195,7 @@ func (p *Policy) Misses(ask Ask) []Miss {
 		misses = append(misses, Miss{c, fmt.Sprintf(format, args...)})
 	}
 	covers, member := p.Covers(ask.Target, ask.Account), InAny(ask.Identity.Groups, p.Groups)
-	if !covers || p.Forbids() {
+	if !covers || p.Forbids() || p.BreakGlass != ask.BreakGlass {
 		miss(Coverage, "it does not speak of %s@%s", ask.Account, ask.Target.Name)
 	}
 	if !member {
@@ -191,7 +205,18 @@ func (p *Policy) Misses(ask Ask) []Miss {
 			miss(Group, "it is for members of %s", Or(p.Groups))
 		}
 	}
-	if open, next := p.Open(ask.Time); !open {
+	begin := ask.Time
+	if ask.Start.After(begin) {
+		begin = ask.Start
+	}
+	if ahead := begin.Sub(ask.Time); ahead > p.Ahead.D() {
+		if p.Ahead == 0 {
+			miss(Start, "it begins with its first use, not at a time")
+		} else {
+			miss(Start, "it begins in %s at the latest", Short(p.Ahead.D()))
+		}
+	}
+	if open, next := p.Open(begin); !open {
 		miss(Hours, "it holds %s, next from %s", Or(p.Policy.Hours), next.UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	length, most := p.length(ask.Duration), p.MaxDuration.D()
@@ -211,7 +236,21 @@ func (p *Policy) Misses(ask Ask) []Miss {
 	case !p.ticket.MatchString(ask.Ticket):
 		miss(Ticket, "ticket %q is not like %s", ask.Ticket, p.Policy.Ticket)
 	}
-	if p.condition != nil && covers && member { // to others it says nothing
+	if len(p.networks) > 0 && !slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return ask.Source.IsValid() && n.Contains(ask.Source.Unmap().WithZone("")) }) {
+		miss(Network, "it is for connections from %s", Or(p.Networks))
+	}
+	p.missesSignIn(ask, miss)
+	known := true
+	for _, name := range p.Policy.Evidence {
+		if f, ok := ask.Evidence[name]; !ok {
+			known = false
+			miss(Evidence, "evidence %s: it is not known", name)
+		} else if f.Missing != "" {
+			known = false
+			miss(Evidence, "evidence %s: %s", name, f.Missing)
+		}
+	}
+	if p.condition != nil && covers && member && known { // to others it says nothing
 		if holds, says, err := p.condition.check(input(ask, length)); err != nil {
 			miss(When, "its condition can't be worked out: %s", says)
 		} else if !holds {
@@ -222,6 +261,24 @@ func (p *Policy) Misses(ask Ask) []Miss {
 		miss(Approvers, "nobody could approve it: it names no approving group")
 	}
 	return misses
+}
+
+// missesSignIn finds what the sign-in lacks.
+func (p *Policy) missesSignIn(ask Ask, miss func(c Clause, format string, args ...any)) {
+	want, who := p.Policy.SignIn, ask.Identity
+	proven := who.SignedIn
+	if !who.AuthTime.IsZero() {
+		proven = who.AuthTime
+	}
+	if most := want.MaxAge.D(); most > 0 && ask.Time.Sub(proven) > most {
+		miss(SignIn, "it asks for a sign-in that is at most %s old", Short(most))
+	}
+	if len(want.ACR) > 0 && !slices.Contains(want.ACR, who.ACR) {
+		miss(SignIn, "it asks for a sign-in of class %s", Or(want.ACR))
+	}
+	if len(want.AMR) > 0 && !InAny(who.AMR, want.AMR) {
+		miss(SignIn, "it asks for a sign-in with %s", Or(want.AMR))
+	}
 }
 
 // length is what the request asks for under that policy.
@@ -252,8 +309,8 @@ func Needed(p configs.Policy) int {
 // Within is how long a request waits for a decision.
 func Within(p configs.Policy) time.Duration { return orDefault(p.Approve.Within, DefaultWithin) }
 
-// Start is how long an approved grant waits for its first use.
-func Start(p configs.Policy) time.Duration { return orDefault(p.Approve.Start, DefaultStart) }
+// StartWithin is how long an approved grant waits for its first use.
+func StartWithin(p configs.Policy) time.Duration { return orDefault(p.Approve.Start, DefaultStart) }
 
 func orDefault(d configs.Duration, otherwise time.Duration) time.Duration {
 	if d > 0 {

@@ -96,6 +96,7 @@ type Offer struct {
 	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve."`
 	Role        string            `json:"role,omitempty" doc:"The role that the policy gives it by; empty: none."`
 	Limits      []string          `json:"limits,omitempty" doc:"What the role does not allow, or allows beyond the usual, in words."`
+	BreakGlass  bool              `json:"break_glass,omitempty" doc:"Only in an emergency, with break_glass in the request."`
 	Ticket      string            `json:"ticket,omitempty" doc:"Regular expression that a ticket has to match; empty: none is asked for."`
 	Live        string            `json:"live,omitempty" doc:"The identity's own grant that is approved or active."`
 }
@@ -150,6 +151,9 @@ type GrantRequest struct {
 	Duration string `json:"duration,omitempty" maxLength:"32" doc:"Such as 30m, 8h or 1d; empty: the policy's default."`
 	Reason   string `json:"reason,omitempty" maxLength:"2000"`
 	Ticket   string `json:"ticket,omitempty" maxLength:"200" doc:"Of another system, where the policy asks for one: OPS-42."`
+	// Start and BreakGlass ask for something out of the ordinary.
+	Start      *time.Time `json:"start,omitempty" doc:"When it is to begin; empty: with its first use."`
+	BreakGlass bool       `json:"break_glass,omitempty" doc:"An emergency: waits for nobody, everybody is told, and it is reviewed."`
 }
 
 // ExtensionRequest asks that an active grant end later.
@@ -195,7 +199,7 @@ type Candidate struct {
 
 // Miss is one part of a policy that the request fails.
 type Miss struct {
-	Clause string `json:"clause" doc:"Stable word: coverage, group, hours, duration, reason, ticket, when, approvers."`
+	Clause string `json:"clause" doc:"Stable word: coverage, group, hours, duration, reason, ticket, start, network, sign_in, evidence, when, approvers."`
 	Text   string `json:"text"`
 }
 
@@ -203,7 +207,7 @@ type Miss struct {
 type Notification struct {
 	ID       string    `json:"id" doc:"The receiver's key for it."`
 	Channel  string    `json:"channel"`
-	Kind     string    `json:"kind" enum:"requested,decided,active,ended,voted"`
+	Kind     string    `json:"kind" enum:"requested,decided,active,ended,voted,alarm"`
 	Grant    string    `json:"grant"`
 	State    string    `json:"state" enum:"pending,delivered,dead"`
 	Attempts int       `json:"attempts"`
@@ -240,6 +244,9 @@ type Grant struct {
 	Policy     string        `json:"policy"`
 	Role       string        `json:"role,omitempty" doc:"The role it was given by."`
 	Limits     []string      `json:"limits,omitempty" doc:"The role's limits, in words."`
+	Start      time.Time     `json:"start,omitzero" doc:"It can't be used before."`
+	BreakGlass bool          `json:"break_glass,omitempty" doc:"It was taken in an emergency, approved by nobody."`
+	Confirm    bool          `json:"confirm,omitempty" doc:"Approvals count only from people who show that they are signed in."`
 	Duration   time.Duration `json:"duration_ns"`
 	Total      time.Duration `json:"total_ns" doc:"How long it may last with all extensions."`
 	Idle       time.Duration `json:"idle_ns,omitempty" doc:"It ends after so long without a session."`
@@ -257,6 +264,16 @@ type Grant struct {
 	EndReason  string        `json:"end_reason,omitempty"`
 	EndedBy    string        `json:"ended_by,omitempty"`
 	EndComment string        `json:"end_comment,omitempty" doc:"What they said, or what exactly was gone."`
+}
+
+// Review is the duty to look at what was done in an emergency.
+type Review struct {
+	Grant   Grant     `json:"grant"`
+	Groups  []string  `json:"groups" doc:"Whose members may do it; never the holder."`
+	Due     time.Time `json:"due"`
+	Done    time.Time `json:"done,omitzero"`
+	By      string    `json:"by,omitempty"`
+	Comment string    `json:"comment,omitempty"`
 }
 
 // Session is one connection under a grant. Every field is always there; Ended is null while the session lives.

@@ -80,6 +80,12 @@ func (s *Slack) headline(e grant.Event) string {
 		return text
 	}
 	switch {
+	case e.What == "grant.break_glass":
+		return fmt.Sprintf("EMERGENCY: %s has broken the glass for %s, for %s", g.Identity.Label(), what, policy.Short(g.Duration))
+	case e.What == "grant.review_overdue":
+		return fmt.Sprintf("OVERDUE: nobody has reviewed what %s did with %s in an emergency", g.Identity.Label(), what)
+	case e.What == "grant.reviewed":
+		return by(fmt.Sprintf("%s for %s: reviewed", what, g.Identity.Label()))
 	case g.Extension != nil:
 		return fmt.Sprintf("%s asks for %s more of %s", g.Identity.Label(), policy.Short(g.Extension.Duration), what)
 	case g.State == grant.Pending:

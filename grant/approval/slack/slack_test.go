@@ -467,3 +467,29 @@ func TestTokensAreChecked(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// An emergency is told loudly, though nobody has to approve it, and the message follows it.
+func TestEmergencyIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.config.Policies = append(w.config.Policies, configs.Policy{Name: "glass", Groups: []string{"engineers"}, Accounts: []string{"auto@orders"}, MaxDuration: configs.Duration(time.Hour),
+		BreakGlass: true, Review: configs.Review{Groups: []string{"security"}, Within: configs.Duration(time.Hour)}, Approve: configs.Approve{Auto: true}})
+	if err := w.grants.Reload(w.ctx, w.config); err != nil {
+		t.Fatal(err)
+	}
+	w.server.SetDown(true) // it does not wait for Slack
+	g, err := w.grants.Request(w.ctx, w.people["alice"], grant.Ask{Target: "orders", Account: "auto", Reason: "orders is down, INC-43, nobody answers", BreakGlass: true})
+	if err != nil || g.State != grant.Approved {
+		t.Fatal(g, err)
+	}
+	w.server.SetDown(false)
+	w.skip(time.Minute)
+	w.notifier.Wake()
+	m := w.message(g, "EMERGENCY: alice has broken the glass for auto@orders")
+	if !strings.Contains(m.Blocks, "INC-43") || m.Button(approveAction) != "" {
+		t.Error(m.Blocks)
+	}
+	if _, err := w.grants.Release(w.ctx, w.people["alice"], g.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.message(g, "withdrawn")
+}

@@ -1,0 +1,334 @@
+package grant
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/evidence/jira/jiratest"
+	"sallyport/internal/refusal"
+)
+
+// hanging is a world in which ro@orders hangs on evidence.
+func hanging(t *testing.T, e configs.Evidence, change func(c *configs.Config)) *world {
+	t.Helper()
+	if e.Every == 0 {
+		e.Every = configs.Duration(30 * time.Second)
+	}
+	if e.Tolerance == 0 {
+		e.Tolerance = configs.Duration(5 * time.Minute)
+	}
+	return with(t, func(c *configs.Config) {
+		c.Evidence = []configs.Evidence{e}
+		c.Policies[1].Evidence = []string{e.Name}
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+// pass lets time go by and the other systems be read.
+func (w *world) hang(d time.Duration) {
+	w.t.Helper()
+	w.clocks.pass(d)
+	if err := w.rereadEvidence(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func read(w *world, ticket string) (Grant, error) {
+	return w.Request(w.t.Context(), alice, Ask{Target: "orders", Account: "ro", Reason: "look at it", Ticket: ticket})
+}
+
+// An incident grant rides on who is on call: it is given by that, capped by the shift, and ends when somebody else takes over.
+func TestOnCall(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "oncall.yaml")
+	duty := func(who string, until time.Time) {
+		t.Helper()
+		text := "shop:\n  subjects: [" + who + "]\n  until: " + until.Format(time.RFC3339) + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := newClocks().now()
+	duty("sub-bob", begin.Add(2*time.Hour))
+	w := hanging(t, configs.Evidence{Name: "oncall", Kind: configs.KindOnCall, File: file, Key: "shop", Until: "until"}, func(c *configs.Config) {
+		c.Policies[1].When = "identity.subject in evidence.oncall.subjects"
+	})
+	_, err := read(w, "")
+	refused(t, err, refusal.NotPermitted, "its condition does not hold", "evidence.oncall.subjects")
+	duty("sub-alice", begin.Add(2*time.Hour))
+	w.hang(time.Minute)
+	g, err := read(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease(alice, "ro", "orders")
+	if got := l.Until(); !got.Equal(begin.Add(time.Minute + time.Hour)) {
+		t.Errorf("until %s", got)
+	}
+	w.hang(10 * time.Minute)
+	w.state(g.ID, Active, "")
+	duty("sub-bob", begin.Add(2*time.Hour))
+	w.hang(10 * time.Minute)
+	w.state(g.ID, Ended, EndShiftOver)
+	waitEnded(t, l)
+	// A shift that ends before the grant would ends it.
+	duty("sub-alice", begin.Add(40*time.Minute))
+	w.hang(time.Minute)
+	if g, err = read(w, ""); err != nil {
+		t.Fatal(err)
+	}
+	if l = w.lease(alice, "ro", "orders"); !l.Until().Equal(begin.Add(40 * time.Minute)) {
+		t.Errorf("until %s", l.Until())
+	}
+	w.hang(18*time.Minute + time.Second)
+	if l.Live() == nil {
+		t.Error("it outlives the shift")
+	}
+}
+
+// The job's own system is asked: a job that is over has nothing any more; a system that does not answer is tolerated, not for
+// ever; and what it never said lets nobody in.
+func TestJobEvidence(t *testing.T) {
+	var status atomic.Int32
+	var body atomic.Value
+	status.Store(http.StatusOK)
+	body.Store(`{"state": "in_progress", "attempt": 1}`)
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.URL.EscapedPath() != "/jobs/repo%3A7" && r.URL.EscapedPath() != "/jobs/repo:7" {
+			t.Errorf("asked for %s", r.URL.EscapedPath())
+		}
+		if r.Header.Get("Authorization") != "Bearer ci-secret" {
+			t.Error("asked without the token")
+		}
+		rw.WriteHeader(int(status.Load()))
+		_, _ = rw.Write([]byte(body.Load().(string)))
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("CI", "ci-secret")
+	w := hanging(t, configs.Evidence{Name: "job", Kind: configs.KindJob, URL: server.URL + "/jobs/{subject}", Token: "env:CI"}, func(c *configs.Config) {
+		c.Policies[1].When = `evidence.job.state == "in_progress" && evidence.job.attempt < 2`
+	})
+	ask := Ask{Target: "orders", Account: "ro", Reason: "deploy"}
+	status.Store(http.StatusInternalServerError)
+	_, err := w.Request(t.Context(), job, ask)
+	refused(t, err, refusal.NotPermitted, "evidence job: it can't be read", "500")
+	status.Store(http.StatusOK)
+	w.hang(time.Minute)
+	g, err := w.Request(t.Context(), job, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.row(g.ID).Terms.Evidence["job"]["state"]; got != "in_progress" {
+		t.Errorf("what was known was not kept: %v", got)
+	}
+	l, err := w.Lease(t.Context(), job, "orders", "ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := asked.Load()
+	for range 20 {
+		w.hang(time.Second)
+	}
+	if n := asked.Load() - before; n > 1 {
+		t.Errorf("asked %d times in 20 seconds", n)
+	}
+	status.Store(http.StatusBadGateway) // away, for as long as is tolerated
+	w.hang(4 * time.Minute)
+	w.state(g.ID, Active, "")
+	status.Store(http.StatusOK)
+	w.hang(time.Minute)
+	w.state(g.ID, Active, "")
+	body.Store(`{"state": "completed", "attempt": 1}`)
+	w.hang(time.Minute)
+	w.state(g.ID, Ended, EndTaskCompleted)
+	waitEnded(t, l)
+
+	body.Store(`{"state": "in_progress", "attempt": 1}`)
+	w.hang(time.Minute)
+	if g, err = w.Request(t.Context(), job, ask); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = w.Lease(t.Context(), job, "orders", "ro"); err != nil {
+		t.Fatal(err)
+	}
+	status.Store(http.StatusBadGateway)
+	w.hang(time.Minute)
+	w.hang(5 * time.Minute)
+	w.state(g.ID, Ended, EndEvidenceLost)
+
+	status.Store(http.StatusOK)
+	w.hang(time.Minute)
+	if g, err = w.Request(t.Context(), job, ask); err != nil {
+		t.Fatal(err)
+	}
+	status.Store(http.StatusNotFound) // it knows of none: that is an answer
+	w.hang(time.Minute)
+	w.state(g.ID, Ended, EndTaskCompleted)
+	status.Store(http.StatusOK)
+	body.Store(`{"x": "` + strings.Repeat("x", 2<<20) + `"}`)
+	w.hang(10 * time.Minute)
+	_, err = w.Request(t.Context(), job, ask)
+	refused(t, err, refusal.NotPermitted, "larger than")
+}
+
+// A restart while the other system is away ends nothing at once, and lets nobody in.
+func TestEvidenceAfterARestart(t *testing.T) {
+	up := true
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		if !up {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = rw.Write([]byte(`{"ok": true}`))
+	}))
+	t.Cleanup(server.Close)
+	w := hanging(t, configs.Evidence{Name: "change", Kind: configs.KindTicket, URL: server.URL}, func(c *configs.Config) { c.Policies[1].When = "evidence.change.ok" })
+	g, err := read(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lease(alice, "ro", "orders")
+	w.stop()
+	up = false
+	w.start()
+	w.hang(time.Minute)
+	w.state(g.ID, Active, "")
+	_, err = w.Lease(t.Context(), alice, "orders", "ro")
+	refused(t, err, refusal.NoGrant, "evidence change: it can't be read")
+	w.hang(6 * time.Minute)
+	w.state(g.ID, Ended, EndEvidenceLost)
+}
+
+// tickets is a world in which ro@orders hangs on an issue in Jira that alice was given and bob has approved.
+func tickets(t *testing.T, approved ...string) (*world, *jiratest.Server) {
+	t.Helper()
+	server := jiratest.New()
+	t.Cleanup(server.Close)
+	t.Setenv("JIRA", jiratest.Token)
+	w := hanging(t, configs.Evidence{Name: "ticket", Kind: configs.KindTicket, Jira: "acme", ApprovedStatus: approved}, func(c *configs.Config) {
+		c.Approvals.Jira = []configs.Jira{{Name: "acme", URL: server.URL, User: jiratest.User, Token: "env:JIRA", Projects: []string{"OPS"}}}
+		c.Approvals.People = []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Jira: "acc-alice"}, {Issuer: bob.Issuer, Subject: bob.Subject, Jira: "acc-bob"}}
+		c.Policies[1].When = `evidence.ticket.category == "indeterminate" && evidence.ticket.assignee == identity.subject`
+	})
+	return w, server
+}
+
+// A ticketed grant: the issue is read, not typed, and its end is the grant's.
+func TestGrantEndsWithItsTicket(t *testing.T) {
+	w, server := tickets(t)
+	now := w.clocks.now()
+	server.Move("OPS-42", "In Progress", "indeterminate", "acc-bob", now)
+	server.Move("WEB-1", "In Progress", "indeterminate", "acc-bob", now)
+	for ticket, says := range map[string]string{
+		"": "names no ticket", "OPS-41": "there is no issue OPS-41", "WEB-1": "is no issue of OPS", "OPS-42/../x": "is no issue of OPS",
+		"OPS-42": "evidence.ticket.assignee == identity.subject",
+	} {
+		_, err := read(w, ticket)
+		refused(t, err, refusal.NotPermitted, says)
+	}
+	server.Assign("OPS-42", "acc-alice")
+	w.hang(time.Minute)
+	g, err := read(w, "OPS-42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := w.lease(alice, "ro", "orders")
+	server.Limit(1)
+	w.hang(time.Minute)
+	w.state(g.ID, Active, "")
+	server.Move("OPS-42", "Done", "done", "acc-bob", now)
+	w.hang(time.Minute)
+	w.state(g.ID, Ended, EndTicketClosed)
+	waitEnded(t, l)
+	if _, why := l.Why(); !strings.Contains(why, "OPS-42 is closed (Done)") {
+		t.Error(why)
+	}
+}
+
+// The proof is the transition: who made it, and that it was not the one who asks.
+func TestTicketApproval(t *testing.T) {
+	w, server := tickets(t, "Approved")
+	now := w.clocks.now()
+	refuse := func(says string) {
+		t.Helper()
+		w.hang(time.Minute)
+		_, err := read(w, "OPS-7")
+		refused(t, err, refusal.NotPermitted, says)
+	}
+	server.Move("OPS-7", "In Progress", "indeterminate", "acc-alice", now)
+	server.Assign("OPS-7", "acc-alice")
+	refuse("OPS-7 is In Progress, not Approved")
+	server.Move("OPS-7", "Approved", "indeterminate", "acc-alice", now.Add(time.Second))
+	refuse("by the one who asks")
+	server.Move("OPS-7", "Approved", "indeterminate", "acc-stranger", now.Add(2*time.Second))
+	refuse("is linked to nobody here")
+	for i := range 120 { // so that the list that comes with the issue does not reach the newest
+		server.Move("OPS-7", "In Progress", "indeterminate", "acc-bob", now.Add(time.Duration(3+i)*time.Second))
+	}
+	server.Move("OPS-7", "Approved", "indeterminate", "acc-bob", now.Add(time.Hour))
+	w.hang(time.Minute)
+	g, err := read(w, "OPS-7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.row(g.ID).Terms.Evidence["ticket"]["approver"]; got != bob.Subject {
+		t.Errorf("approved by %v", got)
+	}
+	w.lease(alice, "ro", "orders")
+	server.Move("OPS-7", "Approved", "indeterminate", "acc-alice", now.Add(2*time.Hour)) // moved again, by herself
+	w.hang(time.Minute)
+	w.state(g.ID, Ended, EndTicketClosed)
+}
+
+func TestEvidenceIsDeclared(t *testing.T) {
+	c := example()
+	c.Evidence = []configs.Evidence{{Name: "job", File: "x"}}
+	for when, says := range map[string]string{
+		`evidence.job.x == 1`:                           `evidence "job"; name that`,
+		`evidence["job"].x == 1`:                        `evidence "…"`,
+		`evidence.exists(e, e == "job") || account==""`: `evidence "…"`,
+	} {
+		c.Policies[1].When, c.Policies[1].Evidence = when, nil
+		if err := Check(c); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	c.Policies[1].When, c.Policies[1].Evidence = "evidence.job.x == 1 && 'a' in evidence.job.list", []string{"job"}
+	if err := Check(c); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIdentityGone(t *testing.T) {
+	gone := map[string]bool{}
+	w := &world{t: t, dir: t.TempDir(), clocks: newClocks(), config: example()}
+	w.standing = func(who authn.Identity) error {
+		if gone[who.Key()] {
+			return refusal.New(refusal.IdentityDisabled, "%s was disabled", who.Label())
+		}
+		return nil
+	}
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	active, waiting := w.approved(alice, "ro", "orders"), w.request(alice, "app", "orders")
+	l := w.lease(alice, "ro", "orders")
+	other := w.approved(dave, "ro", "orders")
+	w.pass(2 * judgeEvery)
+	w.state(active.ID, Active, "")
+	gone[alice.Key()] = true
+	w.pass(judgeEvery)
+	w.state(active.ID, Ended, EndIdentityGone)
+	w.state(waiting.ID, Denied, EndIdentityGone)
+	w.state(other.ID, Approved, "")
+	waitEnded(t, l)
+}

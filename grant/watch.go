@@ -1,0 +1,212 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant/evidence"
+	"sallyport/grant/policy"
+	"sallyport/internal/refusal"
+)
+
+// readers is how many pieces of evidence are read at a time.
+const readers = 8
+
+// about is the request that a grant's evidence is about.
+func about(g Grant) evidence.About { return aboutAsk(g.Identity, g.Target, g.Account, g.Ticket) }
+
+func aboutAsk(who authn.Identity, target, account, ticket string) evidence.About {
+	return evidence.About{Ticket: ticket, Subject: who.Subject, Issuer: who.Issuer, Email: who.Email, Account: account, Target: target}
+}
+
+// evidenceFor are the names of all that policies which speak of an account ask for.
+func (r *rules) evidenceFor(who authn.Identity, t configs.Target, account string) (names []string) {
+	for _, p := range r.withEvidence {
+		if !p.Covers(t, account) || len(p.Groups) > 0 && !policy.InAny(who.Groups, p.Groups) {
+			continue
+		}
+		for _, name := range p.Policy.Evidence {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// facts are what is known of evidence.
+func (r *rules) facts(names []string, about evidence.About) map[string]evidence.Fact {
+	if len(names) == 0 {
+		return nil
+	}
+	facts := make(map[string]evidence.Fact, len(names))
+	for _, name := range names {
+		facts[name] = r.evidence.Known(name, about)
+	}
+	return facts
+}
+
+// known is what is known of the evidence that an open grant hangs on, and of what could forbid it.
+func (r *rules) known(g Grant) map[string]evidence.Fact {
+	if len(r.withEvidence) == 0 {
+		return nil
+	}
+	return r.facts(r.evidenceFor(g.Identity, r.names[g.Target], g.Account), about(g))
+}
+
+// learnFor reads the evidence that a request could need. Decisions look only at what is known then.
+func (s *Service) learnFor(ctx context.Context, who authn.Identity, ask Ask) {
+	r := s.rules.Load()
+	if len(r.withEvidence) == 0 || ask.BreakGlass {
+		return
+	}
+	if t, a, err := r.find(ask.Target, ask.Account); err == nil {
+		r.evidence.Learn(ctx, r.evidenceFor(who, t, a.Name), aboutAsk(who, t.Name, a.Name, ask.Ticket))
+	}
+}
+
+// learn reads the evidence that a grant hangs on. One that was taken in an emergency hangs on none.
+func (s *Service) learn(ctx context.Context, g Grant) {
+	r := s.rules.Load()
+	if len(r.withEvidence) == 0 || g.BreakGlass {
+		return
+	}
+	r.evidence.Learn(ctx, r.evidenceFor(g.Identity, r.names[g.Target], g.Account), about(g))
+}
+
+func (s *Service) learnOf(ctx context.Context, id string) {
+	s.mu.RLock()
+	e := s.open[canonical(id)]
+	s.mu.RUnlock()
+	if e != nil {
+		s.learn(ctx, e.row.Load().grant)
+	}
+}
+
+// evidenceGone says whether what a grant hangs on is no more. What has not been read yet is waited for, but lets nobody in.
+func (r *rules) evidenceGone(p *policy.Policy, c circumstances) objection {
+	for _, name := range p.Policy.Evidence {
+		f := c.evidence[name]
+		if f.Missing == "" || f.Unread && !c.connecting {
+			continue
+		}
+		reason := r.evidence.Ends(name)
+		if f.Lost {
+			reason = EndEvidenceLost
+		}
+		return objection{reason: reason, text: "evidence " + name + ": " + f.Missing, passing: c.connecting}
+	}
+	return objection{}
+}
+
+// forbidsUnread reports whether something that forbids can't be worked out only because it has not been read yet, which must
+// not end what was let in before.
+func (r *rules) forbidsUnread(ask policy.Ask, known map[string]evidence.Fact) bool {
+	for _, p := range r.withEvidence {
+		if p.Forbids() && p.Covers(ask.Target, ask.Account) && slices.ContainsFunc(p.Policy.Evidence, func(name string) bool { return known[name].Unread }) {
+			return true
+		}
+	}
+	return false
+}
+
+// watch reads the evidence that open grants hang on again and again until Close, and ends those whose is gone.
+func (s *Service) watch() {
+	defer close(s.keeper.watched)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-s.keeper.stop
+		cancel()
+	}()
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.rereadEvidence(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("end grants whose evidence is gone", "error", err)
+		}
+	}
+}
+
+// rereadEvidence reads what is due, and ends what that ends. It waits for the other systems; nothing else waits for it.
+func (s *Service) rereadEvidence(ctx context.Context) error {
+	r := s.rules.Load()
+	if len(r.withEvidence) == 0 {
+		return nil
+	}
+	var group sync.WaitGroup
+	places := make(chan struct{}, readers)
+	some := map[string]bool{}
+	for _, e := range s.entries() {
+		g := e.row.Load().grant
+		names := r.evidenceFor(g.Identity, r.names[g.Target], g.Account)
+		if len(names) == 0 || g.BreakGlass {
+			continue
+		}
+		some[g.ID] = true
+		places <- struct{}{}
+		group.Go(func() {
+			defer func() { <-places }()
+			r.evidence.Learn(ctx, names, about(g))
+		})
+	}
+	group.Wait()
+	return s.review(ctx, func(r *row) (Grant, bool) {
+		if !some[r.grant.ID] {
+			return r.grant, false
+		}
+		return s.judgeAll(r)
+	})
+}
+
+// identities ends what identities hold that may have nothing any more.
+func (s *Service) identities(ctx context.Context) error {
+	if s.standing == nil {
+		return nil
+	}
+	var failed error
+	asked := map[string]bool{}
+	for _, e := range s.entries() {
+		who := e.row.Load().grant.Identity
+		if asked[who.Key()] {
+			continue
+		}
+		asked[who.Key()] = true
+		err := s.standing(ctx, who)
+		if r := refusal.Of(err); r != nil && r.Code == refusal.IdentityDisabled {
+			failed = errors.Join(failed, s.IdentityGone(ctx, who.Key(), r.Message))
+		}
+	}
+	return failed
+}
+
+// IdentityGone ends all that an identity (authn.Identity.Key) holds or has asked for.
+func (s *Service) IdentityGone(ctx context.Context, key, why string) error {
+	err := s.review(ctx, func(r *row) (Grant, bool) {
+		g := r.grant.clone()
+		if g.Identity.Key() != key {
+			return g, false
+		}
+		to := Ended
+		if g.State == Pending {
+			to = Denied
+		}
+		g.end(to, s.clock.stamp(), EndIdentityGone, system, why)
+		return g, true
+	})
+	if err != nil {
+		return fmt.Errorf("end what %s holds: %w", key, err)
+	}
+	return nil
+}
