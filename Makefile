@@ -56,6 +56,7 @@ store: ## the rooms' own tests once more, with their store on PostgreSQL
 
 bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; and SSH beside a jump host
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
+	$(GO) run ./test/bench/recorder $(RECORDERBENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
