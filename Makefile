@@ -71,4 +71,5 @@ conformance: build browser store ## other people's tests and stock programs thro
 	test/tools/newer-psql 18 && test/tools/newer-psql 19
 	$(GO) test -count=1 -run 'TestPsqlSignsInNatively' ./test/e2e
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport
+	cd test/conformance/acme && $(GO) test -count=1 ./...
 	test/tools/with-rig --durability written --no-target-log -- $(GO) run -C test/conformance ./ssh $(SSHCONFORMANCEFLAGS)

@@ -60,7 +60,28 @@ type ServerTLS struct {
 	// CA is the authority that signed Certificate when it is not one that every machine trusts; `sallyport login`
 	// hands it to the client's files.
 	CA string `yaml:"ca"`
+	// ACME has the certificate made and renewed by an authority, instead of Certificate and Key.
+	ACME ACME `yaml:"acme"`
 }
+
+// ACME is about an authority that certifies by RFC 8555, such as Let's Encrypt. It certifies the host of URL and the server
+// names of targets, which it must be able to reach: at port 443 if listen.https is there (TLS-ALPN-01), or at port 80
+// if Listen is (HTTP-01).
+type ACME struct {
+	// AcceptTerms says that the authority's terms of service are agreed to; without it there is no ACME.
+	AcceptTerms bool `yaml:"accept_terms"`
+	// Directory is the authority's address; default: Let's Encrypt.
+	Directory string `yaml:"directory"`
+	// Email is whom the authority may write to; it may be empty.
+	Email string `yaml:"email"`
+	// Listen is an address for the authority's questions over HTTP, mostly ":80"; empty: it asks at listen.https alone.
+	Listen string `yaml:"listen"`
+	// CA is a PEM file to trust for the directory beside the system's authorities.
+	CA string `yaml:"ca"`
+}
+
+// Used tells whether ACME is configured.
+func (a ACME) Used() bool { return a != ACME{} }
 
 // SSH is about the SSH listener.
 type SSH struct {

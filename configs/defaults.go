@@ -9,6 +9,9 @@ import (
 
 // setDefaults fills in what the file left out.
 func (c *Config) setDefaults() {
+	if c.TLS.ACME.Used() {
+		set(&c.TLS.ACME.Directory, "https://acme-v02.api.letsencrypt.org/directory")
+	}
 	set(&c.SSH.Version, "OpenSSH_9.9 sallyport")
 	set(&c.SSH.Host, c.defaultSSHHost())
 	set(&c.Provider.GroupsClaim, "groups")
@@ -87,7 +90,7 @@ func (c *Config) resolvePaths() {
 			}
 		}
 	}
-	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.Provider.CA, &c.Releases)
+	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.Releases)
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)

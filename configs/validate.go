@@ -55,11 +55,16 @@ func (l *loader) validate(main *file, c *Config) {
 		}
 	}
 	for _, f := range []struct{ key, path string }{{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key}} {
-		if f.path == "" {
-			at(f.key, "%s is missing; name the PEM file", f.key)
+		switch used := c.TLS.ACME.Used(); {
+		case f.path == "" && !used:
+			at(f.key, "%s is missing; name the PEM file, or use tls.acme", f.key)
+		case f.path != "" && used:
+			at(f.key, "%s is set, and tls.acme too; the certificate comes from one of them", f.key)
 		}
 	}
+	validateACME(at, c)
 	for _, f := range []struct{ key, path string }{
+		{"tls.acme.ca", c.TLS.ACME.CA},
 		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key}, {"tls.ca", c.TLS.CA}, {"provider.ca", c.Provider.CA},
 	} {
 		checkFile(at, f.key, f.path)

@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
 )
 
 // checkInterval is how often, at most, a handshake looks whether the certificate's files have changed.
@@ -17,6 +20,9 @@ const checkInterval = 5 * time.Second
 type Certificate struct {
 	certificateFile, keyFile string
 	log                      *slog.Logger
+
+	manager *autocert.Manager // with ACME, in the place of the files
+	names   func() []string
 
 	mu      sync.Mutex
 	current *tls.Certificate
@@ -32,6 +38,9 @@ func LoadCertificate(certificateFile, keyFile string, log *slog.Logger) (*Certif
 
 // Reload reads the files now.
 func (c *Certificate) Reload() error {
+	if c.manager != nil {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reload()
@@ -57,7 +66,10 @@ func (c *Certificate) stamps() (stamp [2]time.Time) {
 }
 
 // Get is a tls.Config's GetCertificate.
-func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *Certificate) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.manager != nil {
+		return c.managed(hello)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.checked) > checkInterval {
@@ -75,5 +87,9 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // TLS is the server side for all listeners: TLS 1.2 and up, this certificate.
 func (c *Certificate) TLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Get}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Get}
+	if c.manager != nil {
+		config.NextProtos = []string{acme.ALPNProto} // for the authority alone; a server adds what it speaks
+	}
+	return config
 }

@@ -138,7 +138,7 @@ func openStore(ctx context.Context, config *configs.Config) (*store.Store, error
 
 // open opens the rooms, each standing on those before it.
 func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) {
-	if g.certificate, err = proxy.LoadCertificate(config.TLS.Certificate, config.TLS.Key, g.log); err != nil {
+	if g.certificate, err = g.loadCertificate(config); err != nil {
 		return err
 	}
 	if g.store, err = openStore(ctx, config); err != nil {
@@ -238,6 +238,9 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 		MaxHeaderBytes:    64 << 10,
 		ConnContext:       web.WithConnection,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // strangers' broken handshakes
+	}
+	if err := g.listenChallenges(config); err != nil {
+		return nil, err
 	}
 	served := make(chan error, 1)
 	go func() {
