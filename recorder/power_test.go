@@ -279,6 +279,7 @@ func lossOfPower(t *testing.T, lies func(path string) bool, crashes int) (lost [
 // afterCrash starts a recorder on what a crash has left and returns what is missing or not whole.
 func afterCrash(t *testing.T, o Options, acknowledged map[string]map[int]bool) (lost []string) {
 	t.Helper()
+	lost = beforeStart(t, o.Dir, acknowledged)
 	r, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -300,6 +301,29 @@ func afterCrash(t *testing.T, o Options, acknowledged map[string]map[int]bool) (
 	}
 	if err := os.RemoveAll(o.Dir); err != nil {
 		t.Fatal(err)
+	}
+	return lost
+}
+
+// beforeStart checks what a crash has left as it is, with the log that no start has replayed: it changes nothing, and whatever
+// was acknowledged is there.
+func beforeStart(t *testing.T, dir string, acknowledged map[string]map[int]bool) (lost []string) {
+	t.Helper()
+	ahead, damages, err := Ahead(dir)
+	if err != nil || len(damages) > 0 {
+		return []string{fmt.Sprint("the log cannot be read: ", err, damages)}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "audit"), 0o700); err != nil { // of which the disk keeps only files
+		t.Fatal(err)
+	}
+	report, err := verify.Check(dir, verify.Options{Ahead: ahead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range report.Recordings {
+		if f.State == verify.Damaged || int(f.Events) < len(acknowledged[f.Session]) {
+			lost = append(lost, fmt.Sprintf("before the start %s is %s with %d events of %d: %v", f.Path, f.State, f.Events, len(acknowledged[f.Session]), f.Problems))
+		}
 	}
 	return lost
 }

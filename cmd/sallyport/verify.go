@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/recorder"
 	"sallyport/recorder/verify"
 )
 
@@ -91,6 +92,13 @@ func (v *verification) check(command *cobra.Command) (*verify.Report, error) {
 			return nil, err
 		}
 		o.Quorum = v.quorum
+		var damages []string
+		if o.Ahead, damages, err = recorder.Ahead(v.state); err != nil {
+			return nil, err
+		}
+		for _, damage := range damages {
+			fmt.Fprintf(command.ErrOrStderr(), "the write-ahead log is damaged; what it lacks may be lacking in recordings: %s\n", damage)
+		}
 		return verify.Check(v.state, o)
 	}
 	c, err := open()

@@ -112,6 +112,8 @@ type Options struct {
 	Live func(path string) (safe int64, live bool)
 	// Waiting are the numbers of the audit events that are not moved yet, in order.
 	Waiting []uint64
+	// Ahead has, by session, what stands in the write-ahead log of a gateway that died and was not started since.
+	Ahead map[string][]Piece
 
 	// LogKey is the public key of the log over all recordings. Without one that in the directory is used, which whoever holds
 	// the directory may have exchanged.
@@ -244,7 +246,11 @@ func check(path, relative string, o Options, l *leaves) (result, error) {
 		}
 		file.Bytes = info.Size()
 	}
-	reader, err := format.NewReader(io.NewSectionReader(f, 0, file.Bytes))
+	var source io.ReaderAt = f
+	if !live {
+		source, file.Bytes = withAhead(f, file.Bytes, o.Ahead[name(path)])
+	}
+	reader, err := format.NewReader(io.NewSectionReader(source, 0, file.Bytes))
 	if errors.Is(err, format.ErrNotRecording) {
 		file.State = Damaged
 		file.Problems = append(file.Problems, &format.Damage{Length: file.Bytes, What: err.Error()})
