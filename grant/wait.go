@@ -93,6 +93,9 @@ func (s *Service) waitForLease(ctx context.Context, who authn.Identity, target, 
 	var waited string // the grant that was waited for
 	for first := true; ; first = false {
 		l, err := s.lease(ctx, who, t.Name, a.Name)
+		if err != nil && ctx.Err() != nil { // while it looked
+			return nil, fmt.Errorf("wait for a grant: %w", context.Cause(ctx))
+		}
 		if err == nil || !refusal.Is(err, refusal.NoGrant) {
 			return l, err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/transparency/ledger"
@@ -106,7 +107,7 @@ func TestEveryRecordingIsBound(t *testing.T) {
 	if err := errors.Join(rec.Record(t.Context(), said("x")), rec.End(format.End{Reason: "done"}), earlier.Close(context.Background())); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(t.Context(), dir)
+	s, err := storetest.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

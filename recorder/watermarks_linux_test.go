@@ -8,7 +8,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/refusal"
-	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 	"sallyport/recorder/format"
 )
 
@@ -17,7 +17,7 @@ import (
 func TestWatermarks(t *testing.T) {
 	levels(t, func(t *testing.T, level configs.Durability) {
 		dir := tinyDisk(t, 32)
-		s, err := store.Open(t.Context(), t.TempDir())
+		s, err := storetest.Open(t.Context(), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}

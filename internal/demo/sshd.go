@@ -79,6 +79,7 @@ func startSSHD(ctx context.Context, d *Demo, dir string, port int) (*sshd, error
 			"AuthorizedKeysFile " + quoteArgument(filepath.Join(dir, "authorized_keys")),
 			"PermitRootLogin prohibit-password",
 			"AcceptEnv LANG LC_*",
+			"SetEnv SHLVL=1", // bash then does not read the user's own .bashrc for a command: what it does is not ours
 			"PrintMotd no",
 			"PrintLastLog no",
 			"Subsystem sftp internal-sftp",

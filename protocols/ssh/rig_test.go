@@ -378,6 +378,7 @@ ListenAddress 127.0.0.1
 HostKey %s
 TrustedUserCAKeys %s
 AuthorizedKeysFile none
+SetEnv SHLVL=1
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
