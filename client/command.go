@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -102,10 +104,24 @@ func (r *run) watch(ctx context.Context) {
 		if end.IsZero() || r.who.Expires.Before(end) {
 			end = r.who.Expires
 		}
+		r.keep(ctx, g)
 		if left := time.Until(end); !g.warned && left < min(warnAt, g.Duration/4) {
 			g.warned = true
 			r.say("the access to %s ends in %s, at %s", g.account, left.Round(time.Second), clock(end))
 		}
+	}
+}
+
+// keepEvery is how often the gateway is told that a grant is in use: often enough for any idle time that makes sense.
+const keepEvery = 15 * time.Second
+
+// keep keeps a grant from ending as idle while the command has no connection open.
+func (r *run) keep(ctx context.Context, g *heldGrant) {
+	if g.State != "active" || time.Since(g.kept) < keepEvery {
+		return
+	}
+	if r.client.Do(ctx, http.MethodPost, "/v1/grants/"+url.PathEscape(g.ID)+"/keep", nil, nil) == nil {
+		g.kept = time.Now()
 	}
 }
 

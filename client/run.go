@@ -109,6 +109,7 @@ type heldGrant struct {
 	asked   bool // by this run, which gives it back
 	warned  bool
 	over    bool
+	kept    time.Time // when the gateway was last told that it is in use
 }
 
 // refusedAs marks refusals.

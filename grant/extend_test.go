@@ -204,6 +204,31 @@ func TestIdle(t *testing.T) {
 	refused(t, err, refusal.NoGrant, "it had no session for 10m")
 }
 
+// TestInUse: whoever works under a grant without a session keeps it from being idle, and nothing else of it, and nobody
+// else's.
+func TestInUse(t *testing.T) {
+	w := with(t, func(c *configs.Config) { c.Policies[1].Idle = minutes(10) })
+	g := w.approved(alice, "ro", "orders")
+	refused(t, w.InUse(t.Context(), alice, g.ID), refusal.Conflict, "is not active")
+	w.lease(alice, "ro", "orders").Return()
+	until := w.row(g.ID).Until
+	for range 3 {
+		w.pass(9 * time.Minute)
+		refused(t, w.InUse(t.Context(), bob, g.ID), refusal.NotPermitted, "is not yours")
+		if err := w.InUse(t.Context(), alice, g.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := w.row(g.ID); now.State != Active || !now.Until.Equal(until) {
+		t.Errorf("it ends at %s instead of %s", now.Until, until)
+	}
+	w.clocks.pass(10 * time.Minute)
+	refused(t, w.InUse(t.Context(), alice, g.ID), refusal.Conflict, "is not active") // whether or not the keeper has looked
+	w.pass(0)
+	w.state(g.ID, Ended, EndIdle)
+	refused(t, w.InUse(t.Context(), alice, g.ID), refusal.NotFound, "no open grant")
+}
+
 // What a policy says of a connection keeps that one out; what it says of the grant ends it.
 func TestConditionsAtTheDoor(t *testing.T) {
 	w := with(t, func(c *configs.Config) {

@@ -66,6 +66,10 @@ func (s *server) registerGrants() {
 		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
 			return wrapGrant(s.extend(ctx, who, in.ID, in.Body))
 		})
+	handle(s, operation("keep-grant", http.MethodPost, "/v1/grants/{id}/keep", "Say that you work under your own active grant, so that it is not idle while no session is open"),
+		func(ctx context.Context, who caller, in *identified) (*struct{}, error) {
+			return nil, s.Grants.InUse(ctx, who.Identity, in.ID)
+		})
 	handle(s, operation("release", http.MethodPost, "/v1/grants/{id}/release", "Give your own grant back, or withdraw your request"),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Release(ctx, who.Identity, in.ID))

@@ -55,6 +55,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"GET /v1/grants", fixed("/v1/grants"), nil, [4]int{401, 200, 200, 200}},
 		{"GET /v1/grants/{id}", fresh("/v1/grants/%s"), nil, [4]int{401, 200, 200, 200}},
 		{"POST /v1/grants/{id}/revoke", fresh("/v1/grants/%s/revoke"), api.Decision{}, [4]int{401, 200, 200, 200}},
+		{"POST /v1/grants/{id}/keep", fresh("/v1/grants/%s/keep"), nil, [4]int{401, 409, 403, 403}},
 		{"POST /v1/grants/{id}/release", fresh("/v1/grants/%s/release"), nil, [4]int{401, 200, 403, 403}},
 		{"POST /v1/grants/{id}/extend", fresh("/v1/grants/%s/extend"), api.ExtensionRequest{Duration: "10m"}, [4]int{401, 409, 403, 403}},
 		{"POST /v1/requests/{id}/withdraw", fresh("/v1/requests/%s/withdraw"), api.Decision{}, [4]int{401, 404, 404, 404}},

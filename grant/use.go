@@ -1,0 +1,32 @@
+package grant
+
+import (
+	"context"
+
+	"sallyport/authn"
+	"sallyport/internal/refusal"
+)
+
+// InUse says that the holder works under an active grant of their own though no session is open just now: it is not idle,
+// its idle time begins anew. It moves nothing else, and is not written down: after a restart idle time begins anew anyway.
+// It refuses with NotPermitted where the grant is another's, and with Conflict where it is not active or has been idle
+// for too long already.
+func (s *Service) InUse(_ context.Context, who authn.Identity, id string) error {
+	s.mu.RLock()
+	e := s.open[id]
+	s.mu.RUnlock()
+	if e == nil {
+		return refusal.New(refusal.NotFound, "there is no open grant %.32q", id)
+	}
+	g := e.row.Load().grant
+	if g.Identity.Key() != who.Key() {
+		return refusal.New(refusal.NotPermitted, "grant %s is not yours", id)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.row.Load().grant.State != Active || e.idleNow() {
+		return refusal.New(refusal.Conflict, "grant %s is not active", id)
+	}
+	e.idleSince = e.clock.elapsed()
+	return nil
+}
