@@ -28,7 +28,7 @@ func (s *server) registerCredentials() {
 			}
 			return &body[[]api.Credential]{out}, nil
 		})
-	handle(s, operation("revoke-credential", http.MethodDelete, "/v1/credentials/{id}", "End one of your passwords or certificates"),
+	handle(s, operation("revoke-credential", http.MethodDelete, "/v1/credentials/{id}", "End one of your passwords, certificates or SSH keys"),
 		func(ctx context.Context, who caller, in *identified) (*struct{}, error) {
 			return nil, s.Authn.RevokeCredential(ctx, who.Identity, in.ID)
 		})

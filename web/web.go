@@ -96,6 +96,7 @@ func New(o Options) http.Handler {
 	s.registerGateway()
 	s.registerMe()
 	s.registerCredentials()
+	s.registerKeys()
 	s.registerTargets()
 	s.registerGrants()
 	s.registerPolicy()

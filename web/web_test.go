@@ -41,6 +41,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/credentials", fixed("/v1/credentials"), api.CredentialRequest{Target: "web-1", Account: "deploy"}, [4]int{401, 501, 404, 404}},
 		{"POST /v1/credentials", fixed("/v1/credentials"), api.CredentialRequest{Target: "orders", Account: "app", Duration: "-1h"}, [4]int{401, 422, 422, 422}},
 		{"GET /v1/credentials", fixed("/v1/credentials"), nil, [4]int{401, 200, 200, 200}},
+		{"GET /v1/keys", fixed("/v1/keys"), nil, [4]int{401, 200, 200, 200}},
 		{"DELETE /v1/credentials/{id}", fixed("/v1/credentials/none"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/targets", fixed("/v1/targets"), nil, [4]int{401, 200, 200, 200}},
 		{"GET /v1/targets/{name}/setup", fixed("/v1/targets/orders/setup"), nil, [4]int{401, 403, 403, 200}},

@@ -54,7 +54,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupAccess, newLoginCommand(), newLogoutCommand(), newRenewCommand(), newWhoamiCommand(), newTargetsCommand(), newRequestCommand(), newReleaseCommand(), newExtendCommand(), newCredentialsCommand(), newRunCommand(), newTunnelCommand())
+	add(groupAccess, newLoginCommand(), newLogoutCommand(), newRenewCommand(), newWhoamiCommand(), newTargetsCommand(), newRequestCommand(), newReleaseCommand(), newExtendCommand(), newCredentialsCommand(), newKeysCommand(), newRunCommand(), newTunnelCommand())
 	add(groupDecide, newRequestsCommand(), newApproveCommand(), newDenyCommand(), newGrantsCommand(), newRevokeCommand(), newReviewCommand(), newNotificationsCommand())
 	add(groupRecord, newSessionsCommand(), newKillCommand(), newWatchCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newEvidenceCommand(), newAuditCommand(), newVerifyCommand(), newHoldCommand(), newIndexCommand(), newStatusCommand(), newAuthoritiesCommand())
 	add(groupGateway, gatewayCommands()...)

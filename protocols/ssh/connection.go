@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -151,7 +152,12 @@ func (c *connection) spawn(f func()) {
 func (c *connection) session(n xssh.NewChannel) {
 	l, err := c.begin()
 	if err != nil {
-		c.refuseSession(n, c.handler.asRefusal(err))
+		no := c.handler.asRefusal(err)
+		if cut := (*cutError)(nil); no.Code == refusal.NoGrant && !errors.As(err, &cut) {
+			c.waitSession(n, no)
+			return
+		}
+		c.refuseSession(n, no)
 		return
 	}
 	l.serve(n, kindSession)

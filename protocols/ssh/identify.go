@@ -21,6 +21,8 @@ const maxAuthTries = 20
 type proof struct {
 	handler *Handler
 	ctx     context.Context
+	conn    *watched
+	banner  xssh.ServerPreAuthConn // says things before the client is let in
 
 	identity    authn.Identity
 	certificate []byte // as presented, for connections inside this one
@@ -28,27 +30,29 @@ type proof struct {
 	told               bool // one banner is enough
 	sawPlainKey        bool
 	refusedCertificate bool
+	refusedSignIn      bool
 }
 
 var errNotAccepted = errors.New("not accepted")
 
 // offered is asked which keys may be used at all. A client can offer keys that are not its own, so nothing is decided
 // here but the kind.
-func (p *proof) offered(_ xssh.ConnMetadata, key xssh.PublicKey) (*xssh.Permissions, error) {
+func (p *proof) offered(meta xssh.ConnMetadata, key xssh.PublicKey) (*xssh.Permissions, error) {
 	if certificate, ok := key.(*xssh.Certificate); ok && certificate.CertType == xssh.UserCert {
 		return nil, nil
 	}
 	p.sawPlainKey = true
-	return nil, p.refuse(refusal.New(refusal.NotAuthenticated, "sign in first: this gateway takes no plain keys").
-		WithDetail("it needs a certificate, which a sign-in gives for some hours").
-		WithHint("run: sallyport login --gateway %s", p.handler.URL))
+	if p.handler.promptAt(parseAddress(meta.User())) && authn.UsableKey(key) {
+		return nil, nil
+	}
+	return nil, p.noPlainKeys()
 }
 
 // verified is told that the client holds the key.
-func (p *proof) verified(_ xssh.ConnMetadata, key xssh.PublicKey, _ *xssh.Permissions, _ string) (*xssh.Permissions, error) {
+func (p *proof) verified(meta xssh.ConnMetadata, key xssh.PublicKey, _ *xssh.Permissions, _ string) (*xssh.Permissions, error) {
 	certificate, ok := key.(*xssh.Certificate)
 	if !ok {
-		return nil, errNotAccepted
+		return p.plain(meta, key)
 	}
 	identity, err := p.handler.Authn.UserCertificate(p.ctx, certificate)
 	if err != nil {
@@ -74,10 +78,11 @@ func (p *proof) refuse(err error) error {
 	return &xssh.BannerError{Err: errNotAccepted, Message: words(r, "\r\n")}
 }
 
-// outerConfig is for connections from outside: a user certificate, and nothing else.
+// outerConfig is for connections from outside: a user certificate, or where the target allows it a key whose person signs in.
 func (h *Handler) outerConfig(p *proof) (*xssh.ServerConfig, error) {
 	config := h.serverConfig()
 	config.PublicKeyCallback, config.VerifiedPublicKeyCallback = p.offered, p.verified
+	config.PreAuthConnCallback = func(banner xssh.ServerPreAuthConn) { p.banner = banner }
 	host := h.Host
 	if name, _, err := net.SplitHostPort(h.Host); err == nil {
 		host = name

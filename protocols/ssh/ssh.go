@@ -7,7 +7,9 @@
 // A connection goes this way:
 //
 //	ssh.go         Handler: one client's connection from the first byte to the last
-//	identify.go    who is it: a user certificate, and nothing else
+//	identify.go    who is it: a user certificate
+//	hold.go        or a plain key, whose person signs in while the connection waits
+//	wait.go        a terminal that waits for an approval
 //	connection.go  the client's channels and global requests
 //	jump.go        a connection inside a connection: ssh -J gateway ACCOUNT@TARGET
 //	link.go        one session on a target: lease, recording, connection, and how it is cut
@@ -86,6 +88,7 @@ const (
 	strangerAlgorithms  = "ssh: no common algorithm"
 	strangerPlainKey    = "ssh: key without a certificate"
 	strangerCertificate = "ssh: certificate refused"
+	strangerSignIn      = "ssh: key without a sign-in"
 	strangerNothing     = "ssh: no credential that is accepted"
 )
 
@@ -98,13 +101,15 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 	if err := conn.SetDeadline(time.Now().Add(h.HandshakeTimeout)); err != nil {
 		return
 	}
-	who := &proof{handler: h, ctx: ctx}
+	seen := watch(conn)
+	defer seen.end()
+	who := &proof{handler: h, ctx: ctx, conn: seen}
 	config, err := h.outerConfig(who)
 	if err != nil {
 		h.Log.Error("no SSH host key", "error", err)
 		return
 	}
-	client, channels, requests, err := xssh.NewServerConn(conn, config)
+	client, channels, requests, err := xssh.NewServerConn(seen, config)
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return
@@ -126,6 +131,8 @@ func (p *proof) stranger(err error) string {
 	switch {
 	case p.refusedCertificate:
 		return strangerCertificate
+	case p.refusedSignIn:
+		return strangerSignIn
 	case p.sawPlainKey:
 		return strangerPlainKey
 	case errors.As(err, new(*xssh.ServerAuthError)):

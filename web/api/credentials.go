@@ -26,3 +26,12 @@ type IssuedCredential struct {
 	Connection Connection `json:"connection" doc:"How the target is reached."`
 	Gateway    Gateway    `json:"gateway"`
 }
+
+// Key is a plain SSH key that stands for somebody who signed in while a connection with it waited.
+type Key struct {
+	ID          string    `json:"id"`
+	Fingerprint string    `json:"fingerprint" doc:"SHA-256, as ssh-keygen -l prints it."`
+	Source      string    `json:"source" doc:"From where it is good: an IPv4 address or an IPv6 /64."`
+	Issued      time.Time `json:"issued"`
+	Expires     time.Time `json:"expires"`
+}

@@ -1,0 +1,210 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/grant"
+)
+
+// slow has every grant of alice's need an approval by leads, and ends what she has.
+func (r *rig) slow() authn.Identity {
+	r.t.Helper()
+	config := *r.config
+	config.Policies = []configs.Policy{{
+		Name: "slow", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour), DefaultDuration: configs.Duration(time.Hour), ReasonLength: 1,
+		Approve: configs.Approve{Groups: []string{"leads"}, Count: 1, Within: configs.Duration(time.Hour), Start: configs.Duration(time.Hour)},
+	}}
+	if err := r.grants.Reload(r.t.Context(), &config); err != nil {
+		r.t.Fatal(err)
+	}
+	return must(r.authn.SignIn(r.t.Context(), authn.Identity{Issuer: "https://login.example", Subject: "bob", Kind: authn.Human, Name: "Bob", Groups: []string{"leads"}}, "127.0.0.1"))(r.t)
+}
+
+// typist is a stock ssh with a terminal.
+type typist struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	input io.WriteCloser
+	mu    sync.Mutex
+	out   bytes.Buffer
+	end   chan struct{}
+}
+
+func (p *typist) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Write(b)
+}
+
+func (p *typist) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.String()
+}
+
+func (r *rig) typist(args ...string) *typist {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	r.t.Cleanup(cancel)
+	p := &typist{t: r.t, cmd: exec.CommandContext(ctx, "ssh", append([]string{"-F", filepath.Join(r.dir, "config"), "-tt"}, args...)...), end: make(chan struct{})}
+	p.input = must(p.cmd.StdinPipe())(r.t)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.end)
+	}()
+	return p
+}
+
+func (p *typist) hears(what string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(deadline); !strings.Contains(p.said(), what); time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-p.end:
+			if !strings.Contains(p.said(), what) {
+				p.t.Fatalf("it ended without saying %q:\n%s", what, p.said())
+			}
+		default:
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("it never said %q:\n%s", what, p.said())
+		}
+	}
+}
+
+func (p *typist) ends() int {
+	p.t.Helper()
+	select {
+	case <-p.end:
+	case <-time.After(deadline):
+		p.t.Fatalf("it goes on:\n%s", p.said())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (r *rig) pending() grant.Grant {
+	r.t.Helper()
+	for _, g := range must(r.grants.List(r.t.Context(), r.alice, false))(r.t) {
+		if g.State == grant.Pending {
+			return g
+		}
+	}
+	r.t.Fatal("nothing waits for approval")
+	return grant.Grant{}
+}
+
+func (r *rig) released() {
+	r.t.Helper()
+	for _, g := range must(r.grants.List(r.t.Context(), r.alice, false))(r.t) {
+		must(r.grants.Release(r.t.Context(), r.alice, g.ID))(r.t)
+	}
+}
+
+// A terminal waits for an approval: it is told who can give it, and goes on as if nothing had been, with what was typed
+// meanwhile; everybody without a terminal is told at once.
+func TestTerminalWaitsForApproval(t *testing.T) {
+	r := newRig(t)
+	bob := r.slow()
+	for _, form := range []string{"web-1", "me@web-1@gw"} {
+		t.Run(form, func(t *testing.T) {
+			destination := []string{form}
+			if user, ok := strings.CutSuffix(form, "@gw"); ok {
+				destination = []string{"-l", user, "gw"}
+			}
+			p := r.typist(append([]string{"-o", "SetEnv=SALLYPORT_REASON=stuck SALLYPORT_DURATION=10m LANG=C"}, append(destination, "stty -echo; echo ready; read line; echo \"heard $line\"; tty; env | grep -c SALLYPORT; exit 7")...)...)
+			p.hears("waits for approval by leads")
+			p.hears("The reason given is: stuck")
+			fmt.Fprintf(p.input, "typed ahead\n")
+			g := r.pending()
+			if g.Reason != "stuck" || g.Duration != 10*time.Minute {
+				t.Fatalf("%+v", g)
+			}
+			must(r.grants.Approve(t.Context(), bob, g.ID, ""))(t)
+			p.hears("ready")
+			p.hears("heard typed ahead")
+			p.hears("/dev/pts/")
+			if code := p.ends(); code != 7 || !strings.Contains(p.said(), "\n0\r\n") {
+				t.Fatalf("exit %d:\n%s", code, p.said())
+			}
+			r.released()
+		})
+	}
+	t.Run("denied", func(t *testing.T) {
+		p := r.typist("-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1")
+		p.hears("waits for approval by leads")
+		must(r.grants.Deny(t.Context(), bob, r.pending().ID, "not today"))(t)
+		p.hears("not today")
+		if code := p.ends(); code != exitRefused {
+			t.Fatalf("exit %d", code)
+		}
+	})
+	t.Run("asked for elsewhere", func(t *testing.T) {
+		p := r.typist("web-1", "echo in")
+		p.hears("https://gateway.test/console/ask?account=me&target=web-1")
+		g := r.grant("me", "web-1")
+		p.hears(g.ID)
+		must(r.grants.Approve(t.Context(), bob, g.ID, ""))(t)
+		p.hears("in\r\n")
+		if code := p.ends(); code != 0 {
+			t.Fatalf("exit %d:\n%s", code, p.said())
+		}
+		r.released()
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		p := r.typist("-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1")
+		p.hears("waits for approval by leads")
+		fmt.Fprint(p.input, "\x03")
+		p.hears("stopped waiting")
+		if code := p.ends(); code != exitRefused {
+			t.Fatalf("exit %d", code)
+		}
+		r.released()
+	})
+	t.Run("no terminal, no wait", func(t *testing.T) {
+		began := time.Now()
+		if _, said, status := r.ssh("", "-T", "-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1", "true"); status != exitRefused || !strings.Contains(said, "no live grant") {
+			t.Fatalf("exit %d: %s", status, said)
+		}
+		if time.Since(began) > deadline/2 {
+			t.Fatal("it waited")
+		}
+		if grants := must(r.grants.List(t.Context(), r.alice, false))(t); len(grants) != 0 {
+			t.Fatalf("it asked: %+v", grants)
+		}
+	})
+	t.Run("forwarding while it waits", func(t *testing.T) { // which was a way around the recording elsewhere
+		client := must(xssh.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port), &xssh.ClientConfig{User: "forwarder@web-1", Auth: []xssh.AuthMethod{xssh.PublicKeys(r.signer)}, HostKeyCallback: xssh.InsecureIgnoreHostKey()}))(t)
+		defer client.Close()
+		s := must(client.NewSession())(t)
+		if err := s.RequestPty("xterm", 24, 80, nil); err != nil {
+			t.Fatal(err)
+		}
+		started := make(chan error, 1)
+		go func() { started <- s.Shell() }()
+		if conn, err := client.Dial("tcp", "127.0.0.1:1"); err == nil {
+			conn.Close()
+			t.Fatal("a tunnel was opened without a grant")
+		}
+		select {
+		case err := <-started:
+			t.Fatalf("the shell was answered: %v", err)
+		default:
+		}
+	})
+}
