@@ -40,6 +40,8 @@ type key struct {
 // picture is what one of the session's terminals shows.
 type picture struct {
 	Channel uint32 `json:"channel"`
+	Columns int    `json:"columns,omitempty"`
+	Lines   int    `json:"lines,omitempty"`
 	Paint   []byte `json:"paint"`
 }
 
@@ -95,7 +97,8 @@ func (k *keyer) Key() ([]byte, bool) {
 		if !t.Whole() {
 			return nil, false
 		}
-		now.Pictures = append(now.Pictures, picture{channel, t.Paint()})
+		columns, lines := t.Size()
+		now.Pictures = append(now.Pictures, picture{channel, columns, lines, t.Paint()})
 	}
 	b, err := json.Marshal(now)
 	return b, err == nil
@@ -145,9 +148,28 @@ func (r *Recorder) resume(ctx context.Context, session string, from time.Duratio
 	t.start()
 	t.at = k.At
 	for _, p := range k.Pictures {
-		t.emit(Item{Kind: ItemOutput, Via: item.Picture, Channel: p.Channel, Stream: "stdout", Data: p.Paint, Bytes: int64(len(p.Paint))})
+		t.emit(Item{Kind: ItemOutput, Via: item.Picture, Channel: p.Channel, Columns: p.Columns, Lines: p.Lines, Stream: "stdout", Data: p.Paint, Bytes: int64(len(p.Paint))})
 	}
 	t.number = k.Items
 	t.tell(eventsOf(ctx, reader))
 	return true, nil
+}
+
+// Keys are the places of a recording, as times since the session began, from just behind which ItemsFrom reads nothing twice;
+// none of one that has not ended, or is small.
+func (r *Recorder) Keys(session string) ([]time.Duration, error) {
+	file, live, _, err := r.open(session)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	size, err := file.Seek(0, io.SeekEnd)
+	if live != nil || err != nil {
+		return nil, err
+	}
+	info, err := format.Look(file, size)
+	if err != nil {
+		return nil, fmt.Errorf("look at the recording of session %s: %w", session, err)
+	}
+	return info.Keys(), nil
 }

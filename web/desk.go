@@ -4,11 +4,13 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"sallyport/authn"
 	"sallyport/grant"
 	"sallyport/grant/policy"
 	"sallyport/recorder"
+	"sallyport/recorder/replay"
 	"sallyport/recorder/verify"
 	"sallyport/session"
 	"sallyport/web/api"
@@ -96,8 +98,16 @@ func (d desk) Kill(ctx context.Context, who console.Caller, id, comment string) 
 	return d.s.kill(ctx, as(who), id, comment)
 }
 
-func (d desk) Replay(ctx context.Context, who console.Caller, id string) (iter.Seq2[api.Item, error], error) {
-	return d.s.replay(ctx, as(who), id, 0)
+func (d desk) Replay(ctx context.Context, who console.Caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error) {
+	return d.s.replay(ctx, as(who), id, from)
+}
+
+func (d desk) Part(ctx context.Context, who console.Caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error) {
+	return d.s.part(ctx, as(who), id, from)
+}
+
+func (d desk) Segments(ctx context.Context, who console.Caller, id string) (replay.Segments, error) {
+	return d.s.segments(ctx, as(who), id)
 }
 
 func (d desk) Search(ctx context.Context, who console.Caller, q recorder.Query) (iter.Seq2[api.Match, error], error) {

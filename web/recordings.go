@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,6 +16,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/recorder"
+	"sallyport/recorder/replay"
 	"sallyport/recorder/verify"
 	"sallyport/web/api"
 )
@@ -96,7 +98,65 @@ func (s *server) replay(ctx context.Context, who caller, id string, from time.Du
 	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.replayed"); err != nil {
 		return nil, err
 	}
+	s.shows.shown(who.Key(), id)
 	return s.Recorder.ItemsFrom(ctx, id, from)
+}
+
+// part is replay for the next piece of what somebody is looking at: that they look is audited once in a while, not once a
+// piece.
+func (s *server) part(ctx context.Context, who caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error) {
+	if !s.shows.lately(who.Key(), id) {
+		return s.replay(ctx, who, id, from)
+	}
+	header, _, err := s.Recorder.Read(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.permit(ctx, who, grant.ReadRecordings, header.Target); err != nil {
+		return nil, err
+	}
+	return s.Recorder.ItemsFrom(ctx, id, from)
+}
+
+// segments are the pieces in which a large recording is played; one of one that is small.
+func (s *server) segments(ctx context.Context, who caller, id string) (replay.Segments, error) {
+	info, err := s.session(ctx, who, id)
+	if err != nil {
+		return replay.Segments{}, err
+	}
+	if err := s.permit(ctx, who, grant.ReadRecordings, info.Target); err != nil {
+		return replay.Segments{}, err
+	}
+	if info.Ended == nil {
+		return replay.Divide(nil, time.Since(info.Started)), nil
+	}
+	keys, err := s.Recorder.Keys(id)
+	return replay.Divide(keys, info.Ended.Sub(info.Started)), err
+}
+
+// showEvery is how often it is audited that somebody looks at one recording piece by piece.
+const showEvery = 10 * time.Minute
+
+// shows remember who was given which recording, and when. Safe for concurrent use.
+type shows struct {
+	mu    sync.Mutex
+	since map[[2]string]time.Time
+}
+
+func (s *shows) shown(who, session string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.since) > 10_000 {
+		clear(s.since) // the next pieces are audited again
+	}
+	s.since[[2]string{who, session}] = time.Now()
+}
+
+func (s *shows) lately(who, session string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.since[[2]string{who, session}]
+	return ok && time.Since(at) < showEvery
 }
 
 // read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What

@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -69,11 +70,13 @@ type server struct {
 	Options
 	api    huma.API
 	pulses pulses
+	shows  shows
 }
 
 // New makes the handler of the HTTPS listener.
 func New(o Options) http.Handler {
 	s := &server{Options: o}
+	s.shows.since = map[[2]string]time.Time{}
 	s.pulses = pulses{server: s, each: map[string]*pulse{}}
 	mux := http.NewServeMux()
 

@@ -320,3 +320,25 @@ func (i *Info) keyBefore(at time.Duration) (offset int64, found bool) {
 	}
 	return offset, found
 }
+
+// Keys are the times, rising, of the keys in a packed file: how long after the beginning the latest frame before each is. From
+// just behind such a time Resume needs to read nothing twice.
+func (i *Info) Keys() []time.Duration {
+	var all []time.Duration
+	var when uint64
+	for rest := i.keys; len(rest) > 0; {
+		_, n := binary.Uvarint(rest)
+		if n <= 0 {
+			break
+		}
+		later, m := binary.Uvarint(rest[n:])
+		if m <= 0 || later > 1<<62-when {
+			break
+		}
+		rest, when = rest[n+m:], when+later
+		if at := time.Duration(when) * time.Microsecond; at > 0 && (len(all) == 0 || at > all[len(all)-1]) {
+			all = append(all, at)
+		}
+	}
+	return all
+}

@@ -83,6 +83,9 @@ func bounded(n, without, most int) int {
 	return min(n, most)
 }
 
+// Size is its columns and lines, which are bounded.
+func (p *Picture) Size() (columns, lines int) { return p.screen.Width(), p.screen.Height() }
+
 // Resize changes its size.
 func (p *Picture) Resize(columns, lines int) {
 	p.show()

@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"sallyport/authn"
 	"sallyport/grant"
 	"sallyport/recorder"
+	"sallyport/recorder/replay"
 	"sallyport/recorder/verify"
 	"sallyport/session"
 	"sallyport/web/api"
@@ -53,7 +55,11 @@ type Desk interface {
 	// Screen opens a live terminal, which the function it returns writes as the player's event source takes it.
 	Screen(ctx context.Context, who Caller, id string, channel uint32) (func(io.Writer) error, error)
 
-	Replay(ctx context.Context, who Caller, id string) (iter.Seq2[api.Item, error], error)
+	// Replay reads a recording; of a large one, most of what came before from may be left out. Part is the same for the next
+	// piece of what somebody is looking at, which Segments lists.
+	Replay(ctx context.Context, who Caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error)
+	Part(ctx context.Context, who Caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error)
+	Segments(ctx context.Context, who Caller, id string) (replay.Segments, error)
 	Search(ctx context.Context, who Caller, q recorder.Query) (iter.Seq2[api.Match, error], error)
 	Audit(ctx context.Context, who Caller, f recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error)
 	Verify(ctx context.Context, who Caller) (*verify.Report, error)

@@ -77,7 +77,7 @@ func placeOf(m api.Match) match {
 	if m.Header.Protocol == "ssh" {
 		to += fmt.Sprintf("&t=%.3f&channel=%d#player", m.Item.At.Seconds(), m.Item.Channel)
 	} else {
-		to += fmt.Sprintf("&from=%d#m%d", max(1, m.Item.Number-20), m.Item.Number)
+		to += fmt.Sprintf("&at=%d&from=%d#m%d", m.Item.At.Milliseconds(), max(1, m.Item.Number-20), m.Item.Number)
 	}
 	text := m.Line
 	if len(text) > mostLine {

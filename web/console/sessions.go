@@ -1,7 +1,9 @@
 package console
 
 import (
+	"bufio"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -187,6 +189,7 @@ func (s *server) session(v *visit) error {
 		Hit           int    // the moment that the address is about
 		Cast          string // address of what the player plays; empty: nothing to play
 		Large         bool
+		Segmented     bool // the player gets it in pieces
 		Channel       uint32
 		Start         string // seconds
 		HasPlayer     bool
@@ -197,7 +200,14 @@ func (s *server) session(v *visit) error {
 	body.MayVerify = s.Desk.May(v.who.Identity, grant.VerifyLog, "")
 	body.ReplayCommand = "sallyport replay " + info.ID
 	if body.S.Reads {
-		items, err := s.Desk.Replay(v.Context(), v.who, id)
+		// A place that a search found is come to without what was before it.
+		var from time.Duration
+		if ms, err := number(v, "at", 0); err != nil {
+			return err
+		} else if ms > 0 {
+			from = time.Duration(ms) * time.Millisecond
+		}
+		items, err := s.Desk.Replay(v.Context(), v.who, id, from)
 		if err != nil {
 			return err
 		}
@@ -216,7 +226,20 @@ func (s *server) session(v *visit) error {
 		if err := s.player(v, info, body.T, &body.Cast, &body.Channel, &body.Start); err != nil {
 			return err
 		}
-		body.Large = body.T.Output > mostOutput && field(v, "large") == ""
+		if body.Cast != "" && body.T.Output > mostWhole {
+			pieces, err := s.Desk.Segments(v.Context(), v.who, id)
+			if err != nil {
+				return err
+			}
+			if body.Segmented = len(pieces.Starts) > 1; body.Segmented {
+				body.Cast = strings.Replace(body.Cast, "/cast?", "/segments?", 1)
+				if i := slices.IndexFunc(body.T.Channels, func(c channel) bool { return c.Number == body.Channel }); i >= 0 {
+					c := body.T.Channels[i]
+					body.Cast += fmt.Sprintf("&columns=%d&lines=%d", c.Columns, c.Lines)
+				}
+			}
+		}
+		body.Large = !body.Segmented && body.T.Output > mostOutput && field(v, "large") == ""
 	}
 	s.show(v, http.StatusOK, "session.html", page{
 		Title: info.Account + "@" + info.Target, Path: "/console/sessions", Player: body.Cast != "" && body.HasPlayer && !body.Large, Body: body,
@@ -264,7 +287,7 @@ func (s *server) cast(v *visit) error {
 	if err != nil {
 		return err
 	}
-	items, err := s.Desk.Replay(v.Context(), v.who, v.PathValue("id"))
+	items, err := s.Desk.Replay(v.Context(), v.who, v.PathValue("id"), 0)
 	if err != nil {
 		return err
 	}
@@ -296,4 +319,66 @@ func (p *pieces) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return p.w.Write(b)
+}
+
+// The sizes of a terminal that are taken at their word.
+const mostColumns, mostLines = 500, 200
+
+// segments is the index of a large recording, which the player gets in pieces.
+func (s *server) segments(v *visit) error {
+	channel, err := number(v, "channel", 0)
+	if err != nil {
+		return err
+	}
+	columns, err := number(v, "columns", 80)
+	if err != nil {
+		return err
+	}
+	lines, err := number(v, "lines", 24)
+	if err != nil {
+		return err
+	}
+	id := v.PathValue("id")
+	all, err := s.Desk.Segments(v.Context(), v.who, id)
+	if err != nil {
+		return err
+	}
+	index := all.Index(min(max(columns, 1), mostColumns), min(max(lines, 1), mostLines), nil, func(n int) string {
+		return fmt.Sprintf("/console/sessions/%s/segments/%d?channel=%d", url.PathEscape(id), n, channel)
+	})
+	v.w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(&pieces{w: v.w, control: http.NewResponseController(v.w)}).Encode(index)
+}
+
+// segment is one piece of it.
+func (s *server) segment(v *visit) error {
+	channel, err := number(v, "channel", 0)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(v.PathValue("n"))
+	if err != nil {
+		return s.nothing(v)
+	}
+	id := v.PathValue("id")
+	all, err := s.Desk.Segments(v.Context(), v.who, id)
+	if err != nil {
+		return err
+	}
+	from, _, ok := all.Bounds(n)
+	if !ok {
+		return s.nothing(v)
+	}
+	items, err := s.Desk.Part(v.Context(), v.who, id, from)
+	if err != nil {
+		return err
+	}
+	v.w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(&pieces{w: v.w, control: http.NewResponseController(v.w)}, 64<<10)
+	err = errors.Join(all.Segment(items, out, n, uint32(channel)), out.Flush())
+	if err != nil { // the player must not take what it got for the whole
+		s.Log.Error("a piece of a recording could not be read to its end", "session", id, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	return nil
 }

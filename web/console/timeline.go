@@ -20,6 +20,8 @@ const (
 	mostText = 16 << 10
 	// mostOutput is how much terminal output a browser is given to play without being asked.
 	mostOutput = 64 << 20
+	// mostWhole is how much of it a browser is given at once, where the recording can be given in pieces.
+	mostWhole = 2 << 20
 )
 
 // moment is one thing in a session's timeline.
@@ -78,6 +80,8 @@ type channel struct {
 	Number   uint32
 	Command  string
 	Terminal bool
+	Columns  int
+	Lines    int
 }
 
 // timeline is a page of a session's moments, and what was seen on the way to its end.
@@ -125,6 +129,9 @@ func follow(items iter.Seq2[item.Item, error], protocol string, c choice) (timel
 				continue
 			}
 		case item.Output:
+			if it.Via == item.Picture {
+				continue // what was shown before the place at which this begins
+			}
 			t.Output += it.Bytes
 			if it.Bytes == 0 {
 				t.Output += int64(len(it.Data))
@@ -143,6 +150,7 @@ func follow(items iter.Seq2[item.Item, error], protocol string, c choice) (timel
 				what = it.Via
 			}
 			channels[it.Channel].Command, channels[it.Channel].Terminal = terminal.Text(what, false), it.Columns > 0
+			channels[it.Channel].Columns, channels[it.Channel].Lines = it.Columns, it.Lines
 		case item.Note:
 			if it.Command == "damage" {
 				t.Damaged++

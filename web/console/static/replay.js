@@ -10,9 +10,11 @@ if (place && place.dataset.cast && window.AsciinemaPlayer) {
 
   async function make(start, play) {
     if (player) player.dispose();
-    player = AsciinemaPlayer.create(place.dataset.cast, place, {
+    const segmented = "segmented" in place.dataset; // a large recording comes in pieces, each with a picture to begin with
+    const source = segmented ? { driver: "recording", format: "segmented", url: place.dataset.cast } : place.dataset.cast;
+    player = AsciinemaPlayer.create(source, place, {
       fit: "width", preload: true, controls: true, theme: "asciinema", startAt: start, autoPlay: play,
-      speed: Number(speed.value), idleTimeLimit: skip.checked ? 2 : undefined, poster: start > 0 ? `npt:${start}` : undefined,
+      speed: Number(speed.value), idleTimeLimit: skip.checked && !segmented ? 2 : undefined, poster: start > 0 ? `npt:${start}` : undefined,
     });
     place.dataset.ready = "made";
     player.addEventListener("playing", () => { place.dataset.ready = "playing"; });
