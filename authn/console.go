@@ -33,10 +33,14 @@ func (console) AuthMethod() oidc.AuthMethod         { return oidc.AuthMethodBasi
 func (console) GrantTypes() []oidc.GrantType        { return []oidc.GrantType{oidc.GrantTypeCode} }
 
 // ConsoleSignIn is the address, below the gateway's URL, that a browser is sent to so that it comes back to the console
-// with a code; challenge is PKCE's, of the method S256.
-func (s *Service) ConsoleSignIn(state, challenge string) string {
+// with a code; challenge is PKCE's, of the method S256. Fresh makes the person prove themselves anew.
+func (s *Service) ConsoleSignIn(state, challenge string, fresh bool) string {
+	prompt := ""
+	if fresh {
+		prompt = "&prompt=" + oidc.PromptLogin
+	}
 	return pathAuthorize + "?client_id=" + consoleClient + "&response_type=code&scope=" + ConsoleScope +
-		"&redirect_uri=" + s.consoleRedirect() + "&code_challenge_method=S256&code_challenge=" + challenge + "&state=" + state
+		"&redirect_uri=" + s.consoleRedirect() + "&code_challenge_method=S256&code_challenge=" + challenge + "&state=" + state + prompt
 }
 
 func (s *Service) consoleRedirect() string {

@@ -22,7 +22,7 @@ func (r *rig) console(person string) (code, verifier string) {
 		}
 		return nil
 	}
-	p := b.fill(b.get(r.server.URL+r.ConsoleSignIn("the-state", oauth2.S256ChallengeFromVerifier(verifier))), person)
+	p := b.fill(b.get(r.server.URL+r.ConsoleSignIn("the-state", oauth2.S256ChallengeFromVerifier(verifier), false)), person)
 	back, err := p.Location()
 	if err != nil || !strings.HasPrefix(back.String(), r.server.URL+"/console/callback?") || back.Query().Get("state") != "the-state" || back.Query().Get("code") == "" {
 		r.t.Fatalf("the sign-in ended at %s with %s to %v:\n%s", p.Request.URL, p.Status, back, p.text)
@@ -107,7 +107,7 @@ func (r *rig) codeOfTheCLI() string {
 
 func TestConsoleRedirectIsItsOwn(t *testing.T) {
 	r := newRig(t)
-	good := r.ConsoleSignIn("s", oauth2.S256ChallengeFromVerifier(oauth2.GenerateVerifier()))
+	good := r.ConsoleSignIn("s", oauth2.S256ChallengeFromVerifier(oauth2.GenerateVerifier()), false)
 	for _, redirect := range []string{"https://evil.example/console/callback", r.server.URL + "/console/callback/x", "http://127.0.0.1:1/callback", r.server.URL + "/console/callback?x=y"} {
 		to := strings.Replace(good, "redirect_uri="+r.server.URL+"/console/callback", "redirect_uri="+url.QueryEscape(redirect), 1)
 		if p := r.browser().get(r.server.URL + to); p.StatusCode/100 == 2 || p.Request.URL.Path != pathAuthorize {

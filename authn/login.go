@@ -68,7 +68,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.travel(w, r, trip{authRequest: request.id})
+	s.travel(w, r, trip{authRequest: request.id, fresh: request.fresh != 0})
 }
 
 // trip is a row of trips.
@@ -79,6 +79,7 @@ type trip struct {
 	nonce       string
 	verifier    string
 	identity    string
+	fresh       bool // the person is to prove themselves anew; not kept
 }
 
 // travel sends the browser to the provider, with a state, a nonce and a verifier of its own.
@@ -86,7 +87,7 @@ func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 	ctx := r.Context()
 	state := rand.Text()
 	t.nonce, t.verifier = rand.Text(), oauth2.GenerateVerifier()
-	to, err := s.provider.Start(ctx, state, t.nonce, t.verifier)
+	to, err := s.provider.Start(ctx, state, t.nonce, t.verifier, t.fresh)
 	if err == nil {
 		err = s.store.Do(ctx, func(tx *store.Tx) error { return s.keepTrip(ctx, tx, state, visitorOf(ctx).browser, t, tripLife) })
 	}

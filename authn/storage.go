@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,6 +96,7 @@ type authRequest struct {
 	scopes                                                         []string
 	browser                                                        []byte
 	at                                                             time.Time // of the sign-in
+	fresh                                                          int       // 1: the person is to prove themselves anew
 }
 
 func (r *authRequest) GetID() string                      { return r.id }
@@ -121,6 +123,9 @@ func (st *storage) CreateAuthRequest(ctx context.Context, asked *oidc.AuthReques
 		id: rand.Text(), client: asked.ClientID, redirect: asked.RedirectURI, state: asked.State, nonce: asked.Nonce,
 		challenge: asked.CodeChallenge, scopes: asked.Scopes, browser: visitorOf(ctx).browser,
 	}
+	if slices.Contains(asked.Prompt, oidc.PromptLogin) {
+		r.fresh = 1
+	}
 	if r.browser == nil {
 		return nil, oidc.ErrServerError().WithDescription("the browser has no cookie")
 	}
@@ -128,8 +133,8 @@ func (st *storage) CreateAuthRequest(ctx context.Context, asked *oidc.AuthReques
 		if err := roomFor(ctx, tx, "auth_requests"); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO auth_requests (id, browser, client, redirect, scopes, state, nonce, challenge, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			r.id, r.browser, r.client, r.redirect, strings.Join(r.scopes, " "), r.state, r.nonce, r.challenge, stamp(now), stamp(now.Add(authRequestLife)))
+		_, err := tx.ExecContext(ctx, `INSERT INTO auth_requests (id, browser, client, redirect, scopes, state, nonce, challenge, created, expires, fresh) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.id, r.browser, r.client, r.redirect, strings.Join(r.scopes, " "), r.state, r.nonce, r.challenge, stamp(now), stamp(now.Add(authRequestLife)), r.fresh)
 		return err
 	})
 	return r, st.s.oauthError(err)
@@ -166,8 +171,8 @@ func (s *Service) findAuthRequest(ctx context.Context, where string, args ...any
 	var scopes string
 	var at, expires int64
 	err = s.store.Read().QueryRowContext(ctx, `SELECT a.id, a.browser, a.client, a.redirect, a.scopes, a.state, a.nonce, a.challenge, a.code_expires, a.used <> 0,
-		coalesce(s.id, ''), coalesce(s.identity, ''), coalesce(s.at, 0) FROM auth_requests a LEFT JOIN sign_ins s ON s.id = a.sign_in WHERE `+where, args...).
-		Scan(&r.id, &r.browser, &r.client, &r.redirect, &scopes, &r.state, &r.nonce, &r.challenge, &expires, &used, &r.signIn, &r.subject, &at)
+		coalesce(s.id, ''), coalesce(s.identity, ''), coalesce(s.at, 0), a.fresh FROM auth_requests a LEFT JOIN sign_ins s ON s.id = a.sign_in WHERE `+where, args...).
+		Scan(&r.id, &r.browser, &r.client, &r.redirect, &scopes, &r.state, &r.nonce, &r.challenge, &expires, &used, &r.signIn, &r.subject, &at, &r.fresh)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, time.Time{}, false, oidc.ErrInvalidRequest().WithDescription("this sign-in is over; begin again with sallyport login")
 	}

@@ -35,6 +35,8 @@ type Config struct {
 	// Evidence is what policies can ask of other systems.
 	Evidence    []Evidence   `yaml:"evidence"`
 	Permissions []Permission `yaml:"permissions"`
+	// StepUp are the deeds for which somebody must have proven themselves lately.
+	StepUp []StepUp `yaml:"step_up"`
 	// Releases is a directory with the client's binaries, as RELEASES/VERSION/NAME; those of the gateway's own version are
 	// served at /download/. Empty: none are.
 	Releases string `yaml:"releases"`
@@ -263,6 +265,15 @@ func (a Account) UserName() string {
 		return a.User
 	}
 	return a.Name
+}
+
+// StepUp asks for a fresh proof: who does one of the deeds on a target with the labels must have proven themselves at the
+// company's provider (auth_time of OpenID Connect Core, section 2) no longer ago than Within.
+type StepUp struct {
+	// For are verbs of grant.Permission, and "approve".
+	For    []string          `yaml:"for"`
+	Labels map[string]string `yaml:"labels"`
+	Within Duration          `yaml:"within"`
 }
 
 // Permission lets groups do things to grants and sessions of targets. Deny by default.

@@ -100,6 +100,7 @@ func (l *loader) validate(main *file, c *Config) {
 	validateEvidence(at, c)
 	l.validateRoles(c)
 	l.validatePolicies(c)
+	validateStepUp(at, c.StepUp)
 	for i, p := range c.Permissions {
 		path := fmt.Sprintf("permissions[%d]", i)
 		if len(p.Groups) == 0 {
@@ -112,6 +113,27 @@ func (l *loader) validate(main *file, c *Config) {
 			if verb != "*" && !slices.Contains(Verbs, verb) {
 				at(fmt.Sprintf("%s.may[%d]", path, j), "unknown permission %q; the verbs are: %s, or \"*\"", verb, strings.Join(Verbs, ", "))
 			}
+		}
+	}
+}
+
+// Approving is what step_up calls the approving of a request, which policies give and no permission does.
+const Approving = "approve"
+
+func validateStepUp(at reporter, all []StepUp) {
+	known := append([]string{Approving}, Verbs...)
+	for i, s := range all {
+		path := fmt.Sprintf("step_up[%d]", i)
+		if len(s.For) == 0 {
+			at(path+".for", "for is missing; the deeds are: %s", strings.Join(known, ", "))
+		}
+		for j, deed := range s.For {
+			if !slices.Contains(known, deed) {
+				at(fmt.Sprintf("%s.for[%d]", path, j), "unknown deed %q; the deeds are: %s", deed, strings.Join(known, ", "))
+			}
+		}
+		if s.Within <= 0 {
+			at(path+".within", "within is missing; write how old the proof may be, such as 15m")
 		}
 	}
 }

@@ -96,7 +96,7 @@ func operation(id, method, path, summary string) huma.Operation {
 func (s *server) permit(ctx context.Context, who caller, permission grant.Permission, target string) error {
 	err := s.Grants.May(who.Identity, permission, target)
 	if err == nil {
-		return nil
+		return s.fresh(ctx, who, string(permission), target)
 	}
 	event := s.event(who, "api.refused")
 	event.Target = target

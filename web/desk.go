@@ -71,7 +71,7 @@ func (d desk) Grant(ctx context.Context, who console.Caller, id string) (api.Gra
 }
 
 func (d desk) Approve(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return said(d.s.Grants.Approve(from(ctx, who), who.Identity, id, comment))
+	return said(d.s.approve(from(ctx, who), who.Identity, id, comment))
 }
 
 func (d desk) Deny(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {

@@ -59,7 +59,7 @@ func (s *server) registerGrants() {
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Get(ctx, who.Identity, in.ID))
 		})
-	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s, s.Grants.Approve))
+	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s, s.approve))
 	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s, s.Grants.Deny))
 	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s, s.Grants.Revoke))
 	handle(s, operation("extend", http.MethodPost, "/v1/grants/{id}/extend", "Ask that your own active grant end later"),
@@ -116,6 +116,14 @@ func decide(s *server, do func(ctx context.Context, who authn.Identity, id, comm
 		}
 		return wrapGrant(do(ctx, who.Identity, in.ID, in.Body.Comment))
 	}
+}
+
+// approve approves a request for somebody who has proven themselves as lately as step_up asks.
+func (s *server) approve(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error) {
+	if err := s.freshVote(ctx, caller{Identity: who}, id); err != nil {
+		return grant.Grant{}, err
+	}
+	return s.Grants.Approve(ctx, who, id, comment)
 }
 
 // unchangedGrant refuses to decide on a grant that is not any more what the caller looked at. What a request asks for never

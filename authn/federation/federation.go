@@ -81,12 +81,17 @@ func New(config configs.Provider, redirect string, secret func(context.Context) 
 }
 
 // Start is where to send a browser to sign in: code flow with PKCE (RFC 7636). The arguments are secrets of this sign-in.
-func (p *Provider) Start(ctx context.Context, state, nonce, verifier string) (string, error) {
+func (p *Provider) Start(ctx context.Context, state, nonce, verifier string, fresh bool) (string, error) {
 	d, err := p.discover(ctx)
 	if err != nil {
 		return "", err
 	}
-	return p.oauth(d, "").AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), nil
+	options := []oauth2.AuthCodeOption{oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)}
+	if fresh {
+		// Either makes the person prove themselves anew; the latter also makes the provider say when they did.
+		options = append(options, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+	}
+	return p.oauth(d, "").AuthCodeURL(state, options...), nil
 }
 
 // Finish exchanges the code that came back and verifies what it is worth.

@@ -33,6 +33,7 @@ const (
 	TooMany           Code = "too_many"        // a limit on connections or requests
 	Unsupported       Code = "unsupported"     // a feature the gateway does not pass on
 	ProtocolViolation Code = "protocol_violation"
+	StepUp            Code = "step_up" // proven too long ago for this deed
 )
 
 // Refusal says no. Message is one short sentence without a full stop; Detail says why; Hint says what to do next, with

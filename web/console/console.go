@@ -17,6 +17,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
+	"strings"
 	"time"
 
 	"sallyport/authn"
@@ -236,5 +238,21 @@ func clearCookie(w http.ResponseWriter, name string) {
 
 // problem shows why something was not done.
 func (s *server) problem(v *visit, p *api.Problem) {
-	s.show(v, p.Status, "problem.html", page{Title: http.StatusText(p.Status), Body: p})
+	back := home
+	if p.Code == string(refusal.StepUp) {
+		back = backTo(v.Request)
+	}
+	s.show(v, p.Status, "problem.html", page{Title: http.StatusText(p.Status), Back: back, Body: p})
+}
+
+// backTo is the console's page on which somebody was about to do something.
+func backTo(r *http.Request) string {
+	if r.Method == http.MethodGet {
+		return safeNext(r.URL.RequestURI())
+	}
+	// The address of a deed is below that of the thing it is done to.
+	if strings.HasPrefix(r.URL.Path, "/console/requests/") || strings.HasPrefix(r.URL.Path, "/console/sessions/") {
+		return safeNext(path.Dir(r.URL.Path))
+	}
+	return home
 }

@@ -45,7 +45,9 @@ type page struct {
 	Player bool
 	// Watch is set on a page that follows a live session instead of replaying it.
 	Watch bool
-	Body  any
+	// Back is the page that a form was sent from, where a new sign-in leads back to.
+	Back string
+	Body any
 }
 
 // entry is one of the navigation.
