@@ -30,7 +30,7 @@ demo: ## everything on this machine: build, install what is missing, run `sallyp
 	@exec bin/sallyport demo
 
 test: ## all tests, with the race detector and real servers
-	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
+	@test/tools/install-missing initdb sshd psql ssh pgbench gcc chromium curl
 	$(GO) vet ./...
 	CGO_ENABLED=0 $(GO) build ./...
 	CGO_ENABLED=0 GOOS=darwin $(GO) build -o /dev/null ./cmd/sallyport

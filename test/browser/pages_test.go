@@ -30,9 +30,6 @@ var corpus = []string{
 // TestPages opens every page of everybody's with hostile text in all of it, at the width of a desk and of a phone, light and
 // dark: nothing runs, nothing is wider than the window, axe finds nothing, and a picture stays of each.
 func TestPages(t *testing.T) {
-	if os.Getenv("SALLYPORT_BROWSER") == "story" {
-		t.Skip("make browser runs it")
-	}
 	d := startDemo(t)
 	d.pin(t, d.url)
 	d.pin(t, provider(t, d))
@@ -74,6 +71,7 @@ func TestPages(t *testing.T) {
 	psql.enter(t, "CREATE TABLE \""+strings.ReplaceAll(corpus[0], `"`, "")+"\" (x int);\n", "CREATE TABLE")
 	psql.enter(t, "SELECT * FROM \"<b>no\";\n", "does not exist")
 	ssh := start(t, d.as(ctx, "alice", "ssh", "-tt", "-F", filepath.Join(d.homes, "alice", "ssh_config"), "web-1"))
+	ssh.shell(t)
 	for i, text := range corpus {
 		ssh.enter(t, fmt.Sprintf("echo '%s' said-$((%d+0))\n", strings.ReplaceAll(text, "'", ""), i), fmt.Sprintf("said-%d", i))
 	}
@@ -104,7 +102,7 @@ func TestPages(t *testing.T) {
 		name := fmt.Sprintf("session-%d", len(seen))
 		carol.look(name, link)
 		carol.open(link + "/watch")
-		carol.waits("what happens", `document.querySelector("#stream li") || document.querySelector("#screen")`)
+		carol.waits("what happens", `!!(document.querySelector("#stream li") || document.querySelector("#screen"))`)
 		carol.seen(name+"-watch", "")
 	}
 	carol.look("search", "/console/search?text=alert")

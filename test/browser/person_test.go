@@ -280,6 +280,23 @@ func (p *program) enter(t *testing.T, text, answer string) {
 	}
 }
 
+// shell waits until the shell reads what is typed: what is typed before may be lost to it.
+func (p *program) shell(t *testing.T) {
+	t.Helper()
+	const answer = "shell-42"
+	for deadline := time.Now().Add(patience); !strings.Contains(p.out.String(), answer); {
+		if time.Now().After(deadline) {
+			t.Fatalf("there is no shell:\n%s", p.out)
+		}
+		if _, err := io.WriteString(p.in, "echo shell-$((6*7))\n"); err != nil {
+			t.Fatalf("%v after:\n%s", err, p.out)
+		}
+		for again := time.Now().Add(2 * time.Second); time.Now().Before(again) && !strings.Contains(p.out.String(), answer); {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
 // screenshots is where the pictures go.
 func screenshots(t *testing.T) string {
 	t.Helper()

@@ -61,6 +61,7 @@ func TestStory(t *testing.T) {
 	psql.enter(t, "SELECT * FROM nowhere;\n", "does not exist")
 	psql.enter(t, "SELECT pg_sleep(0.2), 'slept' AS w;\n", "slept")
 	ssh := start(t, d.as(ctx, "alice", "ssh", "-tt", "-F", filepath.Join(d.homes, "alice", "ssh_config"), "web-1"))
+	ssh.shell(t)
 	ssh.enter(t, "echo terminal-needle $((6*7)); printf '\\033[1;32mgreen\\033[0m\\n'\n", "terminal-needle 42")
 	ssh.enter(t, "echo '"+hostile+"'; echo all-$((1+1))\n", "all-2")
 
@@ -77,7 +78,7 @@ func TestStory(t *testing.T) {
 	carol.shoot("sessions-dark")
 	carol.dark(false)
 
-	carol.sees("pg_sleep", "commands", "left") // the list tells how they go
+	carol.sees("pg_sleep", "commands") // the list tells how they go
 	carol.waits("the time that is left", `[...document.querySelectorAll("[data-left]")].every((e) => /min/.test(e.textContent))`)
 	carol.shoot("live")
 	carol.accessible()

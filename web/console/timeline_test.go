@@ -164,7 +164,7 @@ func TestTimelineOfSSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []channel{{Number: 4, Command: "shell", Terminal: true}, {Number: 5, Command: `rm -rf /\x1b]0;x\x07`}}
+	want := []channel{{Number: 4, Command: "shell", Terminal: true, Columns: 80, Lines: 24}, {Number: 5, Command: `rm -rf /\x1b]0;x\x07`}}
 	if !slices.Equal(got.Channels, want) {
 		t.Errorf("channels %+v, want %+v", got.Channels, want)
 	}
