@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -138,7 +139,7 @@ func (w *world) restart() {
 func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	w.clocks.pass(d)
-	if err := w.tick(context.Background()); err != nil {
+	if err := errors.Join(w.tick(context.Background()), w.lookAround(context.Background())); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -89,9 +89,6 @@ func (s *Service) tick(ctx context.Context) error {
 		judge = s.judgeAll
 	}
 	err := s.review(ctx, judge)
-	if all {
-		err = errors.Join(err, s.identities(ctx), s.overdue(ctx))
-	}
 	if err == nil && all {
 		s.keeper.unfinished.Store(false)
 		s.keeper.lastJudged.Store(now)

@@ -116,7 +116,8 @@ func (r *rules) forbidsUnread(ask policy.Ask, known map[string]evidence.Fact) bo
 	return false
 }
 
-// watch reads the evidence that open grants hang on again and again until Close, and ends those whose is gone.
+// watch reads the evidence that open grants hang on again and again until Close, and ends those whose is gone; and those of
+// identities that are. It is not the keeper's work, which must not wait for others.
 func (s *Service) watch() {
 	defer close(s.keeper.watched)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -127,6 +128,7 @@ func (s *Service) watch() {
 	}()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
+	var looked time.Duration
 	for {
 		select {
 		case <-ctx.Done():
@@ -135,6 +137,13 @@ func (s *Service) watch() {
 		}
 		if err := s.rereadEvidence(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("end grants whose evidence is gone", "error", err)
+		}
+		if now := s.clock.elapsed(); now-looked >= judgeEvery {
+			if err := s.lookAround(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("look at identities and reviews", "error", err)
+				continue
+			}
+			looked = now
 		}
 	}
 }
@@ -168,6 +177,11 @@ func (s *Service) rereadEvidence(ctx context.Context) error {
 		}
 		return s.judgeAll(r)
 	})
+}
+
+// lookAround does what has to be done every minute, and may take a while.
+func (s *Service) lookAround(ctx context.Context) error {
+	return errors.Join(s.identities(ctx), s.overdue(ctx))
 }
 
 // identities ends what identities hold that may have nothing any more.

@@ -120,7 +120,11 @@ var environment = func() *cel.Env {
 // condition is one that was read and checked.
 type condition struct {
 	whole program
+	// bare is whole without the limits that are watched while it is evaluated, which cost ten times what it does itself. Its
+	// worst case for inputs that fit is known to be within them. Without one (evidence, of unknown size) whole is used.
+	bare  *program
 	parts []program // what && joins, for explaining
+	plain []guard   // of those, the ones that need no evaluating
 }
 
 type program struct {
@@ -166,7 +170,16 @@ func parse(text string, declared []string) (*condition, []fault) {
 	if c.whole, err = plan(text, checked, maxCost); err != nil {
 		return nil, []fault{{1, 1, err.Error()}}
 	}
-	for _, part := range conjuncts(checked.NativeRep().Expr(), nil) {
+	if len(declared) == 0 {
+		run, err := environment.Program(checked, cel.EvalOptions(cel.OptOptimize))
+		if err != nil {
+			return nil, []fault{{1, 1, err.Error()}}
+		}
+		c.bare = &program{c.whole.text, run}
+	}
+	parts := conjuncts(checked.NativeRep().Expr(), nil)
+	c.plain = guards(parts)
+	for _, part := range parts {
 		text, err := cel.ExprToString(part, checked.NativeRep().SourceInfo())
 		if err != nil {
 			continue // the whole is explained instead
@@ -218,6 +231,34 @@ func conjuncts(e ast.Expr, found []ast.Expr) []ast.Expr {
 		found = conjuncts(arg, found)
 	}
 	return found
+}
+
+// fits reports whether what conditions see of a request is no larger than what their cost was worked out for.
+func fits(ask Ask) bool {
+	ok := len(ask.Reason) <= maxText && len(ask.Identity.Groups) <= maxItems && len(ask.Target.Labels) <= maxItems
+	for _, s := range []string{ask.Ticket, ask.Account, ask.Target.Name, ask.Identity.Issuer, ask.Identity.Subject, ask.Identity.Email} {
+		ok = ok && len(s) <= maxName
+	}
+	for _, g := range ask.Identity.Groups {
+		ok = ok && len(g) <= maxName
+	}
+	for k, v := range ask.Target.Labels {
+		ok = ok && len(k) <= maxName && len(v) <= maxName
+	}
+	return ok
+}
+
+// quick evaluates as cheaply as can be; small says that the input fits.
+func (c *condition) quick(in map[string]any, small bool) (bool, error) {
+	if small && c.bare != nil {
+		return c.bare.holds(in)
+	}
+	return c.whole.holds(in)
+}
+
+// excluded reports whether the condition certainly does not hold, without evaluating it.
+func (c *condition) excluded(in map[string]any) bool {
+	return slices.ContainsFunc(c.plain, func(g guard) bool { return g.excludes(in) })
 }
 
 // holds evaluates.

@@ -106,9 +106,9 @@ type Explanation struct {
 
 // Decide tries the policies in order, and explains if none admits the request.
 func Decide(policies []*Policy, ask Ask) Explanation {
-	in := input(ask, 0)
+	in, small := input(ask, 0), fits(ask)
 	for _, p := range policies {
-		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.admits(ask, in) {
+		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.admits(ask, in, small) {
 			continue
 		}
 		e := Explanation{Winner: p, Duration: p.length(ask.Duration)}
@@ -146,6 +146,8 @@ func Explain(policies []*Policy, ask Ask) Explanation {
 
 // Forbidding lists the policies that forbid a request. One whose condition can't be worked out forbids it too.
 func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
+	var in map[string]any
+	small := false
 	for _, p := range policies {
 		if !p.Forbids() || !p.Covers(ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
 			continue
@@ -161,7 +163,16 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 			text = "it is forbidden"
 		}
 		if p.condition != nil {
-			holds, says, err := p.condition.check(input(ask, ask.Duration))
+			if in == nil {
+				in, small = input(ask, ask.Duration), fits(ask)
+			}
+			if p.condition.excluded(in) {
+				continue
+			}
+			if holds, err := p.condition.quick(in, small); !holds && err == nil {
+				continue
+			}
+			holds, says, err := p.condition.check(in)
 			if err != nil {
 				text += " (whether it is can't be worked out, so it is: " + says + ")"
 			} else if !holds {
@@ -174,13 +185,16 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 }
 
 // admits reports whether Misses would list none, without saying what; in is the request as conditions see it.
-func (p *Policy) admits(ask Ask, in map[string]any) bool {
+func (p *Policy) admits(ask Ask, in map[string]any, small bool) bool {
 	if !p.Covers(ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
 		return false
 	}
 	if p.condition != nil {
+		if p.condition.excluded(in) {
+			return false
+		}
 		in["request.duration"] = p.length(ask.Duration)
-		if holds, err := p.condition.whole.holds(in); !holds || err != nil {
+		if holds, err := p.condition.quick(in, small); !holds || err != nil {
 			return false
 		}
 	}
