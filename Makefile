@@ -17,9 +17,10 @@ player: ## the console's terminal player, from npm; without Node.js the console 
 	@if command -v npm >/dev/null; then test/tools/console-player; \
 	else echo "npm is not installed: the console is built without the terminal player"; fi
 
-build: player ## build bin/sallyport, static (GOOS=darwin or windows: the client for those)
+build: player ## build bin/sallyport and bin/sallyport-verify, static (GOOS=darwin or windows: the client for those)
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sallyport$$($(GO) env GOEXE) ./cmd/sallyport
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sallyport-verify$$($(GO) env GOEXE) ./cmd/sallyport-verify
 
 release: player ## dist/VERSION: static binaries for Linux, macOS, Windows, Debian packages, a container file, SHA256SUMS
 	GO="$(GO)" internal/tools/release/build $(VERSION)

@@ -185,8 +185,7 @@ func (o *Options) logKey(dir string, report *Ledger) (transparency.LogKey, error
 	if !report.Trusted {
 		text, err := readFile(filepath.Join(dir, "keys", "log.pub"), 4096)
 		if errors.Is(err, fs.ErrNotExist) {
-			report.add(NotSigned, "the log's public key was not given, and is not in the directory (keys/log.pub)")
-			return key, nil
+			return key, nil // which NotProven says
 		}
 		if err == nil {
 			key, err = transparency.ParseLogKey(string(text))
@@ -379,7 +378,10 @@ func (b *bound) absent(session string, r *Report) {
 // say puts in words what is not proven.
 func (r *Ledger) say() {
 	note := func(format string, args ...any) { r.NotProven = append(r.NotProven, fmt.Sprintf(format, args...)) }
-	if !r.Trusted {
+	switch {
+	case r.Key == "":
+		note("that this is the gateway's log, or any that was ever signed: its key was not given, and is not in the directory (--log-key)")
+	case !r.Trusted:
 		note("that this is the gateway's log: its key was taken from the directory itself, not from somebody you trust (--log-key)")
 	}
 	switch {

@@ -86,6 +86,9 @@ func (r *Report) Reconcile(file io.Reader, o ReconcileOptions) (*Reconciliation,
 	if err != nil {
 		return nil, fmt.Errorf("read the target's log: %w", err)
 	}
+	if len(logins) == 0 {
+		return nil, errors.New("it has no login: is it the right file? PostgreSQL writes them to its csvlog with log_connections on, sshd to auth.log")
+	}
 	out.match(logins, r.connections(o.Target, out.Kind))
 	return out, nil
 }

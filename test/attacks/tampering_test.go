@@ -382,6 +382,14 @@ func TestTampering(t *testing.T) {
 	if v := e.verify(e.dir); v.code != 3 || !v.report.Whole || v.report.Proven {
 		t.Fatalf("nobody vouches for the log, and it is proven: exit %d\n%s", v.code, v.text)
 	}
+	bare := filepath.Join(t.TempDir(), "bare")
+	copyState(t, e.dir, bare)
+	if err := os.RemoveAll(filepath.Join(bare, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	if v := e.verify(bare); v.code != 3 || !v.report.Whole {
+		t.Fatalf("without any key: exit %d\n%s", v.code, v.text)
+	}
 	t.Run("logins that did not come through the gateway", e.reconcile)
 	t.Run("a bundle handed over", e.handOver)
 	victim, other := e.sessions[2], e.sessions[4] // two of psql, or of ssh
