@@ -66,6 +66,10 @@ func noJobToken() error {
 		return no.WithHint("give the job in the workflow: permissions: {id-token: write}")
 	case os.Getenv("GITLAB_CI") == "true":
 		return no.WithHint("give the job in .gitlab-ci.yml: id_tokens: {%s: {aud: GATEWAY}}", envIDToken)
+	case os.Getenv("CIRCLECI") == "true":
+		return no.WithHint("give the step: export %s=$(circleci run oidc get --claims '{\"aud\":\"GATEWAY\"}')", envToken)
+	case os.Getenv("BUILDKITE") == "true":
+		return no.WithHint("give the step: export %s=$(buildkite-agent oidc request-token --audience GATEWAY --claim organization_id,pipeline_id)", envToken)
 	}
 	return nil
 }
