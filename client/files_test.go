@@ -65,7 +65,7 @@ sslkey=/home/a b/tls.key
 		t.Errorf("got\n%s\nwant it to begin with\n%s", got, first)
 	}
 	// A target's own name comes before another's TARGET-ACCOUNT.
-	if want := []string{"orders", "orders-app", "orders-report"}; strings.Join(sections(got), " ") != strings.Join(want, " ") {
+	if want := []string{"orders", "orders-wait", "orders-app", "orders-report", "orders-report-wait"}; strings.Join(sections(got), " ") != strings.Join(want, " ") {
 		t.Errorf("services %v, want %v", sections(got), want)
 	}
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // services is a pg_service.conf in which every target the identity may use is a service of its name, with the first
-// account as the user; where there are several, each is a service TARGET-ACCOUNT too. Then `psql service=orders` is all
+// account as the user; where there are several, each is a service TARGET-ACCOUNT too, and TARGET-wait waits for an
+// approval. Then `psql service=orders` is all
 // there is to type. libpq takes a value as everything up to the end of the line, so there is nothing to quote and a
 // line break is all that has to be kept out.
 func (h Home) services(c api.Certificates) (string, error) {
@@ -29,6 +30,10 @@ func (h Home) services(c api.Certificates) (string, error) {
 			return "", err
 		}
 		h.service(&b, t.Name, t, t.Accounts[0], c.Gateway.CA != "")
+		if name := t.Name + waitSuffix; !taken[name] {
+			taken[name] = true
+			h.service(&b, name, t, t.Accounts[0], c.Gateway.CA != "", waitOptions)
+		}
 		for _, account := range t.Accounts {
 			if name := t.Name + "-" + account; len(t.Accounts) > 1 && !taken[name] {
 				taken[name] = true
@@ -39,13 +44,23 @@ func (h Home) services(c api.Certificates) (string, error) {
 	return b.String(), nil
 }
 
-func (h Home) service(b *strings.Builder, name string, t api.Connection, account string, ownAuthority bool) {
+// A service of this suffix waits at the prompt for an approval, for people. It is one of its own because options of a
+// service go before PGOPTIONS, and because programs that use a service are to be told at once.
+const (
+	waitSuffix  = "-wait"
+	waitOptions = "options=-c sallyport.wait=5m"
+)
+
+func (h Home) service(b *strings.Builder, name string, t api.Connection, account string, ownAuthority bool, more ...string) {
 	root := "system" // the authorities that every machine trusts
 	if ownAuthority {
 		root = h.Path(fileAuthority)
 	}
-	fmt.Fprintf(b, "[%s]\nhost=%s\nport=%d\ndbname=%s\nuser=%s\nsslmode=verify-full\nsslrootcert=%s\nsslcert=%s\nsslkey=%s\n\n",
+	fmt.Fprintf(b, "[%s]\nhost=%s\nport=%d\ndbname=%s\nuser=%s\nsslmode=verify-full\nsslrootcert=%s\nsslcert=%s\nsslkey=%s\n",
 		name, t.Host, t.Port, t.Database, account, root, h.Path(fileTLSCertificate), h.Path(fileTLSKey))
+	for _, line := range append(more, "") {
+		b.WriteString(line + "\n")
+	}
 }
 
 // userServices is the service file of the user's own.

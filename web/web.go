@@ -112,6 +112,7 @@ func New(o Options) http.Handler {
 	s.registerLive()
 	s.registerWatching()
 
+	mux.HandleFunc("GET /connect", s.connect)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /log/", s.serveLog)
