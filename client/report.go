@@ -14,7 +14,7 @@ import (
 
 // WriteReport writes a report as Markdown, which becomes HTML or PDF by any tool, or as CSV: one table after another, each with its
 // title in the first column.
-func WriteReport(w io.Writer, r api.Report, csv bool) error {
+func WriteReport(w io.Writer, r api.AuditReport, csv bool) error {
 	if csv {
 		return writeCSV(w, r)
 	}
@@ -22,7 +22,7 @@ func WriteReport(w io.Writer, r api.Report, csv bool) error {
 	return err
 }
 
-func markdown(r api.Report) string {
+func markdown(r api.AuditReport) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s, from %s up to %s. Made %s by %s.\n\n", cell(r.Title), cell(r.Gateway), r.From.Format(time.RFC3339), r.To.Format(time.RFC3339),
 		r.Made.Format(time.RFC3339), cell(r.By))
@@ -79,7 +79,7 @@ func cell(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", ">", "&gt;", "[", `\[`, "]", `\]`, "`", "\\`", "*", `\*`, "_", `\_`, "&", "&amp;").Replace(text)
 }
 
-func writeCSV(w io.Writer, r api.Report) error {
+func writeCSV(w io.Writer, r api.AuditReport) error {
 	out := csv.NewWriter(w)
 	write := func(cells ...string) {
 		for i := range cells {

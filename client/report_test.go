@@ -11,7 +11,7 @@ import (
 // What people wrote is text in a report, whatever it looks like.
 func TestReportsRunNothing(t *testing.T) {
 	evil := []string{"=cmd|' /C calc'!A0", "a|b\n| c", "<script>alert(1)</script>", "[x](https://evil.example)", "+1", "@SUM(A1)", "\u202etxt"}
-	r := api.Report{Title: "T", Tables: []api.ReportTable{{Title: "Things", Columns: []string{"a", "b", "c", "d", "e", "f", "g"}, Rows: [][]string{evil}}}}
+	r := api.AuditReport{Title: "T", Tables: []api.ReportTable{{Title: "Things", Columns: []string{"a", "b", "c", "d", "e", "f", "g"}, Rows: [][]string{evil}}}}
 	var out strings.Builder
 	if err := WriteReport(&out, r, false); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func (s *server) registerRecordings() {
 	handleStream(s, operation("grant-evidence", http.MethodGet, "/v1/grants/{id}/evidence", "All sessions under a grant in one file that proves itself"),
 		content{zipFile: bytesOf}, s.grantEvidence)
 	handleStream(s, operation("report", http.MethodGet, "/v1/reports/{kind}", "A report for auditors"),
-		content{oneJSON: s.media(api.Report{})}, s.report)
+		content{oneJSON: s.media(api.AuditReport{})}, s.report)
 	handle(s, operation("list-holds", http.MethodGet, "/v1/holds", "Recordings on hold, which are not deleted when their time is over"), s.holds)
 	handle(s, operation("hold", http.MethodPost, "/v1/sessions/{id}/hold", "Keep a recording from being deleted when its time is over"), s.hold)
 	handle(s, operation("release-hold", http.MethodPost, "/v1/sessions/{id}/unhold", "End a hold"), s.unhold)

@@ -66,7 +66,7 @@ Every figure names the records it counts, and the report the clauses that it hel
 				return err
 			}
 			defer body.Close()
-			var r api.Report
+			var r api.AuditReport
 			if err := json.NewDecoder(body).Decode(&r); err != nil {
 				return fmt.Errorf("read the report: %w", err)
 			}
@@ -81,7 +81,7 @@ Every figure names the records it counts, and the report the clauses that it hel
 	return command
 }
 
-func writeReport(command *cobra.Command, r api.Report, form, output string) (err error) {
+func writeReport(command *cobra.Command, r api.AuditReport, form, output string) (err error) {
 	out := command.OutOrStdout()
 	if output != "" && output != "-" {
 		file, err := os.OpenFile(filepath.Clean(output), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

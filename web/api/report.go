@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// Report is one of the auditors' reports: figures, each with the records that it counts, and the records themselves.
-type Report struct {
+// AuditReport is one of the auditors' reports: figures, each with the records that it counts, and the records themselves.
+type AuditReport struct {
 	Kind    string    `json:"kind"` // access, sessions, integrity, review
 	Title   string    `json:"title"`
 	From    time.Time `json:"from" doc:"At or after."`

@@ -44,8 +44,8 @@ type Facts struct {
 }
 
 // Make makes a report.
-func Make(kind string, f Facts) (api.Report, error) {
-	r := api.Report{Kind: kind, Title: titles[kind], From: f.From.UTC(), To: f.To.UTC(), Clauses: clauses[kind], Figures: []api.Figure{}}
+func Make(kind string, f Facts) (api.AuditReport, error) {
+	r := api.AuditReport{Kind: kind, Title: titles[kind], From: f.From.UTC(), To: f.To.UTC(), Clauses: clauses[kind], Figures: []api.Figure{}}
 	b := builder{&r}
 	switch kind {
 	case Access:
@@ -70,7 +70,7 @@ var titles = map[string]string{
 }
 
 // builder adds to a report.
-type builder struct{ *api.Report }
+type builder struct{ *api.AuditReport }
 
 // table adds a table.
 func (b builder) table(title string, columns ...string) *api.ReportTable {
