@@ -74,7 +74,7 @@ func (s *Session) Admit(ctx context.Context, what ...recorder.Event) (Pass, erro
 	if err := s.live(); err != nil {
 		return Pass{}, err
 	}
-	if err := s.record(ctx, what); err != nil {
+	if err := s.recordMeasured(ctx, what); err != nil {
 		s.cut(recorderEnding(err))
 		return Pass{}, fmt.Errorf("record: %w", err)
 	}

@@ -33,6 +33,7 @@ type Manager struct {
 	authn    *authn.Service
 	config   *configs.Config
 	log      *slog.Logger
+	meter    Meter // nil: nobody wants to know
 
 	mu       sync.Mutex
 	live     map[string]*Session

@@ -217,11 +217,15 @@ func (s *Session) cut(why Ending) {
 	if target != nil {
 		target.Close()
 	}
+	begun := time.Now()
 	go func() {
 		if onCut != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
 			s.runOnCut(ctx, onCut, why)
 			cancel()
+			if s.manager.meter != nil {
+				s.manager.meter.Cut(time.Since(begun))
+			}
 		}
 		close(s.told)
 		select {

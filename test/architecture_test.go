@@ -29,6 +29,7 @@ var rooms = [][]string{
 	{"proxy"},
 	{"web"},
 	{"client"},
+	{"internal/telemetry"},
 	{"internal/demo"},
 	{"cmd"},
 }

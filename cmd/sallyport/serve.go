@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/store"
+	"sallyport/internal/telemetry"
 	"sallyport/protocols/postgres"
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
@@ -68,6 +70,7 @@ type gateway struct {
 	sessions    *session.Manager
 	approvals   *approvals
 	console     *console.Sessions
+	telemetry   *telemetry.Telemetry
 	keys        *idempotency.Keys
 	certificate *proxy.Certificate
 	front       *proxy.Proxy
@@ -174,7 +177,24 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.keys, err = idempotency.Open(ctx, g.store); err != nil {
 		return err
 	}
-	g.console, err = console.OpenSessions(ctx, g.store)
+	if g.console, err = console.OpenSessions(ctx, g.store); err != nil {
+		return err
+	}
+	return g.tell(ctx, config)
+}
+
+// tell starts to tell a collector what happens, where the environment names one.
+func (g *gateway) tell(ctx context.Context, config *configs.Config) (err error) {
+	g.telemetry, err = telemetry.Start(ctx, telemetry.Options{
+		Version: version, Store: g.store, Live: g.sessions.LiveByProtocol, Outbox: g.recorder.OutboxDepth,
+		Cursor: filepath.Join(config.State, "telemetry.cursor"), Log: g.log,
+		Audit: func(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error] {
+			return g.recorder.Audit(ctx, recorder.AuditFilter{After: after})
+		},
+	})
+	if err == nil && g.telemetry.Measures() {
+		g.sessions.Measure(g.telemetry)
+	}
 	return err
 }
 
@@ -305,6 +325,7 @@ func (g *gateway) close() error {
 	if g.front != nil {
 		g.front.Close()
 	}
+	g.telemetry.Close()
 	if g.approvals != nil {
 		g.approvals.close()
 	}

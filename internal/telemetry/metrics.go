@@ -1,0 +1,132 @@
+package telemetry
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"sallyport/internal/store"
+)
+
+// mostWaiting bounds the requests whose waiting for approval is measured at once.
+const mostWaiting = 10_000
+
+// meters are the gateway's metrics. No attribute names a person, a target or a text that somebody chose.
+type meters struct {
+	sessions  metric.Int64Counter
+	grants    metric.Int64Counter
+	refusals  metric.Int64Counter
+	signIns   metric.Int64Counter
+	approvals metric.Float64Histogram
+	safe      metric.Float64Histogram
+	cuts      metric.Float64Histogram
+
+	mu        sync.Mutex
+	requested map[string]time.Time // by grant, of those that wait for approval
+}
+
+func newMeters(m metric.Meter, o Options) (*meters, error) {
+	s := &meters{requested: map[string]time.Time{}}
+	var err error
+	keep := func(e error) {
+		if err == nil {
+			err = e
+		}
+	}
+	counter := func(name, description string) metric.Int64Counter {
+		c, e := m.Int64Counter(name, metric.WithDescription(description))
+		keep(e)
+		return c
+	}
+	histogram := func(name, description string, bounds ...float64) metric.Float64Histogram {
+		h, e := m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description), metric.WithExplicitBucketBoundaries(bounds...))
+		keep(e)
+		return h
+	}
+	s.sessions = counter("sallyport.sessions.ended", "Sessions that ended, by reason")
+	s.grants = counter("sallyport.grants", "What happened to grants, by kind of event")
+	s.refusals = counter("sallyport.refusals", "What was refused to people and jobs that proved who they are, by reason")
+	s.signIns = counter("sallyport.sign_ins", "Events of signing in, by kind and outcome")
+	s.approvals = histogram("sallyport.grants.approval_time", "From a request to its approval",
+		1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4*3600, 24*3600)
+	s.safe = histogram("sallyport.recording.wait", "How long commands waited for their record to be safe",
+		5e-6, 2e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.5, 1)
+	s.cuts = histogram("sallyport.sessions.cut_time", "From the end of a session's right to the end of what ran on its target",
+		1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2, 5, 10)
+	live, e := m.Int64ObservableUpDownCounter("sallyport.sessions.live", metric.WithDescription("Sessions that are open, by protocol"))
+	keep(e)
+	waiting, e := m.Int64ObservableUpDownCounter("sallyport.audit.outbox", metric.WithDescription("Audit events on their way to the audit log"))
+	keep(e)
+	if err != nil {
+		return nil, err
+	}
+	_, err = m.RegisterCallback(func(ctx context.Context, observer metric.Observer) error {
+		for protocol, n := range o.Live() {
+			observer.ObserveInt64(live, int64(n), metric.WithAttributes(attribute.String("protocol", protocol)))
+		}
+		n, err := o.Outbox(ctx)
+		if err != nil {
+			return err
+		}
+		observer.ObserveInt64(waiting, int64(n))
+		return nil
+	}, live, waiting)
+	return s, err
+}
+
+// count counts one audit event.
+func (s *meters) count(e store.AuditEvent) {
+	ctx := context.Background()
+	with := func(name, value string) metric.MeasurementOption {
+		return metric.WithAttributes(attribute.String(name, value))
+	}
+	family, _, _ := strings.Cut(e.Kind, ".")
+	if refused(e) {
+		s.refusals.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", e.Kind), attribute.String("reason", e.Outcome)))
+	}
+	switch {
+	case e.Kind == "session.ended":
+		s.sessions.Add(ctx, 1, with("reason", e.Reason))
+	case family == "login" || family == "workload":
+		s.signIns.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", e.Kind), attribute.String("outcome", e.Outcome)))
+	case family == "grant" && e.Outcome == "ok":
+		s.grants.Add(ctx, 1, with("kind", e.Kind))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch e.Kind {
+	case "grant.requested":
+		if e.Outcome == "ok" && len(s.requested) < mostWaiting {
+			s.requested[e.Grant] = e.Time
+		}
+	case "grant.approved":
+		if since, ok := s.requested[e.Grant]; ok && e.Outcome == "ok" {
+			s.approvals.Record(ctx, e.Time.Sub(since).Seconds())
+			delete(s.requested, e.Grant)
+		}
+	case "grant.denied", "grant.withdrawn", "grant.lapsed", "grant.ended":
+		delete(s.requested, e.Grant)
+	}
+}
+
+// refused reports whether an event tells of a refusal: its outcome is a refusal's code.
+func refused(e store.AuditEvent) bool {
+	return e.Outcome != "ok" && e.Outcome != "begun" && e.Outcome != "failed" && e.Actor != "system"
+}
+
+// Waited says how long a command waited for its record to be safe.
+func (t *Telemetry) Waited(d time.Duration) {
+	t.meters.safe.Record(context.Background(), d.Seconds())
+}
+
+// Cut says how long it took to end what ran under a session when its right to run had ended.
+func (t *Telemetry) Cut(d time.Duration) {
+	t.meters.cuts.Record(context.Background(), d.Seconds())
+}
+
+// Measures reports whether Waited and Cut are of use.
+func (t *Telemetry) Measures() bool { return t != nil && t.meters != nil }

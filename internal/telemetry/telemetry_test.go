@@ -1,0 +1,343 @@
+package telemetry_test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	logs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	trace "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"sallyport/internal/store"
+	"sallyport/internal/telemetry"
+)
+
+// collector takes OTLP over HTTP as a collector does, and keeps what came.
+type collector struct {
+	*httptest.Server
+	away atomic.Bool // it refuses
+
+	mu      sync.Mutex
+	refused int
+	numbers []uint64
+	spans   []*trace.Span
+	sums    map[string]int64 // of integer metrics, by name and attributes
+	counts  map[string]uint64
+}
+
+func newCollector(t *testing.T) *collector {
+	c := &collector{sums: map[string]int64{}, counts: map[string]uint64{}}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body io.Reader = r.Body
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			z, err := gzip.NewReader(r.Body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			body = z
+		}
+		data, err := io.ReadAll(body)
+		if err != nil {
+			t.Error(err)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.away.Load() {
+			c.refused++
+			http.Error(w, "away", http.StatusForbidden) // which is not retried by the exporter itself
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+		switch r.URL.Path {
+		case "/v1/logs":
+			err = c.logs(data)
+		case "/v1/traces":
+			err = c.traces(data)
+		case "/v1/metrics":
+			err = c.metrics(data)
+		default:
+			t.Errorf("sent to %s", r.URL.Path)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *collector) logs(data []byte) error {
+	var m logs.ExportLogsServiceRequest
+	if err := proto.Unmarshal(data, &m); err != nil {
+		return err
+	}
+	for _, resource := range m.ResourceLogs {
+		for _, scope := range resource.ScopeLogs {
+			for _, record := range scope.LogRecords {
+				var e store.AuditEvent
+				if err := json.Unmarshal([]byte(record.Body.GetStringValue()), &e); err != nil {
+					return err
+				}
+				c.numbers = append(c.numbers, e.Number)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *collector) traces(data []byte) error {
+	var m traces.ExportTraceServiceRequest
+	if err := proto.Unmarshal(data, &m); err != nil {
+		return err
+	}
+	for _, resource := range m.ResourceSpans {
+		for _, scope := range resource.ScopeSpans {
+			c.spans = append(c.spans, scope.Spans...)
+		}
+	}
+	return nil
+}
+
+func (c *collector) metrics(data []byte) error {
+	var m metrics.ExportMetricsServiceRequest
+	if err := proto.Unmarshal(data, &m); err != nil {
+		return err
+	}
+	for _, resource := range m.ResourceMetrics {
+		for _, scope := range resource.ScopeMetrics {
+			for _, metric := range scope.Metrics {
+				for _, point := range metric.GetSum().GetDataPoints() {
+					name := metric.Name
+					for _, a := range point.Attributes {
+						name += " " + a.Key + "=" + a.Value.GetStringValue()
+					}
+					c.sums[name] = point.GetAsInt()
+				}
+				for _, point := range metric.GetHistogram().GetDataPoints() {
+					c.counts[metric.Name] = point.Count
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// rig is a store whose events are told to a collector.
+type rig struct {
+	*collector
+	store   *store.Store
+	options telemetry.Options
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r := &rig{collector: newCollector(t), store: s}
+	r.options = telemetry.Options{
+		Version: "test", Store: s, Log: slog.New(slog.DiscardHandler), Cursor: filepath.Join(dir, "telemetry.cursor"),
+		Live:   func() map[string]int { return map[string]int{"postgres": 3} },
+		Outbox: func(context.Context) (int, error) { return 7, nil },
+		Audit: func(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error] {
+			return func(yield func(store.AuditEvent, error) bool) {
+				events, err := s.Outbox(ctx, after, 100_000)
+				for _, e := range events {
+					if !yield(e, nil) {
+						return
+					}
+				}
+				if err != nil {
+					yield(store.AuditEvent{}, err)
+				}
+			}
+		},
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", r.URL)
+	return r
+}
+
+func (r *rig) start(t *testing.T) *telemetry.Telemetry {
+	t.Helper()
+	tel, err := telemetry.Start(t.Context(), r.options)
+	if err != nil || tel == nil {
+		t.Fatalf("%v %v", tel, err)
+	}
+	return tel
+}
+
+func (r *rig) audit(t *testing.T, events ...store.AuditEvent) {
+	t.Helper()
+	for _, e := range events {
+		if err := r.store.Audit(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// until waits for something of the collector's.
+func (r *rig) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-again.C {
+		r.mu.Lock()
+		done := ok()
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after a minute: %s", what)
+		}
+	}
+}
+
+// TestAuditEventsAreSentAtLeastOnce states that every audit event comes to the collector, in order, also those from before
+// telemetry was on and from while the collector was away, and that after a restart none is left out.
+func TestAuditEventsAreSentAtLeastOnce(t *testing.T) {
+	r := newRig(t)
+	const each = 300 // more than go in one message
+	write := func() {
+		for range each {
+			r.audit(t, store.AuditEvent{Kind: "thing.done", Actor: "system"})
+		}
+	}
+	write()
+	tel := r.start(t)
+	r.until(t, "what was there before has not come", func() bool { return len(r.numbers) >= each })
+	r.away.Store(true)
+	write()
+	r.until(t, "the collector was not asked while it was away", func() bool { return r.refused > 0 })
+	r.away.Store(false)
+	r.until(t, "what happened while the collector was away has not come", func() bool { return len(r.numbers) >= 2*each })
+	tel.Close()
+	write()
+	defer r.start(t).Close()
+	r.until(t, "what happened while telemetry was off has not come", func() bool { return slices.Contains(r.numbers, 3*each) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := slices.Compact(slices.Clone(r.numbers))
+	for i, number := range seen {
+		if number != uint64(i+1) {
+			t.Fatalf("the event that came as number %d has number %d", i+1, number)
+		}
+	}
+}
+
+// TestMetrics states what is counted, and that no metric names a person or a target.
+func TestMetrics(t *testing.T) {
+	r := newRig(t)
+	tel := r.start(t)
+	asked := time.Now()
+	r.audit(t,
+		store.AuditEvent{Kind: "grant.requested", Actor: "i alice", Grant: "g-1", Time: asked},
+		store.AuditEvent{Kind: "grant.approved", Actor: "i bob", Grant: "g-1", Time: asked.Add(90 * time.Second)},
+		store.AuditEvent{Kind: "session.refused", Actor: "i alice", Target: "orders", Outcome: "no_grant"},
+		store.AuditEvent{Kind: "session.ended", Actor: "i alice", Target: "orders", Session: "s-1", Reason: "grant_revoked"},
+		store.AuditEvent{Kind: "login.succeeded", Actor: "i alice"},
+	)
+	tel.Waited(time.Millisecond)
+	tel.Cut(20 * time.Millisecond)
+	r.until(t, "the events were not followed", func() bool { return len(r.numbers) == 5 })
+	tel.Close() // and sends the last
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, want := range map[string]int64{
+		"sallyport.grants kind=grant.requested":                   1,
+		"sallyport.grants kind=grant.approved":                    1,
+		"sallyport.refusals kind=session.refused reason=no_grant": 1,
+		"sallyport.sessions.ended reason=grant_revoked":           1,
+		"sallyport.sign_ins kind=login.succeeded outcome=ok":      1,
+		"sallyport.sessions.live protocol=postgres":               3,
+		"sallyport.audit.outbox":                                  7,
+	} {
+		if r.sums[name] != want {
+			t.Errorf("%s: %d, want %d", name, r.sums[name], want)
+		}
+	}
+	for _, name := range []string{"sallyport.grants.approval_time", "sallyport.recording.wait", "sallyport.sessions.cut_time"} {
+		if r.counts[name] != 1 {
+			t.Errorf("%s: %d measurements, want 1", name, r.counts[name])
+		}
+	}
+	for name := range r.sums {
+		if strings.Contains(name, "alice") || strings.Contains(name, "orders") {
+			t.Errorf("%s says who or what", name)
+		}
+	}
+}
+
+// TestOneTraceAGrant states that a grant, its approval and its sessions are one trace, of which the grant is the root.
+func TestOneTraceAGrant(t *testing.T) {
+	r := newRig(t)
+	tel := r.start(t)
+	event := func(kind, session string, n int) store.AuditEvent {
+		return store.AuditEvent{
+			Kind: kind, Actor: "i alice", Target: "orders", Account: "app", Grant: "g-1", Session: session, Reason: "client_closed",
+			Time: time.Unix(1_800_000_000+int64(n), 0),
+		}
+	}
+	r.audit(t, event("grant.requested", "", 0), event("grant.approved", "", 5), event("grant.active", "", 6),
+		event("session.started", "s-1", 6), event("session.ended", "s-1", 8), event("grant.ended", "", 9))
+	r.until(t, "the events were not followed", func() bool { return len(r.numbers) == 6 })
+	tel.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	spans := map[string]*trace.Span{}
+	for _, s := range r.spans {
+		spans[s.Name] = s
+	}
+	root, approval, session := spans["grant app@orders"], spans["approval"], spans["session app@orders"]
+	if len(r.spans) != 3 || root == nil || approval == nil || session == nil {
+		t.Fatalf("%v", r.spans)
+	}
+	if len(root.ParentSpanId) != 0 || root.EndTimeUnixNano-root.StartTimeUnixNano != uint64(9*time.Second) {
+		t.Errorf("the grant: %v", root)
+	}
+	for _, s := range []*trace.Span{approval, session} {
+		if string(s.TraceId) != string(root.TraceId) || string(s.ParentSpanId) != string(root.SpanId) {
+			t.Errorf("%s is not in the grant: %v", s.Name, s)
+		}
+	}
+	if session.EndTimeUnixNano-session.StartTimeUnixNano != uint64(2*time.Second) {
+		t.Errorf("the session: %v", session)
+	}
+}
+
+func TestNothingIsSentUnasked(t *testing.T) {
+	r := newRig(t)
+	t.Setenv("OTEL_SDK_DISABLED", "true")
+	if tel, err := telemetry.Start(t.Context(), r.options); tel != nil || err != nil {
+		t.Fatalf("%v %v", tel, err)
+	}
+	t.Setenv("OTEL_SDK_DISABLED", "")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	tel, err := telemetry.Start(t.Context(), r.options)
+	if tel != nil || err != nil {
+		t.Fatalf("%v %v", tel, err)
+	}
+	if tel.Measures() {
+		t.Error("it measures for nobody")
+	}
+	tel.Close()
+}
