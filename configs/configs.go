@@ -225,6 +225,11 @@ type Target struct {
 	ServerName string    `yaml:"server_name"`
 	Database   string    `yaml:"database"`
 	TLS        TargetTLS `yaml:"tls"`
+	// Postgres: WarnBefore are how long before the end of its grant a session is told of it; none by default. EndWith is
+	// the account that ends what another account's session left running where that account is locked out of its own
+	// role; without one nobody does, and it is audited.
+	WarnBefore []Duration `yaml:"warn_before"`
+	EndWith    string     `yaml:"end_with"`
 
 	// SSH: Aliases are other names and addresses (host or host:port) under which users jump to it. HostKeys are pinned
 	// keys in authorized_keys form, HostCA a host authority's key; with neither, no connection is made.
@@ -249,6 +254,11 @@ type Account struct {
 	User string `yaml:"user"`
 	// Password is what the gateway logs in with (Postgres: SCRAM; SSH: password).
 	Password SecretRef `yaml:"password"`
+	// ReadOnly keeps the account's sessions in read-only transactions (Postgres). It is a seat belt: privileges on the
+	// target enforce.
+	ReadOnly bool `yaml:"read_only"`
+	// Certificate is a PEM file with the client certificate that the gateway shows a Postgres target, and Key its key.
+	Certificate string `yaml:"certificate"`
 	// Key is an SSH private key; with neither Key nor Password the gateway uses a fresh key with a certificate of its
 	// target authority, of minutes, for this account (or Principal, default User).
 	Key       SecretRef `yaml:"key"`

@@ -116,6 +116,7 @@ func (c *Config) resolvePaths() {
 		t := &c.Targets[i]
 		resolve(&t.TLS.CA)
 		for j := range t.Accounts {
+			resolve(&t.Accounts[j].Certificate)
 			secret(&t.Accounts[j].Password, &t.Accounts[j].Key)
 		}
 	}

@@ -219,6 +219,14 @@ func validatePostgres(at reporter, t Target) {
 		at("tls.mode", "tls.mode is %q; it is %q or %q", t.TLS.Mode, TLSVerifyFull, TLSOff)
 	}
 	checkFile(at, "tls.ca", t.TLS.CA)
+	for i, before := range t.WarnBefore {
+		if before.D() <= 0 {
+			at(fmt.Sprintf("warn_before[%d]", i), "warn_before is how long before the end, such as 5m; got %s", before)
+		}
+	}
+	if t.EndWith != "" && !slices.ContainsFunc(t.Accounts, func(a Account) bool { return a.Name == t.EndWith }) {
+		at("end_with", "end_with names an account of this target; there is no %q", t.EndWith)
+	}
 	if len(t.HostKeys) > 0 || t.HostCA != "" || len(t.Aliases) > 0 {
 		at("host_keys", "aliases, host_keys and host_ca are for targets of kind %q", KindSSH)
 	}
@@ -236,8 +244,8 @@ func validateSSH(at reporter, t Target) {
 			at(fmt.Sprintf("aliases[%d]", i), "an alias is a host name or address, with a port if it is not the target's; got %q", alias)
 		}
 	}
-	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) {
-		at("listen", "listen, server_name, database and tls are for targets of kind %q", KindPostgres)
+	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) || len(t.WarnBefore) > 0 || t.EndWith != "" {
+		at("listen", "listen, server_name, database, tls, warn_before and end_with are for targets of kind %q", KindPostgres)
 	}
 }
 
@@ -257,11 +265,20 @@ func validateAccounts(at reporter, t Target) {
 		seen[a.Name] = true
 		checkSecret(at, path+".password", a.Password)
 		checkSecret(at, path+".key", a.Key)
-		if t.Kind != KindSSH && (a.Key != "" || a.Principal != "" || a.Forwarding) {
-			at(path, "key, principal and forwarding are for targets of kind %q", KindSSH)
+		if t.Kind != KindSSH && (a.Principal != "" || a.Forwarding) {
+			at(path, "principal and forwarding are for targets of kind %q", KindSSH)
 		}
-		if t.Kind != KindPostgres && a.Replication {
-			at(path+".replication", "replication is for targets of kind %q", KindPostgres)
+		if t.Kind != KindPostgres && (a.Replication || a.ReadOnly || a.Certificate != "") {
+			at(path, "replication, read_only and certificate are for targets of kind %q", KindPostgres)
+		}
+		if t.Kind == KindPostgres {
+			checkFile(at, path+".certificate", a.Certificate)
+			switch {
+			case (a.Certificate == "") != (a.Key == ""):
+				at(path, "certificate and key belong together: what the gateway shows the target, and the key of it")
+			case a.Certificate != "" && t.TLS.Mode == TLSOff:
+				at(path+".certificate", "a certificate can only be shown over TLS, and tls.mode is off")
+			}
 		}
 		if strings.ContainsFunc(a.User+a.Principal, func(r rune) bool { return notPrintable(r) || r == ',' || r == ' ' }) {
 			at(path, "user and principal have no blanks, commas or control characters")

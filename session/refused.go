@@ -18,6 +18,14 @@ func (m *Manager) Refused(who authn.Identity, client net.Addr, target, account s
 	})
 }
 
+// Refused tells the audit log that something in a session was not let through: a statement that a limit of its role
+// refuses, say.
+func (s *Session) Refused(r *refusal.Refusal) {
+	e := s.event("session.limited")
+	e.Outcome, e.Reason = string(r.Code), r.Error()
+	s.manager.audit(e)
+}
+
 // refused tells the audit log that an identity with a lease was not let through.
 func (m *Manager) refused(o Opening, err error) {
 	outcome := "failed"

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -207,6 +208,9 @@ var interpreters = map[string]func(format.Header) recorder.Interpreter{
 // listen opens the front door. The returned channel gets the HTTPS server's error if it ends by itself.
 func (g *gateway) listen(ctx context.Context, config *configs.Config) (<-chan error, error) {
 	g.front = proxy.New(config.Limits, g.authn.Unauthenticated, g.log)
+	if slices.ContainsFunc(config.Roles, func(r configs.Role) bool { return len(r.Limits.Guardrails) > 0 }) {
+		go postgres.ReadyGuardrails()
+	}
 	g.postgres = postgres.New(postgres.Options{
 		Authn: g.authn, Grants: g.grants, Sessions: g.sessions, TLS: g.certificate.TLS(), URL: config.URL,
 		HandshakeTimeout: config.Limits.Handshake.D(), Log: g.log,

@@ -53,9 +53,11 @@ func appendRefusal(b []byte, r *refusal.Refusal) []byte {
 	return appendFatal(b, state, r.Message, r.Detail, r.Hint)
 }
 
-// appendFatal appends a FATAL ErrorResponse. A NUL would end a field and begin another, so there are none in it.
+// clean makes a text fit for a field: a NUL would end it and begin another.
+func clean(s string) string { return strings.ReplaceAll(s, "\x00", "") }
+
+// appendFatal appends a FATAL ErrorResponse.
 func appendFatal(b []byte, state, message, detail, hint string) []byte {
-	clean := func(s string) string { return strings.ReplaceAll(s, "\x00", "") }
 	frame, err := (&pgproto3.ErrorResponse{
 		Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: state,
 		Message: clean(message), Detail: clean(detail), Hint: clean(hint),

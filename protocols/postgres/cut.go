@@ -67,7 +67,7 @@ func (r *relay) tell(message []byte) {
 	}
 	r.out.mu.Lock()
 	defer r.out.mu.Unlock()
-	if len(message) == 0 || r.out.broken || r.out.inside || r.told.Load() {
+	if len(message) == 0 || r.out.broken || r.out.at.inside || r.told.Load() {
 		return
 	}
 	if _, err := r.client.conn.Write(message); err != nil {

@@ -13,7 +13,7 @@ import (
 // else ended it.
 func (r *relay) down(context.Context) (why *ending) {
 	b := r.target.Load()
-	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}
+	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}, settings: len(r.limits.settings) > 0}
 	in := intake{ahead: b.ahead, conn: b.conn}
 	var event [1]recorder.Event
 	// Not held: a cut closes the target's end at once, also while this waits for a client that does not read.
@@ -35,9 +35,15 @@ func (r *relay) down(context.Context) (why *ending) {
 			}
 		}
 		r.fatal.Store(chunk.fatal)
+		for _, changed := range chunk.changed {
+			if err := r.limits.suits(map[string]string{changed[0]: changed[1]}); err != nil {
+				why = r.limited(err)
+				return 0, errEnough
+			}
+		}
 		// Who said goodbye need not stay for the answers: what was sent is finished, and the session with it, so that it can
 		// still be cut.
-		if r.out.write(arrived[:end], chunk.walker.Inside()) != nil && !r.terminated.Load() {
+		if r.out.write(arrived[:end], chunk.boundary()) != nil && !r.terminated.Load() {
 			why = r.clientEnded()
 			return 0, errEnough
 		}
@@ -77,12 +83,23 @@ type targetChunk struct {
 	log    interpret.ServerLog
 	ready  int64 // ReadyForQuery messages in the last take
 	fatal  bool  // the last message was an error that ends the session
+	last   byte  // the type of the last frame
+	status byte  // of the last ReadyForQuery
+
+	settings bool        // that the target tells of are looked at
+	changed  [][2]string // the names and values in the last take
+}
+
+// boundary is where the last take ends.
+func (c *targetChunk) boundary() boundary {
+	inside := c.walker.Inside()
+	return boundary{inside: inside, ready: c.last == 'Z' && !inside, status: c.status, passed: c.ready}
 }
 
 // take finds the whole frames, and parts of large ones, at the start of buf. They end at end; what is behind it must come
 // again, with more.
 func (c *targetChunk) take(buf []byte) (end int, err error) {
-	c.ready = 0
+	c.ready, c.changed = 0, c.changed[:0]
 	for end < len(buf) {
 		p, err := c.walker.Next(buf[end:])
 		if err != nil {
@@ -91,12 +108,21 @@ func (c *targetChunk) take(buf []byte) (end int, err error) {
 		if len(p.Data) == 0 {
 			break
 		}
+		c.last = p.Type
 		c.log.Add(p.Type, p.First, p.Length, p.Data)
 		if p.First {
 			c.fatal = p.Type == 'E' && isFatal(p.Data[wire.HeaderSize:])
 		}
 		if p.Type == 'Z' {
 			c.ready++
+			if p.First && len(p.Data) > wire.HeaderSize {
+				c.status = p.Data[wire.HeaderSize]
+			}
+		}
+		if p.Type == 'S' && c.settings && p.First && p.Last {
+			if name, value, err := wire.DecodeParameterStatus(p.Data[wire.HeaderSize:]); err == nil {
+				c.changed = append(c.changed, [2]string{name, value})
+			}
 		}
 		end += len(p.Data)
 	}

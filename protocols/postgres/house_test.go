@@ -59,6 +59,21 @@ type person struct {
 
 func newHouse(t *testing.T, change ...func(*Options)) *house {
 	t.Helper()
+	return newHouseWith(t, func(*configs.Config) {}, []grant.Ask{
+		{Target: "orders", Account: "writer", Reason: "test"}, {Target: "orders", Account: "wrong", Reason: "test"},
+		{Target: "plain", Account: "open", Reason: "test"}, {Target: "plain", Account: "postgres", Reason: "test"},
+		{Target: "plain", Account: "repl", Reason: "test"}, {Target: "down", Account: "writer", Reason: "test"},
+	}, change...)
+}
+
+// newHouseOf is newHouse with a changed configuration, in which Alice asks for less.
+func newHouseOf(t *testing.T, configure func(*configs.Config), asks ...grant.Ask) *house {
+	t.Helper()
+	return newHouseWith(t, configure, asks)
+}
+
+func newHouseWith(t *testing.T, configure func(*configs.Config), asks []grant.Ask, change ...func(*Options)) *house {
+	t.Helper()
 	h := &house{t: t, cluster: startCluster(t), dir: t.TempDir()}
 	ctx := context.Background()
 	password := filepath.Join(h.dir, "password")
@@ -89,6 +104,7 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 		}},
 		Permissions: []configs.Permission{{Groups: []string{"security"}, May: []string{"*"}}},
 	}
+	configure(config)
 	h.config = config
 	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.store, err = storetest.Open(ctx, h.dir)
@@ -134,11 +150,7 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 		h.store.Close()
 	})
 	h.alice = h.signIn("alice", "engineers")
-	for _, ask := range []grant.Ask{
-		{Target: "orders", Account: "writer", Reason: "test"}, {Target: "orders", Account: "wrong", Reason: "test"},
-		{Target: "plain", Account: "open", Reason: "test"}, {Target: "plain", Account: "postgres", Reason: "test"},
-		{Target: "plain", Account: "repl", Reason: "test"}, {Target: "down", Account: "writer", Reason: "test"},
-	} {
+	for _, ask := range asks {
 		g, err := h.grants.Request(ctx, h.alice.Identity, ask)
 		h.must(err)
 		if h.grant.ID == "" {

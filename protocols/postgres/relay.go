@@ -34,36 +34,19 @@ type relay struct {
 	terminated atomic.Bool  // the client said goodbye (Terminate), and the target is told
 	targetGone atomic.Bool  // the target has closed its end by itself
 	due        atomic.Int64 // ReadyForQuery messages that are to come
+	asked      int64        // and how many were asked for altogether; of the direction that asks
 	unsynced   atomic.Bool  // the client sent extended messages and no Sync yet
 	fatal      atomic.Bool  // the last thing the target said ends its session
 	told       atomic.Bool  // the client was told something that it should be given time to read
+
+	limits limits
 }
 
 func newRelay(h *Handler, s *session.Session, c *client, start startup, where address) *relay {
 	return &relay{
 		handler: h, session: s, client: c, startup: start, database: where.realDatabase(s.Opening().Target),
-		out: clientWriter{client: c},
+		out: clientWriter{client: c}, limits: limitsOf(s.Opening()),
 	}
-}
-
-// clientWriter is the way to the client. The relay and the farewell write, one at a time, and the farewell not into the
-// middle of a frame.
-type clientWriter struct {
-	client *client
-	mu     sync.Mutex
-	inside bool // the last chunk ended in the middle of a frame
-	broken bool // a write failed, and how much of it arrived is not known
-}
-
-func (w *clientWriter) write(chunk []byte, inside bool) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.inside = inside
-	if err := w.client.ahead.WriteWhole(w.client.conn, chunk); err != nil {
-		w.broken = true
-		return err
-	}
-	return nil
 }
 
 // run is the session from the dial to its end.
@@ -84,6 +67,7 @@ func (r *relay) run(ctx context.Context) {
 	other.Go(func() { r.direction(ctx, "target to client", r.down) })
 	defer other.Wait()
 	defer r.lookAfterClient()()
+	defer r.warnBefore()()
 	r.direction(ctx, "client to target", r.up)
 	<-r.session.Done() // where the client has said goodbye, the target has the last word
 	r.end(ended)       // waits for the farewell, which frees the other direction wherever it waits
@@ -94,11 +78,14 @@ func (r *relay) start(ctx context.Context) (*cancelEntry, *ending) {
 	if err := r.connect(ctx); err != nil {
 		return nil, r.notConnected(err)
 	}
+	if err := r.limits.suits(r.target.Load().params); err != nil {
+		return nil, r.limited(err)
+	}
 	entry, greeting, err := r.greeting()
 	if err != nil {
 		return nil, r.failed(err)
 	}
-	if err := r.out.write(greeting, false); err != nil {
+	if err := r.out.write(greeting, boundary{ready: true, status: 'I'}); err != nil {
 		return entry, clientClosed
 	}
 	return entry, nil
@@ -198,6 +185,9 @@ func (r *relay) parameters(targetAddress string) []wire.Param {
 		params = append(params, wire.Param{Name: "replication", Value: r.startup.replication})
 	}
 	params = append(params, r.startup.settings...)
+	if r.limits.readOnly { // the last one counts
+		params = append(params, wire.Param{Name: readOnlySetting, Value: "on"})
+	}
 	// A server of 14 and later then finds out by itself, while a statement runs, that the gateway is gone. An older one
 	// would refuse the whole login, so it is asked for only where the version was seen before.
 	if version, ok := r.handler.versions.Load(targetAddress); ok && version.(int) >= 14 {

@@ -19,41 +19,64 @@ const keepCopy = 64 << 10
 // up passes on what the client says: one read, one record, one write. It decides the session's ending unless the client
 // said goodbye, or somebody else ended it.
 func (r *relay) up(ctx context.Context) (why *ending) {
-	b := r.target.Load()
 	chunk := clientChunk{walker: wire.Walker{Limits: &wire.ClientLimits, Hold: hold}, sum: sha256.New(), whole: keepCopy}
 	if bulk := r.session.Opening().Target.Bulk; bulk > 0 {
 		chunk.whole = int(min(int64(bulk), math.MaxInt32))
 	}
+	if r.limits.guard != nil {
+		chunk.walker.Hold, chunk.check = guardedHold, r.limits.guard.Check
+	}
 	in := intake{ahead: r.client.ahead, conn: r.client.conn}
 	// The client's end is not closed before this has returned, so it may be held.
-	if in.each(true, func(arrived []byte) (int, error) {
-		end, err := chunk.take(arrived)
-		if err != nil {
-			why = r.violated(err)
-			return 0, errEnough
+	if in.each(true, func(arrived []byte) (taken int, err error) {
+		for {
+			end := 0
+			if chunk.dropping != 0 {
+				end, why = r.drop(&chunk, arrived[taken:])
+			} else {
+				end, why, err = r.passUp(ctx, &chunk, arrived[taken:])
+			}
+			if err != nil || why != nil {
+				return 0, errEnough
+			}
+			taken += end
+			// A refused statement ends what is looked at in one go, and so does the end of what is dropped with it.
+			if !chunk.again || taken == len(arrived) {
+				return taken, nil
+			}
 		}
-		if end == 0 {
-			return 0, nil
-		}
-		r.due.Add(chunk.ready)
-		r.unsynced.Store(chunk.unsynced)
-		pass, err := r.session.Admit(ctx, chunk.events...)
-		if err != nil {
-			why = undecided // the session is cut, and knows why
-			return 0, errEnough
-		}
-		if chunk.goodbye {
-			r.terminated.Store(true) // before the target can act on it
-		}
-		if passOn(&pass, b, arrived[:end]) != nil || chunk.goodbye {
-			why = undecided // the other direction learns what became of the target
-			return 0, errEnough
-		}
-		return end, nil
 	}) != nil {
 		return r.clientEnded()
 	}
 	return why
+}
+
+// passUp passes on what it can of what has arrived and says how much that was. An ending ends the session; errEnough
+// leaves that to the other direction.
+func (r *relay) passUp(ctx context.Context, chunk *clientChunk, arrived []byte) (end int, why *ending, err error) {
+	end, err = chunk.take(arrived)
+	if err != nil {
+		return 0, r.violated(err), nil
+	}
+	if end > 0 {
+		r.due.Add(chunk.ready)
+		r.asked += chunk.ready
+		r.unsynced.Store(chunk.unsynced)
+		pass, err := r.session.Admit(ctx, chunk.events...)
+		if err != nil {
+			return 0, nil, errEnough // the session is cut, and knows why
+		}
+		if chunk.goodbye {
+			r.terminated.Store(true) // before the target can act on it
+		}
+		if passOn(&pass, r.target.Load(), arrived[:end]) != nil || chunk.goodbye {
+			return 0, nil, errEnough // the other direction learns what became of the target
+		}
+	}
+	if chunk.refused != nil {
+		return end, r.refuse(chunk), nil
+	}
+	return end, nil, nil
 }
 
 // clientEnded is the ending where the client closed the connection. It does so, too, on hearing that the target's session is
@@ -82,6 +105,13 @@ type clientChunk struct {
 	unsynced bool  // extended messages were sent, and no Sync after them
 	goodbye  bool  // a Terminate is in it; nothing after it is taken
 
+	check    func(sql []byte) error // nil: every statement may pass
+	refused  error                  // why the frame at the end of the last take may not
+	text     []byte                 // its statement, as far as it is there
+	kind     byte                   // its type
+	dropping byte                   // what is dropped: 'Q' that frame, 'S' everything up to a Sync; 0 nothing
+	again    bool                   // what is left can be looked at now
+
 	whole   int       // is kept of one COPY
 	kept    int       // of the COPY under way
 	leaving bool      // the frame that is passing is left out
@@ -93,14 +123,20 @@ type clientChunk struct {
 // again, with more.
 func (c *clientChunk) take(buf []byte) (end int, err error) {
 	c.events, c.bulk, c.ready = c.events[:0], c.bulk[:0], 0
+	c.refused, c.again = nil, false
 	rawStart, leaving := 0, false // of the run of frames that are kept or left out
 	var frames, bytes uint64
 	for end < len(buf) && !c.goodbye {
+		before := c.walker
 		p, err := c.walker.Next(buf[end:])
 		if err != nil {
 			return 0, err
 		}
 		if len(p.Data) == 0 {
+			break
+		}
+		if c.check != nil && p.First && !c.mayPass(p) {
+			c.walker = before
 			break
 		}
 		if p.First {

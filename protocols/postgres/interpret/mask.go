@@ -10,6 +10,9 @@ const secretWord = "password"
 // maxMaskDepth bounds how deep text inside of text is looked into.
 const maxMaskDepth = 4
 
+// Mask is a statement with its passwords masked, for what people see.
+func Mask(sql string) string { return mask(sql) }
+
 // mask hides passwords in a statement: the literal after the word PASSWORD (ALTER ROLE … PASSWORD '…', user mappings'
 // OPTIONS (password '…')), and password=… inside of literals (connection strings). The recording has the raw bytes;
 // what people read, search and export has this.
