@@ -1,0 +1,397 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"sallyport/grant/approval/slack/slacktest"
+	"sallyport/grant/evidence/jira/jiratest"
+	"sallyport/test/rig"
+)
+
+// ci is a CI system: it signs its jobs' tokens, and says whether they run.
+type ci struct {
+	*httptest.Server
+	signer jose.Signer
+	state  atomic.Value
+}
+
+func newCI(t *testing.T) *ci {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &ci{}
+	c.state.Store("in_progress")
+	if c.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: "1"}}, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, v any) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, map[string]any{"issuer": c.URL, "jwks_uri": c.URL + "/keys", "response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"RS256"}})
+	})
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+	})
+	mux.HandleFunc("GET /jobs/{job}", func(w http.ResponseWriter, _ *http.Request) { answer(w, map[string]any{"state": c.state.Load()}) })
+	c.Server = httptest.NewServer(mux)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// token is a file with a job's own token.
+func (c *ci) token(t *testing.T, audience, run string) string {
+	t.Helper()
+	now := time.Now()
+	text, err := jwt.Signed(c.signer).Claims(map[string]any{
+		"iss": c.URL, "aud": audience, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(5 * time.Minute).Unix(), "jti": rand.Text(),
+		"sub": "repo:example/shop:ref:refs/heads/main", "repository": "example/shop", "repository_id": "7", "repository_owner_id": "8", "ref": "refs/heads/main",
+		"workflow": "deploy", "event_name": "push", "run_id": run, "run_attempt": "1", "check_run_id": "9",
+	}).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// storyPolicies take the place of the rig's.
+const storyPolicies = `policies:
+  - name: deploy
+    groups: [release]
+    accounts: ["app@orders"]
+    hours: ["mon-sun 00:00-24:00 UTC"]
+    evidence: [job]
+    when: evidence.job.state == "in_progress"
+    max_duration: 15m
+    approve: {auto: true}
+  - name: diagnosis
+    groups: [engineers]
+    roles: [look]
+    max_duration: 30m
+    approve: {groups: [approvers]}
+  - name: incident
+    groups: [engineers]
+    accounts: ["postgres@orders"]
+    evidence: [oncall]
+    when: identity.subject in evidence.oncall.subjects
+    max_duration: 1h
+    approve: {auto: true}
+  - name: ticketed
+    groups: [engineers]
+    accounts: ["deploy@web-1"]
+    evidence: [ticket]
+    ticket: OPS-[0-9]+
+    max_duration: 1h
+    approve: {auto: true}
+roles:
+  - name: look
+    accounts: ["app@orders"]
+    limits: {read_only: true}
+`
+
+// TestAccessStory is the whole idea: access to production is given for a time and a reason, by a policy, a person, a shift or a
+// ticket, and is gone when that is.
+func TestAccessStory(t *testing.T) {
+	r := rig.Start(t, rig.Checked(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var alice, bob struct{ Issuer, Subject string }
+	r.Ask(&alice, "alice", "whoami")
+	r.Ask(&bob, "bob", "whoami")
+
+	jobs, jira := newCI(t), jiratest.New()
+	t.Cleanup(jira.Close)
+	slack := slacktest.New(slacktest.Member{ID: "U0ALICE"}, slacktest.Member{ID: "U0BOB"})
+	t.Cleanup(slack.Close)
+	oncall := r.Path("oncall.yaml")
+	onDuty := func(subject string) {
+		t.Helper()
+		if err := os.WriteFile(oncall, fmt.Appendf(nil, "subjects: [%q]\n", subject), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onDuty(alice.Subject)
+	for name, secret := range map[string]string{"jira": jiratest.Token, "slack-app": slacktest.AppToken, "slack-bot": slacktest.BotToken} {
+		if err := os.WriteFile(r.Path("secrets", name), []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := r.Path("sallyport.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(string(text), "policies:\n")
+	_, permissions, found := strings.Cut(rest, "permissions:\n")
+	if !found {
+		t.Fatalf("the rig's configuration is not as it was:\n%s", text)
+	}
+	before = strings.Replace(before, "workloads:\n", fmt.Sprintf(`workloads:
+  - name: release
+    preset: github
+    issuer: %q
+    audience: %q
+    bind: {repository_id: "7", repository_owner_id: "8"}
+    groups: [release]
+`, jobs.URL, r.Env["SALLYPORT_URL"]), 1)
+	changed := before + storyPolicies + fmt.Sprintf(`evidence:
+  - {name: job, kind: job, url: "%s/jobs/{subject}", every: 5s}
+  - {name: oncall, kind: oncall, file: %q, every: 5s}
+  - {name: ticket, kind: ticket, jira: acme, every: 5s}
+approvals:
+  people:
+    - {subject: %q, slack: T012AB3C4/U0ALICE, jira: acc-alice}
+    - {subject: %q, slack: T012AB3C4/U0BOB}
+  slack:
+    - {name: ops, app_token: "file:%s", bot_token: "file:%s", channel: C0MAIN, api: %q}
+  jira:
+    - {name: acme, url: %q, user: %q, token: "file:%s", projects: [OPS], comment: true}
+permissions:
+`, jobs.URL, oncall, alice.Subject, bob.Subject, r.Path("secrets", "slack-app"), r.Path("secrets", "slack-bot"), slack.API(), jira.URL, jiratest.User, r.Path("secrets", "jira")) + permissions
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := r.GatewayPID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := r.Run(nil, r.Env["SALLYPORT_BIN"], "check", "-c", file); out.Code != 0 {
+		t.Fatal(out.Text())
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.Until(time.Minute, "another gateway runs", func() error {
+		if now, err := r.GatewayPID(); err != nil || now == pid {
+			return fmt.Errorf("still %d, %w", now, err)
+		}
+		return nil
+	})
+	r.Ready()
+
+	type grant struct {
+		ID, State  string
+		EndReason  string `json:"end_reason"`
+		Policy     string
+		Identity   struct{ Kind, Subject string }
+		Approvers  []string
+		Limits     []string
+		EndComment string `json:"end_comment"`
+	}
+	newest := func(policy string) (g grant, err error) {
+		var all []grant
+		r.Ask(&all, "carol", "grants", "--all")
+		for _, g := range all {
+			if g.Policy == policy {
+				return g, nil
+			}
+		}
+		return g, fmt.Errorf("no grant by policy %s", policy)
+	}
+	ended := func(policy, reason string) grant {
+		t.Helper()
+		var g grant
+		r.Until(time.Minute, "the grant by policy "+policy+" ends: "+reason, func() (err error) {
+			if g, err = newest(policy); err == nil && (g.State != "ended" || g.EndReason != reason) {
+				err = fmt.Errorf("it is %s, %s %s", g.State, g.EndReason, g.EndComment)
+			}
+			return err
+		})
+		return g
+	}
+
+	t.Run("a deploy job has access for its window, and loses it when it is done", func(t *testing.T) {
+		home := t.TempDir()
+		env := []string{"SALLYPORT_HOME=" + home, "SALLYPORT_GATEWAY=" + r.Env["SALLYPORT_URL"], "SALLYPORT_CA=" + r.Env["SALLYPORT_CA"], "TMPDIR=" + home}
+		run := func(token string, command string) rig.Outcome {
+			t.Helper()
+			return r.Run(env, r.Env["SALLYPORT_BIN"], "run", "app@orders", "--token-file", token, "--reason", "release 7", "--need", "1m", "--", "sh", "-c", command)
+		}
+		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "70"), `psql -X -A -t -c "SELECT 'migrated as ' || current_user"`); out.Code != 0 || !strings.Contains(out.Stdout, "migrated as app") {
+			t.Fatal(out.Text())
+		}
+		if g := ended("deploy", "released"); g.Identity.Kind != "workload" || len(g.Approvers) != 1 || g.Approvers[0] != "policy deploy" {
+			t.Errorf("%+v", g)
+		}
+		// One that its CI system says is over has nothing any more, whatever it still does.
+		marker := filepath.Join(home, "begun")
+		go func() {
+			for ctx.Err() == nil {
+				if _, err := os.Stat(marker); err == nil {
+					jobs.state.Store("completed")
+					return
+				}
+				time.Sleep(50 * time.Millisecond) // looks again
+			}
+		}()
+		out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "71"), `psql -X -c "SELECT 1" && touch '`+marker+`' && exec psql -X -c "SELECT pg_sleep(100)"`)
+		if out.Code == 0 || !strings.Contains(out.Text(), "evidence.job.state") {
+			t.Errorf("exit %d: %s", out.Code, out.Text())
+		}
+		ended("deploy", "task_completed")
+		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "72"), "echo started"); out.Code == 0 || strings.Contains(out.Stdout, "started") {
+			t.Errorf("a job that is over: exit %d: %s", out.Code, out.Text())
+		}
+	})
+
+	t.Run("a person approves a diagnosis in Slack", func(t *testing.T) {
+		var g grant
+		r.Ask(&g, "alice", "request", "app@orders", "--duration", "10m", "--reason", "INC-42: slow checkout")
+		if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT 1"); out.Code == 0 {
+			t.Fatal("before anybody approved it")
+		}
+		message := func(text string) (m slacktest.Message) {
+			t.Helper()
+			if err := slack.Until(ctx, func() bool {
+				for _, m = range slack.Messages() {
+					if strings.Contains(m.Blocks, g.ID) && strings.Contains(m.Text, text) {
+						return true
+					}
+				}
+				return false
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		m := message("asks for app@orders for 10m")
+		for _, what := range []string{"slow checkout", "read only", "approvers"} {
+			if !strings.Contains(m.Blocks, what) {
+				t.Errorf("the message does not say %s: %s", what, m.Blocks)
+			}
+		}
+		r.Until(time.Minute, "the form", func() error { // until the gateway has noted which message it is
+			if err := slack.Click(ctx, slacktest.From{User: "U0BOB"}, m, "sallyport_approve"); err != nil {
+				t.Fatal(err)
+			}
+			short, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return slack.Until(short, func() bool { return len(slack.Views()) > 0 })
+		})
+		said, err := slack.Submit(ctx, slacktest.From{User: "U0BOB"}, slack.Views()[0], "have a look")
+		if err != nil || !strings.Contains(said, "approved") {
+			t.Fatal(said, err)
+		}
+		message("approved by")
+		if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT 'diagnosed'"); out.Code != 0 || !strings.Contains(out.Stdout, "diagnosed") {
+			t.Fatal(out.Text())
+		}
+		message("active until")
+		if out := r.As("alice", "release", g.ID); out.Code != 0 {
+			t.Fatal(out.Text())
+		}
+		if g := ended("diagnosis", "released"); len(g.Limits) == 0 {
+			t.Errorf("%+v", g)
+		}
+		message("ended, released")
+	})
+
+	t.Run("an incident grant rides on who is on call", func(t *testing.T) {
+		if out := r.As("alice", "request", "postgres@orders", "--reason", "INC-43: replication stands still"); out.Code != 0 {
+			t.Fatal(out.Text())
+		}
+		conn, err := r.Connect(ctx, "SALLYPORT_PG_SUPERUSER")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		running := make(chan error, 1)
+		go func() {
+			_, err := conn.Exec(ctx, "SELECT pg_sleep(200)")
+			running <- err
+		}()
+		onDuty(bob.Subject)
+		ended("incident", "shift_over")
+		select {
+		case err := <-running:
+			if err == nil || !strings.Contains(err.Error(), "oncall") {
+				t.Errorf("the statement ended with %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("the statement goes on after the shift")
+		}
+		if out := r.As("alice", "request", "postgres@orders", "--reason", "INC-43: again"); out.Code == 0 || !strings.Contains(out.Text(), "evidence.oncall.subjects") {
+			t.Error(out.Text())
+		}
+	})
+
+	t.Run("a ticketed grant ends with its ticket", func(t *testing.T) {
+		if out := r.As("alice", "request", "deploy@web-1", "--reason", "rotate the keys", "--ticket", "OPS-42"); out.Code == 0 || !strings.Contains(out.Text(), "there is no issue OPS-42") {
+			t.Fatal(out.Text())
+		}
+		jira.Move("OPS-42", "In Progress", "indeterminate", "acc-bob", time.Now())
+		r.Until(time.Minute, "the ticket counts", func() error { // once it is read again
+			if out := r.As("alice", "request", "deploy@web-1", "--reason", "rotate the keys", "--ticket", "OPS-42"); out.Code != 0 {
+				return errors.New(out.Text())
+			}
+			return nil
+		})
+		if out := r.SSH("echo rotated"); out.Code != 0 || out.Stdout != "rotated\n" {
+			t.Fatal(out.Text())
+		}
+		open := exec.CommandContext(ctx, "ssh", "-F", r.Env["SALLYPORT_SSH_CONFIG"], "-o", "BatchMode=yes", "web-1", "sleep 200")
+		if err := open.Start(); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error, 1)
+		go func() { over <- open.Wait() }()
+		jira.Move("OPS-42", "Done", "done", "acc-bob", time.Now())
+		if g := ended("ticketed", "ticket_closed"); !strings.Contains(g.EndComment, "OPS-42 is closed") {
+			t.Errorf("%+v", g)
+		}
+		select {
+		case err := <-over:
+			if err == nil {
+				t.Error("the session ended well")
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("the session outlives the ticket")
+		}
+		r.Until(time.Minute, "the ticket is told", func() error {
+			if all := strings.Join(jira.Comments("OPS-42"), "\n"); !strings.Contains(all, "Approved by policy ticketed") || !strings.Contains(all, "Access ended (ticket closed)") {
+				return errors.New(all)
+			}
+			return nil
+		})
+	})
+
+	t.Run("and all of it stands in the log", func(t *testing.T) {
+		audit := r.As("carol", "audit", "--json").Stdout
+		for _, what := range []string{"task_completed", "shift_over", "ticket_closed", "slack/ops", "workload.exchanged"} {
+			if !strings.Contains(audit, what) {
+				t.Errorf("the audit log does not say %s", what)
+			}
+		}
+		if out := r.As("carol", "verify"); out.Code != 0 {
+			t.Error(out.Text())
+		}
+	})
+}
