@@ -141,6 +141,8 @@ type Terms struct {
 	Limits configs.RoleLimits `json:"limits,omitzero"`
 	// Confirm: approvals count only from people who show that they are signed in; see configs.Approve.
 	Confirm bool `json:"confirm,omitempty"`
+	// Revision is the hash of the set of policies that it was decided by.
+	Revision string `json:"revision,omitempty"`
 	// Start is before when it can't be used; zero: at once.
 	Start time.Time `json:"start,omitzero"`
 	// BreakGlass: it was taken in an emergency, and approved by nobody.

@@ -131,7 +131,7 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		Source: source(ctx), Policy: p.Name, Duration: e.Duration, Total: e.Winner.Total(), Idle: p.Idle.D(),
 		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,
 	}
-	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != "", Start: ask.Start, BreakGlass: p.BreakGlass}
+	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != "", Start: ask.Start, BreakGlass: p.BreakGlass, Revision: r.revision}
 	for _, name := range p.Evidence {
 		if g.Terms.Evidence == nil {
 			g.Terms.Evidence = map[string]map[string]any{}

@@ -118,6 +118,9 @@ func (s *Service) load(ctx context.Context) error {
 		return err
 	}
 	s.clock.begin(high)
+	if err := s.remember(ctx, s.rules.Load()); err != nil {
+		return err
+	}
 	grants, err := query(ctx, s.store.Read(), math.MaxInt32, `WHERE `+isOpen)
 	if err != nil {
 		return err
@@ -151,8 +154,8 @@ func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
 	if err != nil {
 		return err
 	}
-	s.rules.Store(rules)
-	if err := s.review(ctx, s.judgeAll); err != nil {
+	s.rules.Store(rules) // whatever becomes of the store: it may take something away
+	if err := errors.Join(s.remember(ctx, rules), s.review(ctx, s.judgeAll)); err != nil {
 		s.keeper.unfinished.Store(true) // the keeper goes on trying; the leases are cut already
 		return fmt.Errorf("end grants that the new configuration does not allow: %w", err)
 	}

@@ -33,6 +33,8 @@ type rules struct {
 	digests   map[string]string         // of policies by name, for the audit log
 	named     map[string]*policy.Policy
 	evidence  *evidence.Reader
+	// body and revision are what is kept of it; see remember.
+	body, revision string
 	// withEvidence are the policies that look at evidence.
 	withEvidence []*policy.Policy
 	roles        map[string]configs.Role
@@ -59,6 +61,9 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
 		roles: map[string]configs.Role{},
+	}
+	if r.body, r.revision, err = setOf(c); err != nil {
+		return nil, err
 	}
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {

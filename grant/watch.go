@@ -181,7 +181,7 @@ func (s *Service) rereadEvidence(ctx context.Context) error {
 
 // lookAround does what has to be done every minute, and may take a while.
 func (s *Service) lookAround(ctx context.Context) error {
-	return errors.Join(s.identities(ctx), s.overdue(ctx))
+	return errors.Join(s.remember(ctx, s.rules.Load()), s.identities(ctx), s.overdue(ctx))
 }
 
 // identities ends what identities hold that may have nothing any more.
