@@ -54,6 +54,8 @@ func TestCommandLine(t *testing.T) {
 			"until":  until,
 			"device": device,
 			"expire": expire,
+
+			"template": template,
 		},
 	})
 }
@@ -155,6 +157,11 @@ func setUpScript(env *testscript.Env) error {
 	env.Setenv("CI_TOKEN_BEARER", p.CI.RequestToken)
 	env.Setenv("PROVIDER_SECRET", "between us")
 	env.Setenv("AUTHORITY", certificate)
+	docs, err := filepath.Abs("../../docs")
+	if err != nil {
+		return err
+	}
+	env.Setenv("DOCS", docs)
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "user"))
 	env.Setenv("XDG_CONFIG_HOME", "")
 	env.Setenv("TZ", "UTC")
