@@ -44,23 +44,28 @@ func (s *server) registerApprovals() {
 	})
 	handle(s, operation("list-notifications", http.MethodGet, "/v1/notifications", "What waits to be told to channels, and what was given up; all: what was told too"),
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Notification], error) {
-			if err := s.permit(ctx, who, grant.ListGrants, ""); err != nil {
-				return nil, err
-			}
-			out := []api.Notification{}
-			if s.Notifications == nil {
-				return &body[[]api.Notification]{out}, nil
-			}
-			list, err := s.Notifications(ctx, in.All)
-			if err != nil {
-				return nil, err
-			}
-			for _, n := range list {
-				out = append(out, api.Notification{
-					ID: n.ID, Channel: n.Channel, Kind: string(n.Kind), Grant: n.Grant, State: n.State, Attempts: n.Attempts,
-					NextTry: n.NextTry, Error: n.Error, Created: n.Created, Done: n.Done,
-				})
-			}
-			return &body[[]api.Notification]{out}, nil
+			return wrap(s.notifications(ctx, who, in.All))
 		})
+}
+
+// notifications are what waits to be told to channels, for who may list all grants; all: what was told too.
+func (s *server) notifications(ctx context.Context, who caller, all bool) ([]api.Notification, error) {
+	if err := s.permit(ctx, who, grant.ListGrants, ""); err != nil {
+		return nil, err
+	}
+	out := []api.Notification{}
+	if s.Notifications == nil {
+		return out, nil
+	}
+	list, err := s.Notifications(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range list {
+		out = append(out, api.Notification{
+			ID: n.ID, Channel: n.Channel, Kind: string(n.Kind), Grant: n.Grant, State: n.State, Attempts: n.Attempts,
+			NextTry: n.NextTry, Error: n.Error, Created: n.Created, Done: n.Done,
+		})
+	}
+	return out, nil
 }

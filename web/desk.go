@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/authn"
+	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/policy"
 	"sallyport/recorder"
@@ -57,9 +58,35 @@ func (d desk) Ask(ctx context.Context, who console.Caller, in api.GrantRequest) 
 	return said(d.s.request(from(ctx, who), as(who), in))
 }
 
-func (d desk) Grants(ctx context.Context, who console.Caller, all bool) ([]api.Grant, error) {
-	found, _, err := d.s.findGrants(from(ctx, who), as(who), grant.Filter{All: all})
-	return found, err
+func (d desk) Grants(ctx context.Context, who console.Caller, f grant.Filter) ([]api.Grant, bool, error) {
+	return d.s.findGrants(from(ctx, who), as(who), f)
+}
+
+func (d desk) Reviews(ctx context.Context, who console.Caller) ([]api.Review, error) {
+	return d.s.reviews(ctx, as(who), false)
+}
+
+func (d desk) Review(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
+	return said(d.s.Grants.Review(from(ctx, who), who.Identity, id, comment))
+}
+
+func (d desk) Explain(ctx context.Context, who console.Caller, in api.GrantRequest) (api.Explanation, error) {
+	return d.s.explain(from(ctx, who), as(who), in)
+}
+
+func (d desk) Standing(ctx context.Context, who console.Caller) (api.Status, error) {
+	return d.s.standing(ctx, as(who))
+}
+
+func (d desk) Notifications(ctx context.Context, who console.Caller) ([]api.Notification, error) {
+	return d.s.notifications(ctx, as(who), false)
+}
+
+func (d desk) PolicyList(who authn.Identity) []configs.Policy {
+	if d.s.Grants.May(who, grant.ListGrants, "") != nil {
+		return nil
+	}
+	return d.s.Config().Policies
 }
 
 func (d desk) Extend(ctx context.Context, who console.Caller, id string, in api.ExtensionRequest) (api.Grant, error) {

@@ -13,22 +13,26 @@ import (
 func (s *server) registerPolicy() {
 	handle(s, operation("explain", http.MethodPost, "/v1/policy/explain", "What the policies would answer to a request, and why; nothing is asked for"),
 		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Explanation], error) {
-			ask := grant.Ask{Target: in.Body.Target, Account: in.Body.Account, Reason: in.Body.Reason, Ticket: in.Body.Ticket, BreakGlass: in.Body.BreakGlass}
-			if in.Body.Start != nil {
-				ask.Start = in.Body.Start.UTC()
-			}
-			if in.Body.Duration != "" {
-				var err error
-				if ask.Duration, err = duration(in.Body.Duration); err != nil {
-					return nil, err
-				}
-			}
-			e, err := s.Grants.Explain(ctx, who.Identity, ask)
-			if err != nil {
-				return nil, err
-			}
-			return &body[api.Explanation]{ExplanationOf(e)}, nil
+			return wrap(s.explain(ctx, who, in.Body))
 		})
+}
+
+// explain is what the policies would answer to a request as somebody typed it.
+func (s *server) explain(ctx context.Context, who caller, in api.GrantRequest) (out api.Explanation, err error) {
+	ask := grant.Ask{Target: in.Target, Account: in.Account, Reason: in.Reason, Ticket: in.Ticket, BreakGlass: in.BreakGlass}
+	if in.Start != nil {
+		ask.Start = in.Start.UTC()
+	}
+	if in.Duration != "" {
+		if ask.Duration, err = duration(in.Duration); err != nil {
+			return out, err
+		}
+	}
+	e, err := s.Grants.Explain(ctx, who.Identity, ask)
+	if err != nil {
+		return out, err
+	}
+	return ExplanationOf(e), nil
 }
 
 // ExplanationOf is an answer of the policies as the API says it.

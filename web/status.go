@@ -10,23 +10,27 @@ import (
 
 // status is for those who run the gateway: what readyz says in a word, with what it rests on.
 func (s *server) status(ctx context.Context, who caller, _ *struct{}) (*body[api.Status], error) {
+	return wrap(s.standing(ctx, who))
+}
+
+func (s *server) standing(ctx context.Context, who caller) (out api.Status, err error) {
 	if err := s.permit(ctx, who, grant.VerifyLog, ""); err != nil {
-		return nil, err
+		return out, err
 	}
 	usage, err := s.Recorder.Usage(ctx)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	outbox, err := s.Recorder.OutboxDepth(ctx)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	holds, err := s.Recorder.Holds(ctx)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	latency := s.Recorder.SyncLatency()
-	out := api.Status{
+	out = api.Status{
 		Version: s.Version, Ready: true, Sessions: s.Sessions.Live(), Draining: s.Sessions.Draining(),
 		Recorder: api.RecorderStatus{
 			Durability: string(s.Recorder.Config.Durability), SyncMedian: latency.Median, SyncSlowest: latency.Slowest,
@@ -46,5 +50,5 @@ func (s *server) status(ctx context.Context, who caller, _ *struct{}) (*body[api
 			out.Why = r.Message + ": " + r.Detail
 		}
 	}
-	return &body[api.Status]{out}, nil
+	return out, nil
 }

@@ -75,6 +75,13 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		// Carol's watch would last as long as the session: TestWatch has it.
 		{"GET /v1/sessions/{id}/watch", fixed("/v1/sessions/" + recorded + "/watch"), nil, [4]int{401, 403, 403, 409}},
 		{"GET /v1/sessions/{id}/watch", fixed("/v1/sessions/s-none/watch"), nil, [4]int{401, 404, 404, 404}},
+		{"GET /v1/sessions/{id}/stream", fixed("/v1/sessions/" + recorded + "/stream"), nil, [4]int{401, 403, 403, 409}},
+		{"GET /v1/sessions/{id}/screen", fixed("/v1/sessions/" + recorded + "/screen"), nil, [4]int{401, 403, 403, 409}},
+		// These would go on for ever: TestEvents and TestLive have them.
+		{"GET /v1/events", fixed("/v1/events?topics=none"), nil, [4]int{401, 422, 422, 422}},
+		{"GET /v1/sessions/live", fixed("/v1/sessions/live?none=1"), nil, [4]int{401, 422, 422, 422}},
+		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/s-none/evidence"), nil, [4]int{401, 404, 404, 404}},
+		{"GET /v1/grants/{id}/evidence", fixed("/v1/grants/g-none/evidence"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/export", fixed("/v1/export?session=" + recorded), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?session=" + low), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?all=true"), nil, [4]int{401, 403, 403, 200}},

@@ -18,6 +18,15 @@ import (
 // pastShown is how many of one's grants that are over stand on the first page.
 const pastShown = 8
 
+const (
+	// mostMine bounds one's own grants, and those that wait, on one page.
+	mostMine = 200
+	// pastInbox is how many that were decided stand below the inbox.
+	pastInbox = 20
+	// useOf is how far back an approver is told what somebody did with the same access.
+	useOf = 90 * 24 * time.Hour
+)
+
 // grantView is a grant with what the pages say of it beside the API's fields.
 type grantView struct {
 	api.Grant
@@ -27,6 +36,54 @@ type grantView struct {
 	Decides bool // whoever looks may approve or deny it
 	Ends    bool // whoever looks may revoke it
 	Lines   []line
+	Use     *use // what the person did with the same access before; for approvers
+}
+
+// reviewView is a review that is due.
+type reviewView struct {
+	api.Review
+	G    grantView
+	Mine bool // whoever looks may do it
+	Late bool
+}
+
+// use is what somebody did with an account before.
+type use struct {
+	Given, Refused, Sessions int
+	Last                     time.Time
+	Counts                   bool // whoever looks may see the sessions
+}
+
+// pastUse finds what the requester did with the account before, as far as whoever looks may see it.
+func (s *server) pastUse(v *visit, g api.Grant) (*use, error) {
+	since := time.Now().Add(-useOf)
+	all, _, err := s.Desk.Grants(v.Context(), v.who, grant.Filter{All: true, Target: g.Target, Account: g.Account, Limit: mostMine, Keep: func(other grant.Grant) bool {
+		return other.ID != g.ID && other.Identity.Issuer == g.Identity.Issuer && other.Identity.Subject == g.Identity.Subject && other.Requested.After(since)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	u := &use{Counts: s.Desk.May(v.who.Identity, grant.ListSessions, g.Target)}
+	for _, other := range all {
+		switch {
+		case other.State == string(grant.Denied):
+			u.Refused++
+		case !other.From.IsZero():
+			u.Given++
+			if other.From.After(u.Last) {
+				u.Last = other.From
+			}
+			if !u.Counts {
+				continue
+			}
+			sessions, err := s.Desk.FindSessions(v.Context(), v.who, session.Filter{Grant: other.ID, Limit: 100})
+			if err != nil {
+				return nil, err
+			}
+			u.Sessions += len(sessions)
+		}
+	}
+	return u, nil
 }
 
 // line is something to copy.
@@ -90,7 +147,7 @@ func (s *server) access(v *visit) error {
 	if err != nil {
 		return err
 	}
-	grants, err := s.Desk.Grants(ctx, v.who, true)
+	grants, _, err := s.Desk.Grants(ctx, v.who, grant.Filter{All: true, Mine: true, Limit: mostMine})
 	if err != nil {
 		return err
 	}
@@ -127,7 +184,13 @@ func (s *server) access(v *visit) error {
 	for _, o := range offers {
 		body.Offers = append(body.Offers, offerView{Offer: o, Suggested: suggest(o.MaxDuration)})
 	}
-	if body.Steps, err = s.steps(v, offers, grants); err != nil {
+	seen := grants // for the first steps: an approver sees that others asked
+	if len(seen) == 0 {
+		if seen, _, err = s.Desk.Grants(ctx, v.who, grant.Filter{All: true, Limit: 20}); err != nil {
+			return err
+		}
+	}
+	if body.Steps, err = s.steps(v, offers, seen); err != nil {
 		return err
 	}
 	s.show(v, http.StatusOK, "access.html", page{Title: "Access", Path: home, Body: body})
@@ -238,6 +301,11 @@ func (s *server) request(v *visit) error {
 			view.Lines = connect(gateway, connections[i], g.Account)
 		}
 	}
+	if view.Decides {
+		if view.Use, err = s.pastUse(v, g); err != nil {
+			return err
+		}
+	}
 	sessions, err := s.Desk.FindSessions(v.Context(), v.who, session.Filter{Grant: g.ID, Limit: 50})
 	if err != nil {
 		return err
@@ -269,6 +337,9 @@ func (s *server) decide(v *visit) error {
 		_, err = s.Desk.Revoke(v.Context(), v.who, id, comment)
 	case "extend":
 		_, err = s.Desk.Extend(v.Context(), v.who, id, api.ExtensionRequest{Duration: strings.TrimSpace(v.PostForm.Get("duration")), Reason: comment})
+	case "review":
+		_, err = s.Desk.Review(v.Context(), v.who, id, comment)
+		to = "/console/inbox"
 	case "release":
 		_, err = s.Desk.Release(v.Context(), v.who, id)
 		to = home
@@ -283,21 +354,43 @@ func (s *server) decide(v *visit) error {
 
 // inbox is what waits for a decision, and what was decided lately.
 func (s *server) inbox(v *visit) error {
-	grants, err := s.Desk.Grants(v.Context(), v.who, true)
+	open, _, err := s.Desk.Grants(v.Context(), v.who, grant.Filter{Limit: mostMine})
 	if err != nil {
 		return err
 	}
-	var body struct{ Waiting, Others, Past []grantView }
-	for _, g := range grants {
+	past, _, err := s.Desk.Grants(v.Context(), v.who, grant.Filter{All: true, Limit: pastInbox, Keep: func(g grant.Grant) bool {
+		return g.State != grant.Pending && g.Identity.Key() != v.who.Key()
+	}})
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Waiting, Others, Past []grantView
+		Reviews               []reviewView
+	}
+	reviews, err := s.Desk.Reviews(v.Context(), v.who)
+	if err != nil {
+		return err
+	}
+	for _, r := range reviews {
+		view := reviewView{Review: r, G: s.grantView(v.who, r.Grant), Late: time.Now().After(r.Due)}
+		view.Mine = !view.G.Mine && slices.ContainsFunc(r.Groups, func(group string) bool { return slices.Contains(v.who.Groups, group) })
+		body.Reviews = append(body.Reviews, view)
+	}
+	for _, g := range open {
 		view := s.grantView(v.who, g)
 		switch {
 		case view.Decides:
+			if view.Use, err = s.pastUse(v, g); err != nil {
+				return err
+			}
 			body.Waiting = append(body.Waiting, view)
 		case g.State == string(grant.Pending) && !view.Mine:
 			body.Others = append(body.Others, view)
-		case !view.Mine && len(body.Past) < 20:
-			body.Past = append(body.Past, view)
 		}
+	}
+	for _, g := range past {
+		body.Past = append(body.Past, s.grantView(v.who, g))
 	}
 	s.show(v, http.StatusOK, "inbox.html", page{Title: "Inbox", Path: "/console/inbox", Body: body})
 	return nil

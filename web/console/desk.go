@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/authn"
+	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/recorder"
 	"sallyport/recorder/replay"
@@ -35,8 +36,13 @@ type Desk interface {
 	Connections(ctx context.Context, who Caller) ([]api.Connection, error)
 
 	Ask(ctx context.Context, who Caller, in api.GrantRequest) (api.Grant, error)
-	// Grants lists those that the caller may see, newest first; pending ones too, and with all those that are over.
-	Grants(ctx context.Context, who Caller, all bool) ([]api.Grant, error)
+	// Grants finds those that the caller may see, newest first, and whether there are more.
+	Grants(ctx context.Context, who Caller, f grant.Filter) ([]api.Grant, bool, error)
+	// Reviews are what was done in emergencies and waits for somebody to look at it; Review says that the caller did.
+	Reviews(ctx context.Context, who Caller) ([]api.Review, error)
+	Review(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	// Explain says what the policies would answer to a request of the caller's.
+	Explain(ctx context.Context, who Caller, in api.GrantRequest) (api.Explanation, error)
 	Extend(ctx context.Context, who Caller, id string, in api.ExtensionRequest) (api.Grant, error)
 	Grant(ctx context.Context, who Caller, id string) (api.Grant, error)
 	Approve(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
@@ -62,11 +68,16 @@ type Desk interface {
 	Segments(ctx context.Context, who Caller, id string) (replay.Segments, error)
 	Search(ctx context.Context, who Caller, q recorder.Query) (iter.Seq2[api.Match, error], error)
 	Audit(ctx context.Context, who Caller, f recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error)
+	// Standing is how the gateway stands, Notifications what waits to be told to channels.
+	Standing(ctx context.Context, who Caller) (api.Status, error)
+	Notifications(ctx context.Context, who Caller) ([]api.Notification, error)
 	Verify(ctx context.Context, who Caller) (*verify.Report, error)
 
 	// Targets and Policies are what is configured.
 	Targets() map[string]Target
 	Policies() int
+	// PolicyList are the policies, for those who may list all grants.
+	PolicyList(who authn.Identity) []configs.Policy
 
 	// May and Approves say what is worth showing to somebody. They decide nothing: the functions above do.
 	May(who authn.Identity, permission grant.Permission, target string) bool

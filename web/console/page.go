@@ -63,6 +63,7 @@ var done = map[string]string{
 	"deny":    "Denied.",
 	"release": "Given back.",
 	"extend":  "Asked for more time.",
+	"review":  "Noted that you looked at it.",
 	"revoke":  "Revoked: its sessions end now.",
 	"kill":    "The session is cut.",
 }
@@ -73,7 +74,7 @@ func (s *server) navigation(who Caller, current string) []entry {
 	if s.Desk.Approves(who.Identity) {
 		all = append(all, entry{Path: "/console/inbox", Name: "Inbox"})
 	}
-	all = append(all, entry{Path: "/console/sessions", Name: "Sessions"})
+	all = append(all, entry{Path: "/console/sessions", Name: "Sessions"}, entry{Path: "/console/grants", Name: "Grants"}, entry{Path: "/console/policies", Name: "Policies"})
 	if s.maySome(who, grant.ReadRecordings) {
 		all = append(all, entry{Path: "/console/search", Name: "Search"})
 	}
@@ -81,7 +82,7 @@ func (s *server) navigation(who Caller, current string) []entry {
 		all = append(all, entry{Path: "/console/audit", Name: "Audit"})
 	}
 	if s.Desk.May(who.Identity, grant.VerifyLog, "") {
-		all = append(all, entry{Path: "/console/verify", Name: "Verify"})
+		all = append(all, entry{Path: "/console/verify", Name: "Verify"}, entry{Path: "/console/health", Name: "Health"})
 	}
 	for i := range all {
 		all[i].Current = all[i].Path == current
