@@ -82,6 +82,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"GET /v1/sessions/live", fixed("/v1/sessions/live?none=1"), nil, [4]int{401, 422, 422, 422}},
 		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/s-none/evidence"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/grants/{id}/evidence", fixed("/v1/grants/g-none/evidence"), nil, [4]int{401, 404, 404, 404}},
+		{"GET /v1/reports/{kind}", fixed("/v1/reports/access?from=2020-01-01T00:00:00Z&to=2020-02-01T00:00:00Z"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?session=" + recorded), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?session=" + low), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/export", fixed("/v1/export?all=true"), nil, [4]int{401, 403, 403, 200}},
