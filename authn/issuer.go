@@ -34,6 +34,7 @@ const (
 	pathAuthorize     = "/oauth/authorize"
 	pathAuthorized    = pathAuthorize + "/callback" // op appends it
 	pathLogin         = "/oauth/login"
+	pathLoginGo       = pathLogin + "/go" // after the person has said that they began it
 	pathCallback      = "/oauth/callback" // registered at the company's provider
 	pathToken         = "/oauth/token"
 	pathKeys          = "/oauth/keys"
@@ -152,6 +153,7 @@ func (s *Service) newIssuer() error {
 		mux.HandleFunc(method+pathUserinfo, func(w http.ResponseWriter, r *http.Request) { op.Userinfo(w, r, s.issuer) })
 	}
 	mux.HandleFunc("GET "+pathLogin, s.login)
+	mux.HandleFunc("GET "+pathLoginGo, s.login)
 	mux.HandleFunc("GET "+pathCallback, s.callback)
 	mux.HandleFunc("GET "+pathAuthorized, s.authorized)
 	mux.HandleFunc("POST "+pathToken, s.token)
@@ -197,7 +199,7 @@ func (s *Service) outside(next http.Handler) http.Handler {
 // begins tells the addresses at which something is kept for a sign-in that may never come to an end.
 func begins(path string) bool {
 	switch path {
-	case pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin, pathHoldLogin:
+	case pathAuthorize, pathLogin, pathLoginGo, pathDeviceRequest, pathDeviceLogin, pathHoldLogin:
 		return true
 	}
 	return false

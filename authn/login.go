@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"sallyport/authn/federation"
+	"sallyport/authn/pages"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -61,11 +62,16 @@ func refuseOver() *refusal.Refusal {
 	return refusal.New(refusal.NotAuthenticated, "this sign-in is over, or was never begun").WithHint("begin again: sallyport login")
 }
 
-// login sends the browser to the company's provider.
+// login sends the browser to the company's provider. Where a program on the person's machine asked for it, which anybody can
+// have a browser do by a link, they are asked first: only their own browser knows the address behind it (id).
 func (s *Service) login(w http.ResponseWriter, r *http.Request) {
 	request, err := s.begun(r)
 	if err != nil {
 		s.fail(w, r, err)
+		return
+	}
+	if request.client == cliClient && r.URL.Path != pathLoginGo {
+		pages.Show(w, http.StatusOK, pages.Program{Address: request.redirect, Asked: s.now(), Next: pathLoginGo + "?id=" + url.QueryEscape(request.id)})
 		return
 	}
 	s.travel(w, r, trip{authRequest: request.id, fresh: request.fresh != 0})

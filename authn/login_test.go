@@ -147,11 +147,12 @@ func TestProviderDownThenUp(t *testing.T) {
 	r.company.set(func(c *company) { c.down = true })
 	b, f := r.browser(), r.flow()
 	for range 5 {
-		if p := b.get(f.address()); p.StatusCode != http.StatusServiceUnavailable || p.Header.Get("Retry-After") == "" || !strings.Contains(p.text, "does not answer") {
+		if p := b.goOn(b.get(f.address())); p.StatusCode != http.StatusServiceUnavailable || p.Header.Get("Retry-After") == "" || !strings.Contains(p.text, "does not answer") {
 			t.Fatalf("%s: %s", p.Status, p.text)
 		}
 	}
-	request := must(http.NewRequest(http.MethodGet, f.address(), nil))(t)
+	link := goOnLink.FindStringSubmatch(b.get(f.address()).text)
+	request := must(http.NewRequest(http.MethodGet, r.server.URL+link[1], nil))(t)
 	request.Header.Set("Accept", "application/json")
 	var no refusal.Refusal
 	if p := b.do(request); p.StatusCode != http.StatusServiceUnavailable || json.Unmarshal([]byte(p.text), &no) != nil || no.Hint == "" {
@@ -475,4 +476,28 @@ func TestOpenInsistsOnDurations(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "credentials.sign_in") {
 		t.Fatal(err)
 	}
+}
+
+// A link, or another site's page, can have a browser ask for a sign-in of a program on the person's machine. Nothing comes of
+// it before they have said that they began it, which no link can say for them.
+func TestProgramIsAskedForFirst(t *testing.T) {
+	r := newRig(t)
+	b, f := r.browser(), r.flow()
+	p := b.get(f.address())
+	if p.StatusCode != http.StatusOK || !strings.Contains(p.text, "http://127.0.0.1:45678/callback") || !strings.Contains(p.text, "started this yourself") {
+		t.Fatalf("%s %s", p.Status, p.text)
+	}
+	link := goOnLink.FindStringSubmatch(p.text)
+	if link == nil {
+		t.Fatal("there is no way on")
+	}
+	thief := r.browser()
+	thief.get(r.flow().address()) // has a cookie of its own
+	if p := thief.get(r.server.URL + link[1]); p.StatusCode != http.StatusForbidden {
+		t.Fatalf("another browser went on with it: %s", p.Status)
+	}
+	if p := b.get(r.server.URL + pathLoginGo + "?id=guessed"); p.StatusCode != http.StatusForbidden {
+		t.Fatalf("%s", p.Status)
+	}
+	r.code(b.fill(p, "alice"))
 }

@@ -163,9 +163,21 @@ func (b *browser) post(address string, form url.Values) page {
 
 var requestField = regexp.MustCompile(`name="request" value="([^"]+)"`)
 
+var goOnLink = regexp.MustCompile(`href="(/oauth/login/go[^"]+)"`)
+
+// goOn says that the person began the sign-in themselves, where p asks that.
+func (b *browser) goOn(p page) page {
+	b.r.t.Helper()
+	if link := goOnLink.FindStringSubmatch(p.text); link != nil {
+		return b.get(b.r.server.URL + link[1])
+	}
+	return p
+}
+
 // fill signs a person in at the provider's form, which p is.
 func (b *browser) fill(p page, person string) page {
 	b.r.t.Helper()
+	p = b.goOn(p)
 	found := requestField.FindStringSubmatch(p.text)
 	if found == nil {
 		b.r.t.Fatalf("no form of the provider at %s: %s\n%s", p.Request.URL, p.Status, p.text)

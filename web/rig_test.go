@@ -262,6 +262,12 @@ func (r *rig) signIn(person string) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	if page.Request.URL.Path == "/oauth/login" { // did you start this yourself?
+		page.Body.Close()
+		if page, err = client.Get(page.Request.URL.JoinPath("go").String()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	defer page.Body.Close()
 	text, err := io.ReadAll(page.Body)
 	if err != nil {

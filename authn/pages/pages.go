@@ -63,6 +63,13 @@ type ConfirmConnection struct {
 	Problem           string // with what was typed before
 }
 
+// Program says which program on the person's own machine asks to be signed in, before anybody has.
+type Program struct {
+	Address string // where it takes the answer
+	Asked   time.Time
+	Next    string
+}
+
 // Show writes a page: one of the types above.
 func Show(w http.ResponseWriter, status int, page any) {
 	var name string
@@ -75,6 +82,8 @@ func Show(w http.ResponseWriter, status int, page any) {
 		name = "device.html"
 	case Confirm:
 		name = "confirm.html"
+	case Program:
+		name = "program.html"
 	case Connection:
 		name = "connection.html"
 	case ConfirmConnection:

@@ -181,7 +181,15 @@ func signInOnPage(address, person string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.get(address), b.signIn(person))
+	if err := b.get(address); err != nil {
+		return err
+	}
+	if b.at.Path == "/oauth/login" { // did you start this yourself?
+		if err := b.get(b.at.JoinPath("go").String()); err != nil {
+			return err
+		}
+	}
+	return b.signIn(person)
 }
 
 // browser is a person's browser without a screen: it keeps cookies, and shows one page.

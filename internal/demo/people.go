@@ -125,6 +125,11 @@ func (p *person) browse(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("open the sign-in: %w", err)
 	}
+	if page.Path == "/oauth/login" { // did you start this yourself?
+		if page, err = visit(ctx, browser, http.MethodGet, page.JoinPath("go").String(), nil); err != nil {
+			return fmt.Errorf("go on with the sign-in: %w", err)
+		}
+	}
 	if page.Scheme+"://"+page.Host != p.d.provider.Issuer {
 		return fmt.Errorf("the sign-in leads to %s, not to the provider", page.Redacted())
 	}
