@@ -31,6 +31,7 @@ import (
 	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
+	"sallyport/recorder/transparency/ledger"
 	"sallyport/session"
 	"sallyport/web"
 	"sallyport/web/api"
@@ -146,8 +147,18 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.store.Close() })
+	signer, key, err := ledger.LoadKey(filepath.Join(r.config.State, "keys"), "gateway.example/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, err := ledger.Open(ctx, ledger.Options{Dir: r.config.State, Signer: signer, Key: key, Interval: time.Millisecond, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bound.Close(context.Background()) })
 	r.recorder, err = recorder.Open(ctx, recorder.Options{
-		Dir: r.config.State, Config: r.config.Recording, Store: r.store, Version: "test", Log: log,
+		Ledger: bound,
+		Dir:    r.config.State, Config: r.config.Recording, Store: r.store, Version: "test", Log: log,
 		Index: filepath.Join(r.config.State, "index.db"),
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{
 			configs.KindPostgres: func(format.Header) recorder.Interpreter { return plain{} },
