@@ -94,6 +94,11 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"GET /v1/holds", fixed("/v1/holds"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/sessions/{id}/unhold", fixed("/v1/sessions/" + recorded + "/unhold"), api.Decision{}, [4]int{401, 403, 403, 204}},
 		{"POST /v1/sessions/{id}/unhold", fixed("/v1/sessions/" + low + "/unhold"), api.Decision{}, [4]int{401, 403, 403, 404}},
+		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/" + recorded + "/evidence"), nil, [4]int{401, 403, 403, 200}},
+		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/s-none/evidence"), nil, [4]int{401, 404, 404, 404}},
+		{"GET /v1/grants/{id}/evidence", fresh("/v1/grants/%s/evidence"), nil, [4]int{401, 404, 404, 404}}, // without a session
+		{"GET /v1/reports/{kind}", fixed("/v1/reports/review?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z"), nil, [4]int{401, 403, 403, 200}},
+		{"GET /v1/reports/{kind}", fixed("/v1/reports/review?from=2027-01-01T00:00:00Z&to=2026-01-01T00:00:00Z"), nil, [4]int{401, 403, 403, 422}},
 		{"GET /v1/status", fixed("/v1/status"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/index/rebuild", fixed("/v1/index/rebuild"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/authorities", fixed("/v1/authorities"), nil, [4]int{401, 403, 403, 200}},
