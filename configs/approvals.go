@@ -14,8 +14,11 @@ type Approvals struct {
 	// People link accounts elsewhere to identities. Whoever is not here has no vote through a channel.
 	People   []LinkedPerson `yaml:"people"`
 	Webhooks []Webhook      `yaml:"webhooks"`
-	Slack    []Slack        `yaml:"slack"`
-	Jira     []Jira         `yaml:"jira"`
+	// Known refuses a request at once that fewer people could approve than have to, of those who have ever signed in here.
+	// Without it such a request waits, for somebody may sign in.
+	Known bool    `yaml:"known"`
+	Slack []Slack `yaml:"slack"`
+	Jira  []Jira  `yaml:"jira"`
 }
 
 // LinkedPerson says which identity an account elsewhere stands for.

@@ -297,3 +297,33 @@ func from(t *testing.T, address string) context.Context {
 	}
 	return WithSource(t.Context(), net.TCPAddrFromAddrPort(at))
 }
+
+// What nobody could approve is refused at once, naming the group that is empty; where the configuration asks for that.
+func TestNobodyCouldApprove(t *testing.T) {
+	w := with(t, func(c *configs.Config) { c.Approvals.Known = true })
+	ask := Ask{Target: "web-1", Account: "deploy", Reason: "because"} // two of leads or security
+	for _, tt := range []struct {
+		members []authn.Identity
+		says    string
+	}{
+		{nil, "nobody else is known in leads or security"},
+		{[]authn.Identity{bob}, "nobody else is known in security"},
+		{[]authn.Identity{bob, dave}, "nobody else is known in security"}, // of whom dave is the one who asks
+	} {
+		w.members = tt.members
+		_, err := w.Request(t.Context(), dave, ask)
+		refused(t, err, refusal.NotPermitted, "nobody could approve deploy@web-1 now", tt.says)
+	}
+	w.members = []authn.Identity{bob, carol, dave}
+	if _, err := w.Request(t.Context(), dave, ask); err != nil {
+		t.Error(err)
+	}
+	starter := job
+	starter.StartedBy = authn.Starter{Person: bob.Subject}
+	w.members = []authn.Identity{bob, carol}
+	_, err := w.Request(t.Context(), starter, ask)
+	refused(t, err, refusal.NotPermitted, "nobody else is known in leads")
+	if _, err := w.Request(t.Context(), dave, Ask{Target: "orders", Account: "ro", Reason: "by policy"}); err != nil {
+		t.Error(err)
+	}
+}

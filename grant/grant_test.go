@@ -10,6 +10,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
@@ -98,6 +99,7 @@ type world struct {
 	config *configs.Config
 
 	standing func(authn.Identity) error // nil: all are good
+	members  []authn.Identity
 }
 
 func newWorld(t testing.TB) *world {
@@ -117,6 +119,14 @@ func (w *world) start() {
 	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed}
 	if w.standing != nil {
 		o.Standing = func(_ context.Context, who authn.Identity) error { return w.standing(who) }
+	}
+	o.Members = func(_ context.Context, groups []string) (found []authn.Identity, _ error) {
+		for _, m := range w.members {
+			if policy.InAny(m.Groups, groups) {
+				found = append(found, m)
+			}
+		}
+		return found, nil
 	}
 	w.Service, err = OpenWith(context.Background(), o)
 	if err != nil {

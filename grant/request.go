@@ -139,6 +139,9 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		g.Terms.Evidence[name] = asked.Evidence[name].Data
 	}
 	if g.Needed > 0 {
+		if err := s.approvable(ctx, r, who, g); err != nil {
+			return Grant{}, err
+		}
 		g.DecideBy = now.Add(policy.Within(p))
 		return g.clone(), nil
 	}
@@ -147,6 +150,33 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 	}
 	g.State, g.ActivateBy = Approved, maxTime(now, g.Start).Add(policy.StartWithin(p))
 	return g.clone(), nil
+}
+
+// approvable refuses what nobody could approve, as far as that is known, and names the groups that lack people.
+func (s *Service) approvable(ctx context.Context, r *rules, who authn.Identity, g Grant) error {
+	if !r.onlyKnown || s.members == nil {
+		return nil
+	}
+	members, err := s.members(ctx, g.MayApprove)
+	if err != nil {
+		return err
+	}
+	members = slices.DeleteFunc(members, func(m authn.Identity) bool { return m.Key() == who.Key() || who.StartedBy.Is(m) })
+	if len(members) >= g.Needed {
+		return nil
+	}
+	var empty []string
+	for _, group := range g.MayApprove {
+		if !slices.ContainsFunc(members, func(m authn.Identity) bool { return slices.Contains(m.Groups, group) }) {
+			empty = append(empty, group)
+		}
+	}
+	detail := fmt.Sprintf("it takes %d of %s, of whom %d other than you are known here", g.Needed, policy.Or(g.MayApprove), len(members))
+	if len(empty) > 0 {
+		detail += "; nobody else is known in " + policy.Or(empty)
+	}
+	return refusal.New(refusal.NotPermitted, "nobody could approve %s now", g.name()).WithDetail("%s", detail).
+		WithHint("somebody of %s has to sign in at the gateway first (sallyport login); then ask again", policy.Or(g.MayApprove))
 }
 
 // Explain says what the policies would answer to a request, and files none.

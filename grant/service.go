@@ -35,6 +35,7 @@ type Service struct {
 	keeper   *keeper
 	watchers watchers // see LeaseOrWait
 	standing func(ctx context.Context, who authn.Identity) error
+	members  func(ctx context.Context, groups []string) ([]authn.Identity, error)
 }
 
 // owner is what at most one open grant has.
@@ -72,6 +73,9 @@ type Options struct {
 	// Standing refuses with refusal.IdentityDisabled where an identity may have nothing any more, which ends what it has. It is
 	// authn's; nil: nobody is asked.
 	Standing func(ctx context.Context, who authn.Identity) error
+	// Members are the people who are known to be in groups; it is authn's, and asked where the configuration says
+	// approvals.known.
+	Members func(ctx context.Context, groups []string) ([]authn.Identity, error)
 }
 
 // Open loads the grants, ends what has run out, and starts the timers.
@@ -93,7 +97,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
-		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing,
+		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members,
 	}
 	rules, err := index(o.Config, s.clock.stamp, nil)
 	if err != nil {

@@ -35,6 +35,7 @@ type rules struct {
 	evidence  *evidence.Reader
 	// body and revision are what is kept of it; see remember.
 	body, revision string
+	onlyKnown      bool // approvals.known
 	// withEvidence are the policies that look at evidence.
 	withEvidence []*policy.Policy
 	roles        map[string]configs.Role
@@ -65,6 +66,7 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 	if r.body, r.revision, err = setOf(c); err != nil {
 		return nil, err
 	}
+	r.onlyKnown = c.Approvals.Known
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {
 			m[key] = t

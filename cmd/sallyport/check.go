@@ -10,6 +10,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/grant/policy"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -18,7 +19,8 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Validate configuration and policies",
 		Long: `Read the configuration as the gateway will, with the target and policy files it names, and name file, line, column and
-what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwise.`,
+what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwise. What is most likely not meant is a warning: policies that can never
+win, and roles and evidence that nothing names.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			config, err := configs.Load(file)
@@ -39,6 +41,9 @@ what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwis
 			}
 			if len(config.Recording.Witnesses) == 0 {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
+			}
+			for _, p := range policy.Lint(config) {
+				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
 			}
 			fmt.Fprintf(command.OutOrStdout(), "%s is good; targets: %d, policies: %d\n", config.File, len(config.Targets), len(config.Policies))
 			return nil

@@ -1,0 +1,37 @@
+package authn
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Members are the people who were in one of the groups when they last signed in here, and may still sign in. Somebody who never
+// did is not known.
+func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, error) {
+	if len(groups) == 0 {
+		return nil, nil
+	}
+	rows, err := s.store.Read().QueryContext(ctx, `SELECT issuer, subject, kind, name, email, groups FROM identities WHERE disabled = 0 AND kind = ?`, Human)
+	if err != nil {
+		return nil, fmt.Errorf("look for the members of %s: %w", strings.Join(groups, ", "), err)
+	}
+	defer rows.Close()
+	var members []Identity
+	for rows.Next() {
+		var who Identity
+		var in []byte
+		if err := rows.Scan(&who.Issuer, &who.Subject, &who.Kind, &who.Name, &who.Email, &in); err != nil {
+			return nil, fmt.Errorf("look for the members of %s: %w", strings.Join(groups, ", "), err)
+		}
+		if err := json.Unmarshal(in, &who.Groups); err != nil {
+			return nil, fmt.Errorf("groups of %s: %w", who.Key(), err)
+		}
+		if slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+			members = append(members, who)
+		}
+	}
+	return members, rows.Err()
+}

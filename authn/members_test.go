@@ -1,0 +1,31 @@
+package authn
+
+import "testing"
+
+// Members are people as they last signed in; who was disabled, and jobs, are none.
+func TestMembers(t *testing.T) {
+	r := newRig(t)
+	for _, who := range []Identity{
+		{Issuer: "i", Subject: "bob", Kind: Human, Groups: []string{"leads"}},
+		{Issuer: "i", Subject: "dave", Kind: Human, Groups: []string{"leads", "security"}},
+		{Issuer: "i", Subject: "eve", Kind: Human, Groups: []string{"security"}},
+		{Issuer: "i", Subject: "job", Kind: Workload, Groups: []string{"leads"}},
+		{Issuer: "i", Subject: "gone", Kind: Human, Groups: []string{"leads"}},
+		{Issuer: "i", Subject: "bob", Kind: Human, Groups: []string{"sales"}}, // moved
+	} {
+		if _, err := r.SignIn(t.Context(), who, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Disable(t.Context(), "i gone"); err != nil {
+		t.Fatal(err)
+	}
+	for group, want := range map[string]int{"leads": 1, "security": 2, "sales": 1, "lead": 0} {
+		if got, err := r.Members(t.Context(), []string{group}); err != nil || len(got) != want {
+			t.Errorf("%s: %+v, %v", group, got, err)
+		}
+	}
+	if got, err := r.Members(t.Context(), nil); err != nil || len(got) != 0 {
+		t.Errorf("no group: %+v, %v", got, err)
+	}
+}
