@@ -24,10 +24,16 @@ const (
 	credentialPrefix = "credential:"
 )
 
-// ClientAuthority is the certificate of the authority that signs client certificates: it is what a listener names in its
-// request for one, so that a client with several certificates picks the right one.
+// ClientAuthority is the certificate of the authority that signs client certificates.
 func (s *Service) ClientAuthority() *x509.Certificate {
 	return s.authorities.Load().ClientCACertificate
+}
+
+// ClientAuthorities are the certificates of the authorities whose client certificates are accepted now, the one that signs
+// new ones first: they are what a listener names in its request for one, so that a client with several certificates picks
+// the right one. They change when an authority is rotated, and when an old one's time is over.
+func (s *Service) ClientAuthorities() []*x509.Certificate {
+	return s.authorities.Load().clients(s.now())
 }
 
 // signClient signs a client certificate. The common name is for people who look at it; nothing reads it.

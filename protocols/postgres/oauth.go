@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgproto3/v2"
@@ -23,7 +25,9 @@ func (c *client) offersTokens(s startup) bool {
 // as good as none: libpq shows what it finds in the user's home.
 func (h *Handler) ours(c *client) bool {
 	certificates := c.tls.PeerCertificates
-	return len(certificates) > 0 && certificates[0].CheckSignatureFrom(h.authn.ClientAuthority()) == nil
+	return len(certificates) > 0 && slices.ContainsFunc(h.authn.ClientAuthorities(), func(authority *x509.Certificate) bool {
+		return certificates[0].CheckSignatureFrom(authority) == nil
+	})
 }
 
 // identifyByToken is who it is by a token that the gateway's own issuer gave to psql for this one connection (RFC 7628).

@@ -16,7 +16,6 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,7 +54,7 @@ type Handler struct {
 	authn    *authn.Service
 	grants   *grant.Service
 	sessions *session.Manager
-	tls      *tls.Config
+	tls      naming
 	url      string
 	timeout  time.Duration
 	log      *slog.Logger
@@ -69,8 +68,6 @@ type Handler struct {
 func New(o Options) *Handler {
 	config := o.TLS.Clone()
 	config.ClientAuth = tls.RequestClientCert
-	config.ClientCAs = x509.NewCertPool() // only says which certificate to choose; see identify
-	config.ClientCAs.AddCert(o.Authn.ClientAuthority())
 	config.NextProtos = []string{alpn}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	// A resumed connection would name no certificate to bind a password to, and no two users ever share one's secrets.
@@ -80,7 +77,7 @@ func New(o Options) *Handler {
 	}
 	config.DynamicRecordSizingDisabled = true // whole results are passed on, not web pages
 	return &Handler{
-		authn: o.Authn, grants: o.Grants, sessions: o.Sessions, tls: config, url: o.URL,
+		authn: o.Authn, grants: o.Grants, sessions: o.Sessions, tls: naming{config: config, authorities: o.Authn.ClientAuthorities}, url: o.URL,
 		timeout: o.HandshakeTimeout, log: o.Log, cancels: newCancels(),
 	}
 }
@@ -125,7 +122,7 @@ func (h *Handler) serve(ctx context.Context, raw net.Conn, own string) {
 
 // begin brings a connection to where its session begins; nil says that it is over.
 func (h *Handler) begin(ctx context.Context, c *client, own string) *relay {
-	packet, err := c.opening(ctx, h.tls)
+	packet, err := c.opening(ctx, h.tls.now())
 	if err != nil {
 		h.turnAway(c, err)
 		return nil
