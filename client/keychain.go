@@ -75,7 +75,7 @@ func (h Home) writeToken(token *oauth2.Token) error {
 	if err != nil || !s.Keychain {
 		return h.writeJSON(fileToken, token)
 	}
-	text, err := json.Marshal(token)
+	text, err := json.Marshal(token) //nolint:gosec // the keychain is for secrets
 	if err != nil {
 		return err
 	}

@@ -27,8 +27,9 @@ func TestRotate(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "keys")
 			first := open(t, dir)
 			until := time.Now().Add(time.Hour).Truncate(time.Second)
-			k, err := first, error(nil)
+			k := first
 			if name.Published() {
+				var err error
 				if k, err = first.Prepare(name); err != nil {
 					t.Fatal(err)
 				}

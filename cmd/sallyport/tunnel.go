@@ -66,11 +66,10 @@ how much time is left, and reaches the gateway anew after that has been away.`,
 					}
 				})
 			}
-			err = client.Tunnel(command.Context(), home, o)
-			if errors.Is(err, context.Canceled) && command.Context().Err() != nil {
-				fmt.Fprintln(command.ErrOrStderr(), "sallyport: the tunnel is closed")
-				return nil // Ctrl-C is how it ends
+			if err := client.Tunnel(command.Context(), home, o); !errors.Is(err, context.Canceled) { // which is Ctrl-C
+				return err
 			}
+			_, err = fmt.Fprintln(command.ErrOrStderr(), "sallyport: the tunnel is closed")
 			return err
 		},
 	}
