@@ -142,3 +142,27 @@ func TestConsoleWatch(t *testing.T) {
 func auditOf(s *session.Session) store.AuditEvent {
 	return store.AuditEvent{Kind: "session.tested", Actor: "system", Session: s.ID(), Target: s.Opening().Target.Name}
 }
+
+// TestConsoleEvidence states that taking a session away takes the permission, and a form of the console's own.
+func TestConsoleEvidence(t *testing.T) {
+	r := newRig(t)
+	id := r.finished("stock", "app", "SELECT 1")
+	path := "/console/sessions/" + id + "/evidence"
+	for _, person := range []string{"alice", "bob"} {
+		if page := r.window(person).post(path, nil); page.StatusCode != http.StatusForbidden || strings.Contains(page.Header.Get("Content-Type"), "zip") {
+			t.Errorf("%s: %s", person, page.Status)
+		}
+	}
+	carol := r.window("carol")
+	if page := carol.get("/console/sessions/" + id); !strings.Contains(page.html, path) {
+		t.Error("the page does not offer it")
+	}
+	if page := carol.post(path, nil, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }); page.StatusCode != http.StatusForbidden {
+		t.Errorf("from another site: %s", page.Status)
+	}
+	page := carol.post(path, nil)
+	if zip := page.Header.Get("Content-Type") == "application/zip"; page.StatusCode == http.StatusForbidden || zip != (page.StatusCode == http.StatusOK) || zip && !strings.HasPrefix(page.html, "PK") {
+		t.Errorf("%s %s", page.Status, page.text)
+	}
+	t.Logf("%s", page.Status)
+}

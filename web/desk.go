@@ -70,6 +70,14 @@ func (d desk) Review(ctx context.Context, who console.Caller, id, comment string
 	return said(d.s.Grants.Review(from(ctx, who), who.Identity, id, comment))
 }
 
+func (d desk) Evidence(ctx context.Context, who console.Caller, id string) (func(context.Context, io.Writer) error, error) {
+	bundle, err := d.s.sessionEvidence(ctx, as(who), &identified{ID: id})
+	if err != nil {
+		return nil, err
+	}
+	return bundle.write, nil
+}
+
 func (d desk) Explain(ctx context.Context, who console.Caller, in api.GrantRequest) (api.Explanation, error) {
 	return d.s.explain(from(ctx, who), as(who), in)
 }
@@ -182,7 +190,7 @@ func (d desk) May(who authn.Identity, permission grant.Permission, target string
 
 func (d desk) Approves(who authn.Identity) bool {
 	for _, p := range d.s.Config().Policies {
-		if policy.InAny(who.Groups, p.Approve.Groups) {
+		if policy.InAny(who.Groups, p.Approve.Groups) || policy.InAny(who.Groups, p.Review.Groups) {
 			return true
 		}
 	}

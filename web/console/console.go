@@ -85,6 +85,7 @@ func New(o Options) http.Handler {
 		"GET /console/sessions/{id}/cast":         s.cast,
 		"GET /console/sessions/{id}/segments":     s.segments,
 		"GET /console/sessions/{id}/segments/{n}": s.segment,
+		"POST /console/sessions/{id}/evidence":    s.evidence,
 		"POST /console/sessions/{id}/kill":        s.kill,
 		"GET /console/search":                     s.search,
 		"GET /console/grants":                     s.grants,

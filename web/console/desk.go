@@ -41,6 +41,8 @@ type Desk interface {
 	// Reviews are what was done in emergencies and waits for somebody to look at it; Review says that the caller did.
 	Reviews(ctx context.Context, who Caller) ([]api.Review, error)
 	Review(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	// Evidence opens a session's bundle for somebody who has two public keys; the function it returns writes it.
+	Evidence(ctx context.Context, who Caller, id string) (func(context.Context, io.Writer) error, error)
 	// Explain says what the policies would answer to a request of the caller's.
 	Explain(ctx context.Context, who Caller, in api.GrantRequest) (api.Explanation, error)
 	Extend(ctx context.Context, who Caller, id string, in api.ExtensionRequest) (api.Grant, error)

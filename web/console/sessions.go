@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -33,6 +34,7 @@ type sessionView struct {
 	Kills bool // whoever looks may cut it
 	Reads bool // whoever looks may replay it
 	Looks bool // whoever looks may watch it
+	Takes bool // whoever looks may take it away as evidence
 	Took  time.Duration
 }
 
@@ -40,6 +42,7 @@ func (s *server) sessionView(who Caller, i api.Session) sessionView {
 	v := sessionView{Session: i, Mine: i.Identity.Issuer+" "+i.Identity.Subject == who.Key()}
 	v.Kills = i.Live && (v.Mine || s.Desk.May(who.Identity, grant.KillSessions, i.Target))
 	v.Looks = i.Live && s.Desk.May(who.Identity, grant.WatchSessions, i.Target)
+	v.Takes = !i.Live && s.Desk.May(who.Identity, grant.Export, i.Target)
 	v.Reads = s.Desk.May(who.Identity, grant.ReadRecordings, i.Target)
 	v.Took = time.Since(i.Started)
 	if i.Ended != nil {
@@ -381,4 +384,26 @@ func (s *server) segment(v *visit) error {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// evidence gives a session away in one file that proves itself.
+func (s *server) evidence(v *visit) error {
+	id := v.PathValue("id")
+	write, err := s.Desk.Evidence(v.Context(), v.who, id)
+	if err != nil {
+		return err
+	}
+	v.w.Header().Set("Content-Type", "application/zip")
+	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": "evidence-" + id + ".zip"}))
+	out := &pieces{w: v.w, control: http.NewResponseController(v.w)}
+	switch err := write(v.Context(), out); {
+	case err == nil:
+		return nil
+	case out.begun: // nobody must take what they got for the whole
+		s.Log.Error("a bundle of evidence could not be written to its end", "session", id, "error", err)
+		panic(http.ErrAbortHandler)
+	default:
+		v.w.Header().Del("Content-Disposition")
+		return err
+	}
 }
