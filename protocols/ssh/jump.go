@@ -46,7 +46,7 @@ func (c *connection) jump(n xssh.NewChannel) {
 	conn := &channelConn{Channel: channel, local: c.client.LocalAddr(), remote: c.client.RemoteAddr(), abort: c.close}
 	defer conn.Close()
 	handshake := time.AfterFunc(h.HandshakeTimeout, func() { conn.Close() })
-	client, channels, globals, err := xssh.NewServerConn(conn, config)
+	client, channels, globals, err := xssh.NewServerConn(newWire(conn), config)
 	if !handshake.Stop() || err != nil {
 		return // the client's own ssh says why
 	}

@@ -133,7 +133,7 @@ func passwordPrompt(password string) xssh.AuthMethod {
 func (l login) handshake(conn net.Conn) (xssh.Conn, <-chan xssh.NewChannel, <-chan *xssh.Request, error) {
 	var proved error
 	sawKey := false
-	c, channels, requests, err := xssh.NewClientConn(conn, conn.RemoteAddr().String(), &xssh.ClientConfig{
+	c, channels, requests, err := xssh.NewClientConn(newWire(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
 		Config: targetAlgorithms, User: l.account.UserName(), Auth: l.methods, ClientVersion: l.version,
 		HostKeyAlgorithms: l.proof.algorithms(),
 		HostKeyCallback: func(name string, remote net.Addr, key xssh.PublicKey) error {

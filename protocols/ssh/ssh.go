@@ -109,7 +109,7 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 		h.Log.Error("no SSH host key", "error", err)
 		return
 	}
-	client, channels, requests, err := xssh.NewServerConn(seen, config)
+	client, channels, requests, err := xssh.NewServerConn(newWire(seen), config)
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return

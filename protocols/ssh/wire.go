@@ -1,0 +1,130 @@
+package ssh
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// wire is a connection under the SSH library, which reads through a buffer of 4 KiB and writes through another, so that a
+// packet of 32 KiB costs two reads and two writes, and wakes the peer twice. wire reads further ahead while much comes, and
+// holds the first part of a packet until its rest is there. It has no buffers while little passes.
+type wire struct {
+	net.Conn
+
+	// Of the one reader.
+	ahead []byte // from readAhead; nil: none
+	from  int
+	to    int
+
+	mu   sync.Mutex
+	held []byte // a full buffer of the library's, of a packet that goes on; from writeTogether
+	late *time.Timer
+	err  error // of a late write
+}
+
+const (
+	// libraryBuffer is the size of the library's buffers.
+	libraryBuffer = 4096
+	aheadBuffer   = 64 << 10
+	packetBuffer  = 40 << 10 // a packet of the library's, with room
+	// heldTime is how long a part is held for its rest. Mostly the rest is there at once; but a packet may end exactly where
+	// the library's buffer does.
+	heldTime = time.Millisecond
+)
+
+var (
+	readAhead     = sync.Pool{New: func() any { b := make([]byte, aheadBuffer); return &b }}
+	writeTogether = sync.Pool{New: func() any { b := make([]byte, 0, packetBuffer); return &b }}
+)
+
+func newWire(conn net.Conn) *wire { return &wire{Conn: conn} }
+
+// Read implements net.Conn for one reader.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.ahead == nil {
+		n, err := w.Conn.Read(p)
+		if n == len(p) && n >= libraryBuffer { // there is more
+			w.ahead = *readAhead.Get().(*[]byte)
+			w.from, w.to = 0, 0
+		}
+		return n, err
+	}
+	if w.from == w.to {
+		n, err := w.Conn.Read(w.ahead)
+		if w.from, w.to = 0, n; err != nil && n == 0 {
+			w.slow()
+			return 0, err
+		}
+	}
+	n := copy(p, w.ahead[w.from:w.to])
+	if w.from += n; w.from == w.to && w.to < libraryBuffer {
+		w.slow()
+	}
+	return n, nil
+}
+
+// slow gives the buffer back.
+func (w *wire) slow() {
+	b := w.ahead
+	w.ahead = nil
+	readAhead.Put(&b)
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.held == nil {
+		if len(p) != libraryBuffer {
+			return w.Conn.Write(p)
+		}
+		w.held = append(*writeTogether.Get().(*[]byte), p...)
+		if w.late == nil {
+			w.late = time.AfterFunc(heldTime, w.flush)
+		} else {
+			w.late.Reset(heldTime)
+		}
+		return len(p), nil
+	}
+	w.late.Stop()
+	w.held = append(w.held, p...)
+	if err := w.send(); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// flush writes what is held when no rest has come.
+func (w *wire) flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held != nil {
+		w.err = w.send()
+	}
+}
+
+func (w *wire) send() error {
+	b := w.held
+	w.held = nil
+	_, err := w.Conn.Write(b)
+	if b = b[:0]; cap(b) <= 2*packetBuffer {
+		writeTogether.Put(&b)
+	}
+	return err
+}
+
+// Close implements net.Conn; what is held is written first, as it would have been.
+func (w *wire) Close() error {
+	if w.mu.TryLock() { // else somebody is in a write, which closing ends
+		if w.held != nil {
+			_ = w.SetWriteDeadline(time.Now().Add(heldTime)) // where it fails, the write does
+			_ = w.send()
+		}
+		w.mu.Unlock()
+	}
+	return w.Conn.Close()
+}

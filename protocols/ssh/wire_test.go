@@ -1,0 +1,82 @@
+package ssh
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+)
+
+// loopback is a real connection.
+func loopback(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer l.Close()
+	a = must(net.Dial("tcp", l.Addr().String()))(t)
+	b = must(l.Accept())(t)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// TestWireLosesNothing: whatever the sizes of writes and reads, what comes out is what went in, and nothing is held for good.
+func TestWireLosesNothing(t *testing.T) {
+	a, b := loopback(t)
+	from, to := newWire(a), newWire(b)
+	random := rand.New(rand.NewPCG(1, 2))
+	sizes := []int{1, 16, libraryBuffer, libraryBuffer - 1, libraryBuffer + 1, 28000, 32768, 100000}
+	var want bytes.Buffer
+	wrote := make(chan error, 1)
+	go func() {
+		for range 3000 {
+			p := make([]byte, sizes[random.IntN(len(sizes))])
+			for i := range p {
+				p[i] = byte(random.Uint32())
+			}
+			want.Write(p)
+			if _, err := from.Write(p); err != nil {
+				wrote <- err
+				return
+			}
+		}
+		_, err := from.Write(make([]byte, libraryBuffer)) // and nothing after it
+		want.Write(make([]byte, libraryBuffer))
+		wrote <- err
+		wrote <- from.Close()
+	}()
+	var got bytes.Buffer
+	b.SetReadDeadline(time.Now().Add(deadline))
+	buf := make([]byte, 60000)
+	reads := []int{4096, 4096, 30000, 60000, 1}
+	for i := 0; ; i++ {
+		n, err := to.Read(buf[:reads[i%len(reads)]])
+		got.Write(buf[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("%d bytes came, %d were sent, or others", got.Len(), want.Len())
+	}
+	if to.ahead != nil {
+		t.Error("a quiet connection keeps its buffer")
+	}
+}
+
+func TestWireSendsAPartWithoutARest(t *testing.T) {
+	a, b := loopback(t)
+	if _, err := newWire(a).Write(make([]byte, libraryBuffer)); err != nil {
+		t.Fatal(err)
+	}
+	b.SetReadDeadline(time.Now().Add(deadline))
+	if _, err := io.ReadFull(b, make([]byte, libraryBuffer)); err != nil {
+		t.Errorf("it is held for good: %v", err)
+	}
+}
