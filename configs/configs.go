@@ -5,6 +5,8 @@
 // secret: a secret stands in the file as a reference (SecretRef) and is resolved by the room that uses it.
 package configs
 
+import "time"
+
 // Config is a whole gateway, as written in sallyport.yaml.
 type Config struct {
 	// State is the directory that holds everything the gateway keeps: database, keys, recordings. One gateway a
@@ -214,6 +216,9 @@ type Target struct {
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Bulk       ByteSize   `yaml:"bulk"`       // default: recording.bulk
 	Accounts   []Account  `yaml:"accounts"`
+	// WarnBefore are the times before a grant's end at which whoever is at a terminal is told. Default: 5m and 1m; an empty
+	// list: never.
+	WarnBefore []Duration `yaml:"warn_before"`
 	// SSO lets people with nothing installed sign in while the connection waits: psql as user ACCOUNT+sso, ssh with any
 	// key as ACCOUNT@TARGET@gateway. Whoever connects sends its person a link, so it is off by default.
 	SSO bool `yaml:"sso"`
@@ -236,6 +241,18 @@ type Target struct {
 	Aliases  []string `yaml:"aliases"`
 	HostKeys []string `yaml:"host_keys"`
 	HostCA   string   `yaml:"host_ca"`
+}
+
+// Warnings are the times before the end of a grant at which its user is told.
+func (t Target) Warnings() []time.Duration {
+	if t.WarnBefore == nil {
+		return []time.Duration{5 * time.Minute, time.Minute}
+	}
+	all := make([]time.Duration, len(t.WarnBefore))
+	for i, d := range t.WarnBefore {
+		all[i] = d.D()
+	}
+	return all
 }
 
 // TargetTLS is TLS towards a Postgres target.

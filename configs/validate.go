@@ -187,6 +187,9 @@ func (l *loader) validateTargets(c *Config) {
 		}
 		checkDurability(at, "durability", t.Durability)
 		checkKeep(at, "keep", t.Keep)
+		if len(t.WarnBefore) > maxWarnings {
+			at("warn_before", "%d warnings are too many; %d are enough for anybody", len(t.WarnBefore), maxWarnings)
+		}
 		switch t.Kind {
 		case KindPostgres:
 			validatePostgres(at, t)
@@ -343,6 +346,9 @@ func checkDurability(at reporter, path string, d Durability) {
 		at(path, "durability is %q; it is %q or %q", d, Written, Synced)
 	}
 }
+
+// maxWarnings is how often a user may be told of the same end.
+const maxWarnings = 5
 
 // checkKeep refuses what would delete recordings that have hardly been made: a slip of the unit must not.
 func checkKeep(at reporter, path string, keep Duration) {

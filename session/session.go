@@ -42,6 +42,8 @@ const (
 const (
 	// cutTime bounds what a protocol's OnCut may take.
 	cutTime = 10 * time.Second
+	// partTime bounds what a protocol may still say to the target.
+	partTime = 200 * time.Millisecond
 	// handlerTime is how long after a cut a session waits for its handler to call End before it seals without it.
 	handlerTime = 5 * time.Second
 	// standingInterval is how often the identity of a live session is looked at again; a disabled one is cut within
@@ -83,6 +85,7 @@ type Session struct {
 	ending Ending                                   // valid once done is closed
 	target net.Conn                                 // nil before Dial
 	onCut  func(ctx context.Context, ending Ending) // nil: nobody to tell
+	onPart func(ending Ending)                      // nil: nothing to say to the target
 	sealed bool
 }
 
@@ -211,14 +214,25 @@ func (s *Session) cut(why Ending) {
 	}
 	s.ending = why
 	s.isCut.Store(true)
-	target, onCut := s.target, s.onCut
+	target, onCut, onPart := s.target, s.onCut, s.onPart
 	s.mu.Unlock()
 	close(s.done)
-	if target != nil {
+	part := make(chan struct{})
+	switch {
+	case target == nil:
+		close(part)
+	case onPart == nil:
 		target.Close()
+		close(part)
+	default:
+		go func() {
+			defer close(part)
+			s.runOnPart(target, onPart, why)
+		}()
 	}
 	begun := time.Now()
 	go func() {
+		<-part
 		if onCut != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
 			s.runOnCut(ctx, onCut, why)
@@ -234,6 +248,28 @@ func (s *Session) cut(why Ending) {
 			s.finish() // a handler that hangs must not keep a recording open
 		}
 	}()
+}
+
+// runOnPart gives the protocol its last word to the target and closes the connection, whatever that does.
+func (s *Session) runOnPart(target net.Conn, onPart func(Ending), why Ending) {
+	defer target.Close()
+	if target.SetDeadline(time.Now().Add(partTime)) != nil {
+		return
+	}
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		defer func() {
+			if p := recover(); p != nil {
+				s.manager.log.Error("panic while a target was left", "session", s.id, "panic", p)
+			}
+		}()
+		onPart(why)
+	}()
+	select {
+	case <-said:
+	case <-time.After(partTime):
+	}
 }
 
 // runOnCut keeps a panic in a protocol's farewell from taking the gateway, and waits for it no longer than ctx.
@@ -292,6 +328,14 @@ func (s *Session) OnCut(f func(ctx context.Context, why Ending)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onCut = f
+}
+
+// OnPart sets what the protocol says to the target when the session ends, before its connection is closed: that what runs there
+// is to stop. By then no Pass is good any more, so it is nothing that a client said. It gets 200 ms. Set it before Dial.
+func (s *Session) OnPart(f func(why Ending)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onPart = f
 }
 
 // Done is closed when the session is cut or ended: stop copying.

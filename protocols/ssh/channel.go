@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,7 @@ type channel struct {
 	out [2]*keeper
 
 	whole   atomic.Int64 // what may still be recorded whole of the output
+	script  atomic.Int64 // the same of an interpreter's input
 	atOnce  int64        // what a terminal's output is recorded whole of while nothing is typed; 0: all
 	quiet   [2]*quiet
 	banners [2]*banner // of a tunnel: from the client, from the target; else nil
@@ -71,8 +73,10 @@ func (l *link) newChannel(kind string) *channel {
 	}
 	c.openGate = sync.OnceFunc(func() { close(c.gate) })
 	c.whole.Store(keepOutput)
+	c.script.Store(keepScript)
 	if bulk := int64(l.to.Bulk); bulk > 0 {
 		c.whole.Store(bulk)
+		c.script.Store(bulk)
 		c.atOnce = bulk
 	}
 	return c
@@ -468,6 +472,22 @@ func (c *channel) deny(r *refusal.Refusal) {
 	c.client.eof()
 	closeChannel(c.target)
 	c.client.Close()
+}
+
+// showBanner shows what the target said at the gateway's login, once a session and on a terminal only: by then the client is
+// past its own login, where a banner would stand, and what reads a command's errors expects none there.
+func (c *channel) showBanner() {
+	if c.link.banner == "" || c.link.bannerShown.Swap(true) {
+		return
+	}
+	lines := strings.Split(strings.ReplaceAll(strings.TrimRight(c.link.banner, "\r\n"), "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = shown(strings.ReplaceAll(line, "\t", "    "))
+	}
+	text := strings.Join(lines, "\n") + "\n"
+	if c.link.session.Observe(format.JSON(format.TypeNote, c.number, format.Note{Kind: "banner", Text: text})) == nil {
+		_ = c.client.notice(text, true) // fails where the client is gone
+	}
 }
 
 // farewell tells the user why the session ends and closes the client's end.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +33,12 @@ type link struct {
 	account    configs.Account
 	to         configs.Target
 
-	admit   context.Context // never ends: a record that was begun is finished, whatever the client does
-	numbers atomic.Uint32   // of channels in the recording, from 1
-	lost    chan struct{}   // closed when the target's connection has ended
-	told    chan struct{}   // closed when a cut has said all it had to say
+	banner      string // what the target showed at the login
+	bannerShown atomic.Bool
+	admit       context.Context // never ends: a record that was begun is finished, whatever the client does
+	numbers     atomic.Uint32   // of channels in the recording, from 1
+	lost        chan struct{}   // closed when the target's connection has ended
+	told        chan struct{}   // closed when a cut has said all it had to say
 
 	mu       sync.Mutex
 	cut      bool
@@ -72,6 +75,7 @@ func (c *connection) begin() (*link, error) {
 		listens: map[string]struct{}{},
 	}
 	s.OnCut(l.farewell)
+	s.OnPart(l.part)
 	err = l.connect(c.ctx, opening.Lease)
 	if err == nil && !l.stand() {
 		err = &cutError{s.Ending().Sentence}
@@ -85,6 +89,7 @@ func (c *connection) begin() (*link, error) {
 	}
 	c.link = l
 	c.spawn(l.watch)
+	c.spawn(l.warn)
 	return l, nil
 }
 
@@ -130,7 +135,10 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 		if err != nil {
 			return err
 		}
+		var banner strings.Builder
+		login.banner = &banner
 		l.target, channels, requests, err = login.handshake(c)
+		l.banner = banner.String()
 		return err
 	})
 	if err != nil {
@@ -227,6 +235,27 @@ func (l *link) farewell(ctx context.Context, why session.Ending) {
 	leave, stop := context.WithTimeout(ctx, leaveTime)
 	defer stop()
 	within(leave, func() { _ = l.connection.client.Wait() })
+}
+
+// part is the session's OnPart: what runs without a terminal is told to stop, as it would not notice that its connection is
+// gone; a terminal's hangup sshd sees to itself. A client that leaves by itself leaves its commands as with any sshd.
+func (l *link) part(why session.Ending) {
+	if why.Reason == session.EndClientClosed || why.Reason == session.EndTargetClosed {
+		return
+	}
+	l.mu.Lock()
+	var open []*channel
+	for c := range l.channels {
+		if c.kind == kindSession && !c.terminal.Load() {
+			open = append(open, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		for _, name := range []string{"HUP", "TERM"} {
+			signalTarget(c.target, name)
+		}
+	}
 }
 
 // within reports whether f returned before ctx ended.

@@ -55,7 +55,12 @@ type login struct {
 	methods []xssh.AuthMethod
 	with    string // for people: what it logs in with
 	serial  uint64 // of the certificate; 0 where it logs in otherwise
+
+	banner *strings.Builder // what the target shows at a login goes there; nil: nowhere
 }
+
+// maxBanner is how much of a target's banner is kept, in bytes.
+const maxBanner = 8 << 10
 
 // loginFor prepares the gateway's login with what the account says: a key, a password, or else a fresh key with a
 // certificate of minutes.
@@ -136,6 +141,12 @@ func (l login) handshake(conn net.Conn) (xssh.Conn, <-chan xssh.NewChannel, <-ch
 	c, channels, requests, err := xssh.NewClientConn(newWire(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
 		Config: targetAlgorithms, User: l.account.UserName(), Auth: l.methods, ClientVersion: l.version,
 		HostKeyAlgorithms: l.proof.algorithms(),
+		BannerCallback: func(message string) error {
+			if l.banner != nil && l.banner.Len()+len(message) <= maxBanner {
+				l.banner.WriteString(message)
+			}
+			return nil
+		},
 		HostKeyCallback: func(name string, remote net.Addr, key xssh.PublicKey) error {
 			sawKey = true
 			proved = l.proof.check(name, remote, key)

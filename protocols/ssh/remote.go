@@ -33,7 +33,7 @@ const (
 	maxListens = 64
 	// maxPath is how long the name of a socket may be; the system's own limit is shorter.
 	maxPath = 1024
-	// answerTime is how long a target may take to answer a request.
+	// answerTime is how long a target may take to answer a request, unless the options say otherwise.
 	answerTime = time.Minute
 )
 
@@ -70,7 +70,7 @@ func (c *connection) remoteForward(r *xssh.Request) (done bool, payload []byte) 
 	if !cancels {
 		l.listen(place, true) // a connection can come before the answer is read
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, answerTime)
+	ctx, cancel := context.WithTimeout(c.ctx, c.handler.AnswerTimeout)
 	defer cancel()
 	if !within(ctx, func() { done, payload, err = sendGlobal(&pass, l.target, r) }) {
 		l.session.End(session.Ending{Reason: session.EndTargetFailed, Sentence: l.to.Name + " does not answer"})

@@ -1,6 +1,9 @@
 package ssh
 
 import (
+	"context"
+	"errors"
+
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/protocols/ssh/interpret"
@@ -88,21 +91,39 @@ func (c *channel) ask(r *xssh.Request) {
 	}
 }
 
+var errNoAnswer = errors.New("no answer in time")
+
 // starts says that the request starts what the channel is for.
 func starts(r *xssh.Request) bool {
 	return r.Type == "shell" || r.Type == "exec" || r.Type == "subsystem"
 }
 
 // pass admits a request and passes it on; done says that the target did it, or was not asked to say.
-func (c *channel) pass(r *xssh.Request) (done bool, err error) {
+func (c *channel) pass(r *xssh.Request) (bool, error) {
+	var done bool
 	pass, err := c.link.session.Admit(c.link.admit, interpret.Request(c.number, r.Type, r.WantReply, r.Payload))
 	if err != nil {
 		return false, err
 	}
+	if r.Type == "shell" && c.terminal.Load() {
+		c.showBanner()
+	}
 	if starts(r) {
 		c.prepare(r)
 	}
-	done, err = sendRequest(&pass, c.target, r)
+	answered, stop := context.WithTimeout(context.Background(), c.link.connection.handler.AnswerTimeout)
+	defer stop()
+	sent := make(chan struct{})
+	go func() { // it ends with the channel at the latest
+		defer close(sent)
+		done, err = sendRequest(&pass, c.target, r)
+	}()
+	select {
+	case <-sent:
+	case <-answered.Done():
+		c.abandon("the target did not answer " + shown(r.Type) + " in time")
+		return false, errNoAnswer
+	}
 	if err != nil {
 		return false, err
 	}
@@ -125,8 +146,11 @@ func (c *channel) pass(r *xssh.Request) (done bool, err error) {
 
 // prepare decides how the command's data are recorded, before any can come.
 func (c *channel) prepare(r *xssh.Request) {
-	var name struct{ Value string }
-	if r.Type == "subsystem" && xssh.Unmarshal(r.Payload, &name) == nil && name.Value == "sftp" {
+	var line struct{ Value string }
+	if r.Type != "shell" && xssh.Unmarshal(r.Payload, &line) != nil {
+		line.Value = "" // the target will say what it thinks of it
+	}
+	if interpret.SFTP(r.Type, line.Value) {
 		// On a terminal too: what is sent there are requests, not what somebody types.
 		c.begun(keepSFTP(c.number, true), [2]*keeper{
 			keepSFTP(c.number, false), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
@@ -145,7 +169,16 @@ func (c *channel) prepare(r *xssh.Request) {
 		})
 		return
 	}
+	if _, _, ok := interpret.SCP(r.Type, line.Value); ok {
+		c.begun(keepFiles(c.number, true, &interpret.SCPFilter{}), [2]*keeper{
+			keepFiles(c.number, false, &interpret.SCPFilter{}), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+		})
+		return
+	}
 	in := keepCounts(c.number, true, "stdin", interpret.WhyInput)
+	if interpret.Interprets(r.Type, line.Value) {
+		in = keepInput(c.number, &c.script)
+	}
 	out := [2]*keeper{
 		keepWhole(c.number, format.TypeAnswered, "stdout", &c.whole), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
 	}

@@ -52,7 +52,9 @@ type Options struct {
 	URL string
 	// HandshakeTimeout bounds everything up to a proven identity. Default: 30 s.
 	HandshakeTimeout time.Duration
-	Log              *slog.Logger
+	// AnswerTimeout is how long a target may take to answer one request; then its channel is given up. Default: 1 min.
+	AnswerTimeout time.Duration
+	Log           *slog.Logger
 }
 
 const (
@@ -70,6 +72,9 @@ func New(o Options) *Handler {
 	}
 	if o.HandshakeTimeout <= 0 {
 		o.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if o.AnswerTimeout <= 0 {
+		o.AnswerTimeout = answerTime
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

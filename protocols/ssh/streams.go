@@ -18,6 +18,9 @@ const (
 	// target says otherwise. The rest is recorded by length and hash. What a terminal shows is recorded whole, unless the
 	// target says how much of it may come while nothing is typed.
 	keepOutput = 8 << 20
+	// keepScript is how much of the input of a shell or another interpreter without a terminal is recorded whole, unless the
+	// target says otherwise.
+	keepScript = 1 << 20
 	// hashEvery is how many bytes at least are between two hashes of a stream that comes in small pieces. A hash of a
 	// few bytes would give them away.
 	hashEvery = 4 << 10
@@ -59,12 +62,17 @@ func (b *bulk) event(last bool) format.Event {
 type keeper struct {
 	channel uint32
 	kind    format.Type // of what is kept whole
-	filter  *interpret.Filter
+	filter  splitter    // nil: none
 	bulk    *bulk
 	whole   *atomic.Int64 // what may still be kept whole; nil: nothing
 	left    bool          // something was not kept whole
 	shown   bool          // on a terminal: the recording says where something is missing
 	said    bytes.Buffer
+}
+
+// splitter tells the contents of files apart from what is said about them.
+type splitter interface {
+	Split(chunk []byte, said, content func([]byte))
 }
 
 // The ways to keep a direction.
@@ -76,7 +84,11 @@ func keepCounts(channel uint32, fromClient bool, stream, why string) *keeper {
 
 // keepSFTP keeps everything but the contents of files, which are kept by length and hash.
 func keepSFTP(channel uint32, fromClient bool) *keeper {
-	k := &keeper{channel: channel, kind: format.TypeAnswered, filter: interpret.NewFilter(fromClient)}
+	return keepFiles(channel, fromClient, interpret.NewFilter(fromClient))
+}
+
+func keepFiles(channel uint32, fromClient bool, filter splitter) *keeper {
+	k := &keeper{channel: channel, kind: format.TypeAnswered, filter: filter}
 	stream := "stdout"
 	if fromClient {
 		k.kind, stream = format.TypeSaid, "stdin"
@@ -88,6 +100,11 @@ func keepSFTP(channel uint32, fromClient bool) *keeper {
 // keepWhole keeps the first bytes whole, as many as are left in whole.
 func keepWhole(channel uint32, kind format.Type, stream string, whole *atomic.Int64) *keeper {
 	return &keeper{channel: channel, kind: kind, bulk: newBulk(channel, false, stream, interpret.WhyLong), whole: whole}
+}
+
+// keepInput keeps the first bytes of what an interpreter is fed, as keepWhole does.
+func keepInput(channel uint32, whole *atomic.Int64) *keeper {
+	return &keeper{channel: channel, kind: format.TypeSaid, bulk: newBulk(channel, true, "stdin", interpret.WhyInput), whole: whole}
 }
 
 // keepShown is keepWhole for a terminal, whose recording says where something is left out.

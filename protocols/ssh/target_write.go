@@ -50,6 +50,12 @@ func sendEOF(pass *session.Pass, target xssh.Channel) error {
 	return target.CloseWrite()
 }
 
+// signalTarget is the gateway's own word to what runs on a channel, when the session is over. It fails where there is
+// nothing any more.
+func signalTarget(target xssh.Channel, name string) {
+	_, _ = target.SendRequest("signal", false, xssh.Marshal(struct{ Name string }{name}))
+}
+
 // closeChannel takes a channel away from the target. It fails where the target was first, which is as well.
 func closeChannel(target xssh.Channel) { _ = target.Close() }
 

@@ -40,6 +40,8 @@ type channel struct {
 	started        time.Duration
 	exited         bool
 	sftp           *sftpSession
+	scp            *scpSession
+	rsync          *recorder.Item    // what it does with files, as far as its command tells
 	tails          [2][]byte         // an incomplete rune at the end of stdout and stderr
 	forwards       map[string]string // of a forwarded connection: where it goes
 	bulk           map[string]format.Bulk
@@ -84,12 +86,16 @@ func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
 	case format.TypeSaid:
 		if c.sftp != nil {
 			c.sftp.said(event.Data, event.At)
+		} else if c.scp != nil {
+			c.scp.follow(true, event.Data, event.At, out)
 		} else {
 			out(recorder.Item{Kind: recorder.ItemInput, Stream: "stdin", Data: clone(event.Data), Bytes: int64(len(event.Data))})
 		}
 	case format.TypeAnswered:
 		if c.sftp != nil {
 			c.sftp.answered(event.Data, event.At, out)
+		} else if c.scp != nil {
+			c.scp.follow(false, event.Data, event.At, out)
 		} else {
 			c.output(0, event.Data, out)
 		}
@@ -221,9 +227,7 @@ func (p *Interpreter) request(c *channel, r channelRequest, at time.Duration, ou
 		}
 		p.commands++
 		c.ref, c.started, c.exited = p.commands, at, false
-		if r.Name == "subsystem" && s.Value == "sftp" {
-			c.sftp = newSFTPSession()
-		}
+		c.means(r.Name, s.Value)
 		item := recorder.Item{Kind: recorder.ItemCommand, Ref: c.ref, Via: r.Name, Command: printable(s.Value)}
 		if !utf8.ValidString(s.Value) {
 			item.Data = []byte(s.Value)
@@ -237,6 +241,20 @@ func (p *Interpreter) request(c *channel, r channelRequest, at time.Duration, ou
 	}
 }
 
+// means is what the command's streams are taken for.
+func (c *channel) means(request, line string) {
+	if SFTP(request, line) {
+		c.sftp = newSFTPSession()
+	} else if upload, at, ok := SCP(request, line); ok && !c.pty {
+		c.scp = &scpSession{upload: upload, at: at}
+	} else if upload, at, ok := Rsync(request, line); ok {
+		c.rsync = &recorder.Item{Kind: recorder.ItemFile, Command: "download", Path: printable(at), Fields: map[string]string{"via": "rsync"}}
+		if upload {
+			c.rsync.Command = "upload"
+		}
+	}
+}
+
 // size bounds what a client says of its terminal to what players can take.
 func size(n uint32) int { return int(min(n, 10000)) }
 
@@ -245,7 +263,7 @@ func (c *channel) refused(name string, out func(recorder.Item)) {
 	switch name {
 	case "shell", "exec", "subsystem":
 		out(recorder.Item{Kind: recorder.ItemExit, Ref: c.ref, Error: "the target refused it"})
-		c.exited, c.sftp = true, nil
+		c.exited, c.sftp, c.scp, c.rsync = true, nil, nil, nil
 	case "pty-req":
 		c.pty = false
 	}
@@ -348,6 +366,20 @@ func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
 		if c.sftp.lost != "" {
 			out(recorder.Item{Kind: recorder.ItemNote, Text: "file operations could not be followed to the end: " + c.sftp.lost})
 		}
+	}
+	if c.scp != nil {
+		c.scp.end("not finished", at, out)
+		if c.scp.lost {
+			out(recorder.Item{Kind: recorder.ItemNote, Text: "file operations could not be followed to the end: the stream is not scp"})
+		}
+	}
+	if c.rsync != nil {
+		for _, b := range c.bulk {
+			if b.FromClient == (c.rsync.Command == "upload") {
+				c.rsync.Bytes = max(c.rsync.Bytes, b.Bytes) // of the stream, of which files are most
+			}
+		}
+		out(*c.rsync)
 	}
 	for _, key := range c.streams {
 		b := c.bulk[key]

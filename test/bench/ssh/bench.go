@@ -321,12 +321,14 @@ func idle(ctx context.Context, b *bench, e endpoint) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		if err := cmd.Start(); err != nil {
 			return 0, err
 		}
 		sessions = append(sessions, cmd)
 		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("session %d: %w: %s", len(sessions), err, said.String())
 		}
 	}
 	time.Sleep(3 * time.Second) // what only the beginning needs is given back
