@@ -216,8 +216,8 @@ type Target struct {
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Bulk       ByteSize   `yaml:"bulk"`       // default: recording.bulk
 	Accounts   []Account  `yaml:"accounts"`
-	// WarnBefore are the times before a grant's end at which whoever is at a terminal is told. Default: 5m and 1m; an empty
-	// list: never.
+	// WarnBefore are how long before the end of its grant a session is told of it: ssh on terminals, by default 5m and 1m (an
+	// empty list: never); Postgres as notices, by default never.
 	WarnBefore []Duration `yaml:"warn_before"`
 	// SSO lets people with nothing installed sign in while the connection waits: psql as user ACCOUNT+sso, ssh with any
 	// key as ACCOUNT@TARGET@gateway. Whoever connects sends its person a link, so it is off by default.
@@ -230,11 +230,9 @@ type Target struct {
 	ServerName string    `yaml:"server_name"`
 	Database   string    `yaml:"database"`
 	TLS        TargetTLS `yaml:"tls"`
-	// Postgres: WarnBefore are how long before the end of its grant a session is told of it; none by default. EndWith is
-	// the account that ends what another account's session left running where that account is locked out of its own
+	// Postgres: EndWith is the account that ends what another account's session left running where that account is locked out of its own
 	// role; without one nobody does, and it is audited.
-	WarnBefore []Duration `yaml:"warn_before"`
-	EndWith    string     `yaml:"end_with"`
+	EndWith string `yaml:"end_with"`
 
 	// SSH: Aliases are other names and addresses (host or host:port) under which users jump to it. HostKeys are pinned
 	// keys in authorized_keys form, HostCA a host authority's key; with neither, no connection is made.
@@ -243,7 +241,7 @@ type Target struct {
 	HostCA   string   `yaml:"host_ca"`
 }
 
-// Warnings are the times before the end of a grant at which its user is told.
+// Warnings are the times before the end of a grant at which the user of an SSH session is told.
 func (t Target) Warnings() []time.Duration {
 	if t.WarnBefore == nil {
 		return []time.Duration{5 * time.Minute, time.Minute}

@@ -187,6 +187,11 @@ func (l *loader) validateTargets(c *Config) {
 		}
 		checkDurability(at, "durability", t.Durability)
 		checkKeep(at, "keep", t.Keep)
+		for i, before := range t.WarnBefore {
+			if before.D() <= 0 {
+				at(fmt.Sprintf("warn_before[%d]", i), "warn_before is how long before the end, such as 5m; got %s", before)
+			}
+		}
 		if len(t.WarnBefore) > maxWarnings {
 			at("warn_before", "%d warnings are too many; %d are enough for anybody", len(t.WarnBefore), maxWarnings)
 		}
@@ -222,11 +227,6 @@ func validatePostgres(at reporter, t Target) {
 		at("tls.mode", "tls.mode is %q; it is %q or %q", t.TLS.Mode, TLSVerifyFull, TLSOff)
 	}
 	checkFile(at, "tls.ca", t.TLS.CA)
-	for i, before := range t.WarnBefore {
-		if before.D() <= 0 {
-			at(fmt.Sprintf("warn_before[%d]", i), "warn_before is how long before the end, such as 5m; got %s", before)
-		}
-	}
 	if t.EndWith != "" && !slices.ContainsFunc(t.Accounts, func(a Account) bool { return a.Name == t.EndWith }) {
 		at("end_with", "end_with names an account of this target; there is no %q", t.EndWith)
 	}
@@ -247,8 +247,8 @@ func validateSSH(at reporter, t Target) {
 			at(fmt.Sprintf("aliases[%d]", i), "an alias is a host name or address, with a port if it is not the target's; got %q", alias)
 		}
 	}
-	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) || len(t.WarnBefore) > 0 || t.EndWith != "" {
-		at("listen", "listen, server_name, database, tls, warn_before and end_with are for targets of kind %q", KindPostgres)
+	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) || t.EndWith != "" {
+		at("listen", "listen, server_name, database, tls and end_with are for targets of kind %q", KindPostgres)
 	}
 }
 
