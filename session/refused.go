@@ -26,6 +26,21 @@ func (s *Session) Refused(r *refusal.Refusal) {
 	s.manager.audit(e)
 }
 
+// LeftRunning tells the audit log that what the session ran on its target may run on.
+func (s *Session) LeftRunning(why string) {
+	e := s.event("session.left_running")
+	e.Outcome, e.Reason = "failed", why
+	s.manager.audit(e)
+}
+
+// EndedAs tells the audit log that another account of the target had to end what the session ran.
+func (s *Session) EndedAs(account string) {
+	e := s.event("session.ended_as")
+	e.Outcome, e.Reason = "ok", "the session's own account was locked out of its role"
+	e.Fields = map[string]string{"as": account}
+	s.manager.audit(e)
+}
+
 // refused tells the audit log that an identity with a lease was not let through.
 func (m *Manager) refused(o Opening, err error) {
 	outcome := "failed"

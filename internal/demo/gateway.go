@@ -94,6 +94,7 @@ targets:
     address: {{quote .PGAddress}}
     listen: {{quote .PGListen}}
     database: {{.PGDatabase}}
+    end_with: {{.PGSuperuser}} # a real one has an account for it that can do nothing else (docs/postgres.md)
     tls:
       ca: {{quote .CA}}
     accounts:

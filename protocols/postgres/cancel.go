@@ -128,7 +128,7 @@ func (r *relay) cancelTarget(ctx context.Context, why string) error {
 // sendCancel sends a CancelRequest with the same TLS as a session has, and waits until the target has closed, which it does
 // after having acted.
 func sendCancel(raw net.Conn, t configs.Target, key wire.Cancel) error {
-	b, err := secure(raw, t)
+	b, err := secure(raw, t, nil) // no login, so nobody to prove
 	if err != nil {
 		return err
 	}

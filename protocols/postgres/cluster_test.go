@@ -120,9 +120,9 @@ func newCluster() (*cluster, func(), error) {
 	if err != nil {
 		return nil, remove, err
 	}
-	hba := "hostssl all app,weak 127.0.0.1/32 scram-sha-256\nhost all md5er 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+	hba := "hostssl all localhost 127.0.0.1/32 cert\nhostssl all app,weak 127.0.0.1/32 scram-sha-256\nhost all md5er 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
 	for name, text := range map[string][]byte{
-		"ca.pem": ca, "data/server.crt": certificate, "data/server.key": key, "data/pg_hba.conf": []byte(hba),
+		"ca.pem": ca, "client.crt": certificate, "client.key": key, "data/ca.crt": ca, "data/server.crt": certificate, "data/server.key": key, "data/pg_hba.conf": []byte(hba),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			return nil, remove, err
@@ -130,7 +130,7 @@ func newCluster() (*cluster, func(), error) {
 	}
 	if info, err := os.Stat(data); err == nil && os.Geteuid() == 0 {
 		owner := info.Sys().(*syscall.Stat_t)
-		for _, name := range []string{"server.crt", "server.key", "pg_hba.conf"} {
+		for _, name := range []string{"server.crt", "server.key", "ca.crt", "pg_hba.conf"} {
 			if err := os.Chown(filepath.Join(data, name), int(owner.Uid), int(owner.Gid)); err != nil {
 				return nil, remove, err
 			}
@@ -141,7 +141,7 @@ func newCluster() (*cluster, func(), error) {
 		return nil, remove, err
 	}
 	server := exec.Command(serverProgram("postgres"), "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1",
-		"-c", "unix_socket_directories=", "-c", "ssl=on", "-c", "fsync=off", "-c", "max_connections=60", "-c", "wal_level=logical",
+		"-c", "unix_socket_directories=", "-c", "ssl=on", "-c", "ssl_ca_file=ca.crt", "-c", "fsync=off", "-c", "max_connections=60", "-c", "wal_level=logical",
 		"-c", "log_min_messages=fatal", "-c", "shared_buffers=32MB")
 	server.Dir = dir
 	var log bytes.Buffer
@@ -173,7 +173,7 @@ func newCluster() (*cluster, func(), error) {
 		}
 	}
 	_, err = c.asSuperuser(`set password_encryption = md5; create role md5er login password 'x'; reset password_encryption;
-		create role clear login password 'x'; create role open login; grant all on schema public to app, open; create role repl login replication`)
+		create role clear login password 'x'; create role open login; create role localhost login; grant all on schema public to app, open; create role repl login replication`)
 	if err != nil {
 		stop()
 		return nil, remove, err
@@ -231,7 +231,7 @@ func makeCertificate() (ca, certificate, key []byte, err error) {
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost", "orders.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	serverDER, err := x509.CreateCertificate(rand.Reader, server, authority, &serverKey.PublicKey, authorityKey)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/grant"
 	"sallyport/protocols/postgres/wire"
 	"sallyport/session"
 )
@@ -99,20 +100,37 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 	if r.endAs(ctx, r.credentials, reason, cut) {
 		return
 	}
-	// The account's own login can be spoilt by who has the account (all its connections taken, its password changed). Any
-	// other account of the target that may do it will do: to end what nobody may run any more is all that is done with it.
-	opening := r.session.Opening()
-	for _, account := range opening.Target.Accounts {
-		if account.Name == opening.Account.Name {
-			continue
-		}
-		c, err := accountCredentials(ctx, opening.Target, account)
-		if err == nil && r.endAs(ctx, c, reason+"; as "+account.Name, cut) {
-			return
-		}
+	// The account's own login can be spoilt by who has the account (all its connections taken, its password changed). Only
+	// the account that the configuration names for that is used instead: none that can do more may be used unasked.
+	if r.endWith(ctx, reason, cut) {
+		return
 	}
+	target := r.session.Opening().Target.Name
+	r.session.LeftRunning(fmt.Sprintf("server process %d of %s could not be ended, nor is it known to be gone", b.key.PID, target))
 	r.handler.log.Error("what ran on the target may run on: nobody here could end it", "session", r.session.ID(),
-		"target", opening.Target.Name, "backend", b.key.PID)
+		"target", target, "backend", b.key.PID)
+}
+
+// endWith is endAs with the target's account for it, if it has one.
+func (r *relay) endWith(ctx context.Context, reason string, cut time.Time) (gone bool) {
+	opening := r.session.Opening()
+	name := opening.Target.EndWith
+	if name == "" || name == opening.Account.Name {
+		return false
+	}
+	account, ok := grant.Account(opening.Target, name)
+	if !ok {
+		return false
+	}
+	c, err := accountCredentials(ctx, opening.Target, account)
+	if err != nil {
+		r.handler.log.Error("the account that ends what others left running can't be used", "target", opening.Target.Name, "account", name, "error", err)
+		return false
+	}
+	if gone = r.endAs(ctx, c, reason+"; as "+name, cut); gone {
+		r.session.EndedAs(name)
+	}
+	return gone
 }
 
 // endAs waits for the backend to be gone, and terminates it where it does not go; true says that it is gone.

@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/recorder"
 )
 
 // limited gives alice the account under a role with limits.
@@ -152,5 +155,69 @@ func TestWarnBefore(t *testing.T) {
 	}
 	if strings.Join(said, "; ") != "WARNING: this session ends in 5s; WARNING: this session ends in 2s" {
 		t.Errorf("it was told: %q", said)
+	}
+}
+
+// TestCertificateTowardsTheTarget: the gateway proves itself by a certificate where the account has one.
+func TestCertificateTowardsTheTarget(t *testing.T) {
+	account := func(key string) func(*configs.Config) {
+		return func(c *configs.Config) {
+			dir := filepath.Dir(c.Targets[0].TLS.CA)
+			c.Targets[0].Accounts = append(c.Targets[0].Accounts, configs.Account{
+				Name: "localhost", Certificate: filepath.Join(dir, "client.crt"), Key: configs.SecretRef("file:" + filepath.Join(dir, key)),
+			})
+		}
+	}
+	ask := grant.Ask{Target: "orders", Account: "localhost", Reason: "test"}
+	h := newHouseOf(t, account("client.key"), ask)
+	if out, err := h.runPsql(h.connection(h.alice, "user=localhost"), "-c", "select current_user"); err != nil || out != "localhost" {
+		t.Errorf("%q, %v", out, err)
+	}
+	h = newHouseOf(t, account("nothing.key"), ask)
+	if out, err := h.runPsql(h.connection(h.alice, "user=localhost"), "-c", "select 1"); err == nil || !strings.Contains(out, "the gateway has no certificate for localhost@orders") {
+		t.Errorf("without its key: %q, %v", out, err)
+	}
+}
+
+// TestLockedOut: who takes their role from the gateway can't keep what runs, where the target has an account for that; where
+// it has none, no other account is used, and the audit log says that something runs on.
+func TestLockedOut(t *testing.T) {
+	for _, endWith := range []string{"ender", ""} {
+		h := newHouseOf(t, func(c *configs.Config) {
+			c.Targets[0].Accounts = append(c.Targets[0].Accounts, configs.Account{Name: "ender", User: "postgres"})
+			c.Targets[0].EndWith = endWith
+		}, grant.Ask{Target: "orders", Account: "writer", Reason: "test"})
+		ctx := context.Background()
+		conn := h.pgx()
+		pid := conn.PgConn().PID()
+		go func() {
+			_ = runs(ctx, conn, "do $$ begin for i in 1..600 loop begin perform pg_sleep(1); exception when query_canceled then end; end loop; end $$") // it is cut
+		}()
+		h.active("do $$ begin for%")
+		_, err := h.cluster.asSuperuser("alter role app nologin")
+		h.must(err)
+		t.Cleanup(func() { h.cluster.asSuperuser("alter role app login") })
+		_, err = h.grants.Revoke(ctx, h.signIn("carol", "security").Identity, h.grant.ID, "test")
+		h.must(err)
+		audited := map[string]string{"ender": "session.ended_as", "": "session.left_running"}[endWith]
+		h.eventually("the audit log says "+audited, func() bool {
+			for event, err := range h.recorder.Audit(ctx, recorder.AuditFilter{}) {
+				h.must(err)
+				if event.Kind == audited {
+					return true
+				}
+			}
+			return false
+		})
+		if endWith != "" {
+			h.backendGone(pid)
+		} else {
+			rows, err := h.cluster.asSuperuser("select pg_terminate_backend(" + strconv.Itoa(int(pid)) + ")")
+			h.must(err)
+			if len(rows) != 1 || rows[0][0] != "t" {
+				t.Errorf("it did not run on: %v", rows)
+			}
+		}
+		h.must(func() error { _, err := h.cluster.asSuperuser("alter role app login"); return err }())
 	}
 }

@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -166,16 +169,40 @@ func (r *relay) connect(ctx context.Context) error {
 // accountCredentials are what the gateway logs in to a target with; params are left to the caller.
 func accountCredentials(ctx context.Context, t configs.Target, account configs.Account) (credentials, error) {
 	c := credentials{target: t, user: account.UserName()}
+	var err error
+	if account.Certificate != "" {
+		if c.certificate, err = accountCertificate(ctx, account); err != nil {
+			return c, refusal.New(refusal.TargetFailed, "the gateway has no certificate for %s@%s", account.Name, t.Name).
+				WithDetail("The certificate and key that the account's configuration names could not be read.").
+				WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
+		}
+	}
 	if account.Password == "" {
 		return c, nil
 	}
-	var err error
 	if c.password, err = authn.Secret(ctx, account.Password); err != nil {
 		return c, refusal.New(refusal.TargetFailed, "the gateway has no password for %s@%s", account.Name, t.Name).
 			WithDetail("The secret that the account's configuration refers to could not be read.").
 			WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
 	}
 	return c, nil
+}
+
+// accountCertificate is what the gateway shows the target. It is read each time, so that a new one counts at once.
+func accountCertificate(ctx context.Context, account configs.Account) (*tls.Certificate, error) {
+	certificate, err := os.ReadFile(account.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	key, err := authn.Secret(ctx, account.Key)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(certificate, []byte(key))
+	if err != nil {
+		return nil, fmt.Errorf("%s and its key: %w", account.Certificate, err)
+	}
+	return &pair, nil
 }
 
 // parameters are what the target's StartupMessage has beside the user.
@@ -246,13 +273,19 @@ func (r *relay) greeting() (*cancelEntry, []byte, error) {
 	if err := r.session.Observe(note, said); err != nil {
 		return nil, nil, err
 	}
-	entry, err := r.handler.cancels.add(r, b.key, r.startup.version)
+	// A server before 18 speaks 3.0 alone and has clients know so: what stands between does not promise more, unless it
+	// had to speak before it knew.
+	welcome := r.startup
+	if v := b.version(); v > 0 && v < 18 && welcome.version > wire.Version30 && !r.client.welcomed {
+		welcome.version, welcome.tell = wire.Version30, true
+	}
+	entry, err := r.handler.cancels.add(r, b.key, welcome.version)
 	if err != nil {
 		return nil, nil, err
 	}
 	var message []byte
 	if !r.client.welcomed {
-		message = appendWelcome(message, r.startup)
+		message = appendWelcome(message, welcome)
 	}
 	message = append(message, b.greeted...)
 	message = wire.AppendKeyData(message, entry.given)

@@ -30,6 +30,8 @@ type credentials struct {
 	user     string
 	password string       // empty: none is configured, and the target must let the account in without
 	params   []wire.Param // beside user
+	// certificate is shown to a target that asks for one; nil: none.
+	certificate *tls.Certificate
 }
 
 // backend is a connection to a target that stands, logged in and ready.
@@ -56,7 +58,7 @@ func (e *targetError) Error() string {
 // login makes a connection ready: TLS, start-up, authentication, and everything up to ReadyForQuery. The caller has set
 // a deadline on raw.
 func login(raw net.Conn, c credentials) (*backend, error) {
-	b, err := secure(raw, c.target)
+	b, err := secure(raw, c.target, c.certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func login(raw net.Conn, c credentials) (*backend, error) {
 // secure brings TLS up on a connection to a target, unless the target is configured without. It reads exactly the one
 // byte of the answer, so that nothing that came with it in clear text is taken for more (CVE-2021-23222), and never
 // falls back.
-func secure(raw net.Conn, t configs.Target) (*backend, error) {
+func secure(raw net.Conn, t configs.Target, certificate *tls.Certificate) (*backend, error) {
 	if t.TLS.Mode == "off" {
 		ahead := wire.NewAhead(raw)
 		return &backend{raw: raw, ahead: ahead, conn: ahead}, nil
@@ -84,6 +86,9 @@ func secure(raw net.Conn, t configs.Target) (*backend, error) {
 	config, err := targetTLS(t)
 	if err != nil {
 		return nil, err
+	}
+	if certificate != nil {
+		config.Certificates = []tls.Certificate{*certificate}
 	}
 	if err := sayTarget(raw, wire.AppendRequest(nil, wire.SSLCode)); err != nil {
 		return nil, err

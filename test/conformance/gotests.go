@@ -29,7 +29,7 @@ type goModule struct {
 var pgxModule = goModule{
 	path: "github.com/jackc/pgx/v5", packages: []string{".", "pgconn", "pgxpool", "pgtype", "stdlib"}, database: "conformance_pgx",
 	setup: "create extension hstore; create extension ltree; create domain uint64 as numeric(20,0)",
-	takes: []string{"PGX_TEST_DATABASE", "PGX_TEST_TCP_CONN_STRING"}, leave: []string{"pgconn.TestConnectProtocolVersion32"},
+	takes: []string{"PGX_TEST_DATABASE", "PGX_TEST_TCP_CONN_STRING"},
 }
 
 func (m goModule) staged(b *bench) string { return filepath.Join(b.out, "staged", m.database) }
