@@ -73,6 +73,7 @@ conformance: build browser store ## other people's tests and stock programs thro
 	$(GO) test -count=1 -run 'TestPsqlSignsInNatively' ./test/e2e
 	@test/tools/install-missing rsync ansible alembic git
 	test/tools/with-rig -- test/conformance/run
+	cd test/powerloss && $(GO) test -count=1 ./...
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport
 	cd test/conformance/acme && $(GO) test -count=1 ./...
 	test/tools/with-rig --durability written --no-target-log -- $(GO) run -C test/conformance ./ssh $(SSHCONFORMANCEFLAGS)

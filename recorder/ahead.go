@@ -14,31 +14,33 @@ import (
 	"sallyport/recorder/wal"
 )
 
-// file is a recording's file as it is written.
-type file interface {
+// File is a recording's file as it is written.
+type File interface {
 	io.WriterAt
 	Sync() error
 	Truncate(size int64) error
 	Close() error
 }
 
-// hardware is what a recorder writes to. Tests have some that loses what was not synced.
-type hardware struct {
-	create  func(dir, path string, first []byte) (file, error) // as createFile
-	log     wal.Disk
-	segment int64 // as wal.Options.Segment
+// Hardware is what a recorder writes recordings and its log to. Tests have some that loses what was not synced.
+type Hardware struct {
+	// Create makes a file below dir with these first bytes, which is on stable storage under its name when it returns.
+	// Missing directories are made; a file that exists is never touched.
+	Create  func(dir, path string, first []byte) (File, error)
+	Log     wal.Disk
+	Segment int64 // as wal.Options.Segment
 }
 
-func system() hardware {
-	return hardware{
-		create: func(dir, path string, first []byte) (file, error) {
+func system() Hardware {
+	return Hardware{
+		Create: func(dir, path string, first []byte) (File, error) {
 			f, err := createFile(dir, path, first)
 			if err != nil {
 				return nil, err
 			}
 			return wal.DataSynced{File: f}, nil
 		},
-		log: wal.System{},
+		Log: wal.System{},
 	}
 }
 
@@ -47,7 +49,7 @@ func (r *Recorder) ahead() string { return filepath.Join(r.Dir, "wal") }
 // newLog makes the log that all recordings at level synced share.
 func (r *Recorder) newLog() *wal.Log {
 	return wal.New(wal.Options{
-		Dir: r.ahead(), Disk: r.hardware.log, Segment: r.hardware.segment, Log: r.Log,
+		Dir: r.ahead(), Disk: r.hardware.Log, Segment: r.hardware.Segment, Log: r.Log,
 		Failed: r.logFailed,
 		At: func(place string, first func()) {
 			if r.faults.due(place) {

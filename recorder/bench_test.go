@@ -35,7 +35,7 @@ var benchmarked = Event{Type: format.TypeSaid, Data: make([]byte, 300)}
 func benchmarkRecorder(b *testing.B, sessions int, level configs.Durability) {
 	disk := &counting{}
 	on := system()
-	on.log = disk
+	on.Log = disk
 	r, err := open(b.Context(), Options{Dir: b.TempDir(), Config: configs.Recording{Durability: level, AllowVolatile: true}}, on)
 	if err != nil {
 		b.Fatal(err)
@@ -76,7 +76,7 @@ func (f *countedFile) Sync() error {
 func benchmarkFiles(b *testing.B, sessions int) {
 	type one struct {
 		*format.Builder
-		file file
+		file File
 		at   int64
 	}
 	dir := b.TempDir()
@@ -86,7 +86,7 @@ func benchmarkFiles(b *testing.B, sessions int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		f, err := system().create(dir, fmt.Sprint(i), first)
+		f, err := system().Create(dir, fmt.Sprint(i), first)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -43,7 +43,7 @@ const (
 // safe, until it is killed.
 func recordAndAcknowledge(dir string, level configs.Durability) {
 	on := system()
-	on.segment = childSegment
+	on.Segment = childSegment
 	r, err := open(context.Background(), Options{Dir: dir, Config: configs.Recording{Durability: level, AllowVolatile: true}}, on)
 	if err != nil {
 		fmt.Println("error", err)

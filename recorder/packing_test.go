@@ -179,7 +179,7 @@ func TestDamagedIsNotPacked(t *testing.T) {
 // packUntilKilled records in a session, says so once it has ended, and packs it, which is where it dies.
 func packUntilKilled(dir string) {
 	on := system()
-	on.segment = childSegment
+	on.Segment = childSegment
 	fail := func(err error) {
 		if err != nil {
 			fmt.Println("error", err)

@@ -56,11 +56,11 @@ func (d *forgetful) add(path string, f *os.File, safe []byte) *unsafeFile {
 	return file
 }
 
-func (d *forgetful) hardware(segment int64) hardware {
-	return hardware{
-		segment: segment,
-		log:     d,
-		create: func(dir, path string, first []byte) (file, error) {
+func (d *forgetful) hardware(segment int64) Hardware {
+	return Hardware{
+		Segment: segment,
+		Log:     d,
+		Create: func(dir, path string, first []byte) (File, error) {
 			f, err := createFile(dir, path, first)
 			if err != nil {
 				return nil, err
@@ -377,8 +377,8 @@ func TestLossOfPowerFindsAMissingSync(t *testing.T) {
 func TestAFailedCheckpointEndsAll(t *testing.T) {
 	dir := t.TempDir()
 	r, err := open(t.Context(), Options{Dir: dir, Log: testLog(t), Config: configs.Recording{Durability: configs.Synced, AllowVolatile: true}},
-		hardware{segment: 16 << 10, log: wal.System{}, create: func(dir, path string, first []byte) (file, error) {
-			f, err := system().create(dir, path, first)
+		Hardware{Segment: 16 << 10, Log: wal.System{}, Create: func(dir, path string, first []byte) (File, error) {
+			f, err := system().Create(dir, path, first)
 			return &unsyncable{f}, err
 		}})
 	if err != nil {
@@ -432,6 +432,6 @@ func TestAFailedCheckpointEndsAll(t *testing.T) {
 
 var errNoSync = errors.New("no sync today")
 
-type unsyncable struct{ file }
+type unsyncable struct{ File }
 
 func (u *unsyncable) Sync() error { return errNoSync }

@@ -63,7 +63,7 @@ type Options struct {
 // Recorder is the session log of one gateway. All methods are safe for concurrent use.
 type Recorder struct {
 	Options
-	hardware hardware
+	hardware Hardware
 	volatile bool
 	faults   *faults
 	wal      *wal.Log // of all recordings at level synced
@@ -99,7 +99,11 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	return open(ctx, o, system())
 }
 
-func open(ctx context.Context, o Options, on hardware) (*Recorder, error) {
+// OpenOn is Open with another disk under recordings and their log, for tests of what that may do. What ended recordings are
+// packed into, and everything else, is with the operating system.
+func OpenOn(ctx context.Context, o Options, on Hardware) (*Recorder, error) { return open(ctx, o, on) }
+
+func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

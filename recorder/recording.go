@@ -38,7 +38,7 @@ type Recording struct {
 	header   format.Header
 	level    configs.Durability
 	started  time.Time // has the clock that does not jump
-	file     file
+	file     File
 	faults   *faults
 	failed   chan struct{}
 	safe     atomic.Int64 // bytes of the file that are safe at the level; readers of a live recording see no more
@@ -91,7 +91,7 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 	if err := r.claim(rec, path); err != nil { // before the file is seen: nobody must find it without knowing that it is live
 		return nil, err
 	}
-	if rec.file, err = r.hardware.create(r.Dir, path, first); err != nil {
+	if rec.file, err = r.hardware.Create(r.Dir, path, first); err != nil {
 		r.mu.Lock()
 		delete(r.paths, header.Session)
 		delete(r.live, header.Session)
