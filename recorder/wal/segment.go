@@ -84,12 +84,16 @@ type segment struct {
 	files      map[Syncer]struct{} // that have records here and may not be synced
 }
 
-// begin makes the segment ready for its next use. The header is safe with the first group.
+// begin makes the segment ready for its next use. The header is safe before the first group is written: else a loss of power
+// could leave the header of the use before, and groups of that use overwritten, which looks like damage.
 func (s *segment) begin(generation, oldest, first uint64) error {
 	h := header{generation: generation, oldest: oldest, first: first}
 	rand.Read(h.salt[:]) // never fails
 	if _, err := s.file.WriteAt(h.encode(), 0); err != nil {
 		return fmt.Errorf("write: %w", err)
+	}
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("sync: %w", err)
 	}
 	s.generation, s.seed, s.used, s.half, s.files = generation, h.seed(), page, false, map[Syncer]struct{}{}
 	return nil
