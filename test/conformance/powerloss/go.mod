@@ -1,4 +1,4 @@
-module sallyport/test/powerloss
+module sallyport/test/conformance/powerloss
 
 go 1.26.0
 
@@ -62,4 +62,4 @@ require (
 	modernc.org/sqlite v1.62.0 // indirect
 )
 
-replace sallyport => ../..
+replace sallyport => ../../..
