@@ -304,6 +304,9 @@ permissions:
 		if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT 'diagnosed'"); out.Code != 0 || !strings.Contains(out.Stdout, "diagnosed") {
 			t.Fatal(out.Text())
 		}
+		if out := r.PSQL("SALLYPORT_PG", "-c", "UPDATE orders SET item = item"); out.Code == 0 {
+			t.Error("a read-only grant has written")
+		}
 		message("active until")
 		if out := r.As("alice", "release", g.ID); out.Code != 0 {
 			t.Fatal(out.Text())
