@@ -12,7 +12,8 @@ var (
 			xssh.CipherAES128GCM, xssh.CipherAES256GCM,
 			xssh.CipherAES128CTR, xssh.CipherAES192CTR, xssh.CipherAES256CTR,
 		},
-		MACs: []string{xssh.HMACSHA256ETM, xssh.HMACSHA512ETM},
+		// The last one is for Dropbear's client, which has no encrypt-then-MAC; the client's order decides.
+		MACs: []string{xssh.HMACSHA256ETM, xssh.HMACSHA512ETM, xssh.HMACSHA256},
 	}
 	clientKeyAlgorithms = []string{
 		xssh.KeyAlgoED25519, xssh.KeyAlgoSKED25519,
