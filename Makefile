@@ -39,6 +39,7 @@ test: ## all tests, with the race detector and real servers
 	CGO_ENABLED=1 test/tools/with-postgres $(GO) test -race -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
 	@# These run binaries that they build, of which Go's cache of test results knows nothing.
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./test/...
+	@$(MAKE) --no-print-directory browser BROWSER='-run TestStory'
 
 lint: ## golangci-lint, as pinned in internal/tools/go.mod
 	$(LINT) run ./...
@@ -62,9 +63,10 @@ bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAPr
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
 
-browser: build ## the console's story in a real browser, against the demo
-	@test/tools/install-missing initdb sshd psql ssh chromium curl
-	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 ./...
+browser: build ## the console in a real browser, against the demo; pictures of its pages go to test/browser/pictures
+	@test/tools/install-missing initdb sshd psql ssh scp chromium curl
+	@test/tools/axe
+	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 $(BROWSER) ./...
 
 conformance: build browser store ## other people's tests and stock programs through the gateway, compared with a straight connection
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
