@@ -19,7 +19,7 @@ const exec = (command, input, options = {}) => new Promise((resolve, reject) => 
     s.on('data', (d) => { out += d.length; if (text.length < 200) text += d; });
     s.stderr.on('data', (d) => { errs += d; });
     s.on('exit', (code, signal) => { atExit = out; s.exitWas = [code, signal]; });
-    s.on('close', () => resolve({ out, atExit, text: out < 200 ? text : '', errs, exit: s.exitWas }));
+    s.on('close', () => resolve({ out, atExit: out > 200 ? atExit : undefined, text: out < 200 ? text : '', errs, exit: s.exitWas }));
     s.end(input);
   });
 });
