@@ -182,6 +182,37 @@ func TestJobEvidence(t *testing.T) {
 	refused(t, err, refusal.NotPermitted, "larger than")
 }
 
+// What somebody asks with fills its own place in the question and no other: no parameter is added, and none replaced.
+func TestRequestsAddNothingToTheQuestion(t *testing.T) {
+	var asked atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked.Store(r.URL.RequestURI())
+		if q := r.URL.Query(); len(q) == 2 && len(q["id"]) == 1 && len(q["project"]) == 1 && q.Get("project") == "prod" && q.Get("id") == "1" {
+			_, _ = rw.Write([]byte(`{"state": "approved"}`))
+			return
+		}
+		if r.URL.Query()["project"][0] != "prod" { // the project of whoever asks, who approves of everything in it
+			_, _ = rw.Write([]byte(`{"state": "approved"}`))
+			return
+		}
+		rw.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(server.Close)
+	w := hanging(t, configs.Evidence{Name: "job", Kind: configs.KindTicket, URL: server.URL + "/tickets?id={ticket}&project=prod"}, func(c *configs.Config) {
+		c.Policies[1].When = `evidence.job.state == "approved"`
+	})
+	for _, ticket := range []string{"1&project=sandbox", "1;project=sandbox", "1#", "{subject}", "1&id=2"} {
+		_, err := w.Request(t.Context(), job, Ask{Target: "orders", Account: "ro", Reason: "deploy", Ticket: ticket})
+		if !refusal.Is(err, refusal.NotPermitted) {
+			t.Errorf("with ticket %s it asks for %s: %v", ticket, asked.Load(), err)
+		}
+		w.hang(time.Minute)
+	}
+	if _, err := w.Request(t.Context(), job, Ask{Target: "orders", Account: "ro", Reason: "deploy", Ticket: "1"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A restart while the other system is away ends nothing at once, and lets nobody in.
 func TestEvidenceAfterARestart(t *testing.T) {
 	up := true

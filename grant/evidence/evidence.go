@@ -218,8 +218,9 @@ func (r *Reader) Known(name string, about About) Fact {
 	return Fact{Data: e.Data, Until: e.Until}
 }
 
-// fill puts what the request says into a text, each piece escaped.
+// fill puts what the request says into a text, each piece escaped. What it says is not filled in turn.
 func fill(text string, about About, escape func(string) string) (string, error) {
+	var pairs []string
 	for name, value := range map[string]string{"{ticket}": about.Ticket, "{subject}": about.Subject, "{email}": about.Email, "{account}": about.Account, "{target}": about.Target} {
 		if !strings.Contains(text, name) {
 			continue
@@ -230,9 +231,9 @@ func fill(text string, about About, escape func(string) string) (string, error) 
 		if value == "." || value == ".." {
 			return "", fmt.Errorf("the request's %s is no name", strings.Trim(name, "{}"))
 		}
-		text = strings.ReplaceAll(text, name, escape(value))
+		pairs = append(pairs, name, escape(value))
 	}
-	return text, nil
+	return strings.NewReplacer(pairs...).Replace(text), nil
 }
 
 // until reads the time until which something holds.
@@ -248,5 +249,6 @@ func until(data map[string]any, field string) (time.Time, error) {
 	return t, nil
 }
 
-// pathEscape is for what stands in an address.
-var pathEscape = url.PathEscape
+// addressEscape is for what stands in an address, in its path or in its query: of what has a meaning in either, nothing is
+// left, so that no request adds a parameter or a step to what is asked.
+func addressEscape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

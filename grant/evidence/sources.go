@@ -94,7 +94,7 @@ func Client(ca string) (*http.Client, error) {
 
 // Read implements Source. 404 and 410 are something that is not so.
 func (a address) Read(ctx context.Context, about About) (Reading, error) {
-	where, err := fill(a.config.URL, about, pathEscape)
+	where, err := fill(a.config.URL, about, addressEscape)
 	if err != nil {
 		return Reading{Over: err.Error()}, nil
 	}
