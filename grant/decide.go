@@ -30,6 +30,11 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 				WithDetail("policy %s asks for a sign-in of your own", g.Policy).
 				WithHint("approve it in the gateway's console, or with: sallyport approve %s", g.ID)
 		}
+		// Those who come by themselves are asked where they come in (web); a word from elsewhere is asked here.
+		if within := s.rules.Load().freshFor(g.Target); who.Method == authn.LinkedAccount && within > 0 && (who.AuthTime.IsZero() || s.clock.stamp().Sub(who.AuthTime) > within) {
+			return store.AuditEvent{}, refusal.New(refusal.StepUp, "you must have signed in within the last %s to approve grant %s", policy.Short(within), g.ID).
+				WithHint("sign in again and repeat it, or approve it in the gateway's console")
+		}
 		if err := s.clock.sound(); err != nil {
 			return store.AuditEvent{}, err
 		}

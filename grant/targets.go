@@ -36,6 +36,7 @@ type rules struct {
 	// body and revision are what is kept of it; see remember.
 	body, revision string
 	onlyKnown      bool // approvals.known
+	stepUp         []configs.StepUp
 	// withEvidence are the policies that look at evidence.
 	withEvidence []*policy.Policy
 	roles        map[string]configs.Role
@@ -66,7 +67,7 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 	if r.body, r.revision, err = setOf(c); err != nil {
 		return nil, err
 	}
-	r.onlyKnown = c.Approvals.Known
+	r.onlyKnown, r.stepUp = c.Approvals.Known, slices.Clone(c.StepUp)
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {
 			m[key] = t
@@ -154,6 +155,17 @@ func (s *Service) Target(name string) (configs.Target, bool) {
 func (s *Service) TargetByServerName(name string) (configs.Target, bool) {
 	t, ok := s.rules.Load().servers[hostName(name)]
 	return t, ok
+}
+
+// freshFor is how old the proof of who approves something on that target may be; 0: as old as it is.
+func (r *rules) freshFor(target string) (within time.Duration) {
+	labels := r.names[strings.ToLower(target)].Labels
+	for _, step := range r.stepUp {
+		if slices.Contains(step.For, configs.Approving) && policy.Labelled(labels, step.Labels) && (within == 0 || step.Within.D() < within) {
+			within = step.Within.D()
+		}
+	}
+	return within
 }
 
 // TargetByAddress finds an SSH target by a name or address that a jump asks for: its name, an alias, or its address. A

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
@@ -13,6 +14,21 @@ import (
 // fresh refuses a deed on a target for which the configuration asks that the caller has proven themselves lately (step_up),
 // and audits that. Where the provider does not say when somebody did, nobody has.
 func (s *server) fresh(ctx context.Context, who caller, deed, target string) error {
+	no := s.stale(who.Identity, deed, target)
+	if no == nil {
+		return nil
+	}
+	event := s.event(who, "api.refused")
+	event.Target, event.Outcome = target, string(refusal.StepUp)
+	event.Fields = map[string]string{"permission": deed}
+	if err := s.Store.Audit(ctx, event); err != nil {
+		return err
+	}
+	return no
+}
+
+// stale is fresh without the audit; nil: the proof is as fresh as it has to be.
+func (s *server) stale(who authn.Identity, deed, target string) *refusal.Refusal {
 	config := s.Config()
 	var labels map[string]string
 	if t, ok := s.Grants.Target(target); ok {
@@ -38,14 +54,7 @@ func (s *server) fresh(ctx context.Context, who caller, deed, target string) err
 	} else {
 		no = no.WithDetail("you proved yourself at %s", who.AuthTime.UTC().Format(time.RFC3339))
 	}
-	no = no.WithHint("sign in again and repeat it: in the console by the button, on the command line with sallyport login")
-	event := s.event(who, "api.refused")
-	event.Target, event.Outcome = target, string(refusal.StepUp)
-	event.Fields = map[string]string{"permission": deed}
-	if err := s.Store.Audit(ctx, event); err != nil {
-		return err
-	}
-	return no
+	return no.WithHint("sign in again and repeat it: in the console by the button, on the command line with sallyport login")
 }
 
 // freshVote is fresh for the approving of a request.

@@ -83,3 +83,29 @@ func TestStepUp(t *testing.T) {
 		t.Errorf("proven lately: %s %s", answer.Status, body)
 	}
 }
+
+// TestStepUpOfMany states that what is done to many targets at once, or seen of them in passing, takes the fresh proof that each
+// alone takes.
+func TestStepUpOfMany(t *testing.T) {
+	r := newRig(t)
+	s := r.begin("stock", "app", "SELECT 'secret'")
+	r.config.StepUp = []configs.StepUp{{
+		For: []string{"recordings.read", "recordings.export", "sessions.watch"}, Labels: map[string]string{"tier": "low"}, Within: configs.Duration(time.Nanosecond),
+	}}
+	for _, d := range []struct{ person, path string }{
+		{"bob", "/v1/sessions/" + s.ID() + "/items"},
+		{"bob", "/v1/search?text=secret"},
+		{"carol", "/v1/search?text=secret"},
+		{"carol", "/v1/export?all=true"},
+	} {
+		answer, body := r.ask(d.person, "GET", d.path, "", nil)
+		var p api.Problem
+		if err := json.Unmarshal([]byte(body), &p); err != nil || answer.StatusCode != http.StatusUnauthorized || p.Code != "step_up" {
+			t.Errorf("%s %s: %s %s", d.person, d.path, answer.Status, body)
+		}
+	}
+	_, carol := r.stream("carol", "/v1/sessions/live", "")
+	next(t, carol, "a session of which she may not see what it does", func(list []api.Pulse) bool {
+		return len(list) == 1 && list[0].Session == s.ID() && !list[0].Seen && list[0].Last == ""
+	})
+}

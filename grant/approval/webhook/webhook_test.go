@@ -113,7 +113,7 @@ type world struct {
 	now    func() time.Time
 }
 
-func newWorld(t *testing.T, url string) *world {
+func newWorld(t *testing.T, url string, change ...func(*configs.Config)) *world {
 	t.Helper()
 	t.Setenv("OUT", "out-secret")
 	t.Setenv("IN", "in-secret")
@@ -124,6 +124,9 @@ func newWorld(t *testing.T, url string) *world {
 		Targets:     []configs.Target{{Name: "orders", Kind: configs.KindPostgres, Accounts: []configs.Account{{Name: "app"}}}},
 		Policies: []configs.Policy{{Name: "write", Groups: []string{"engineers"}, Accounts: []string{"app@orders"}, MaxDuration: configs.Duration(time.Hour),
 			Approve: configs.Approve{Groups: []string{"leads"}}}},
+	}
+	for _, f := range change {
+		f(c)
 	}
 	w := &world{t: t, people: map[string]authn.Identity{}, now: time.Now}
 	log := slog.New(slog.DiscardHandler)
@@ -248,6 +251,33 @@ func TestDecisions(t *testing.T) {
 	}
 	if count["approval.refused"] != 3 || count["approve.refused"] != 2 || count["grant.approved"] != 1 {
 		t.Errorf("%v", count)
+	}
+}
+
+// Where approving asks for a fresh proof (step_up), another system's word for somebody whose proof is old does not count.
+func TestDecisionsTakeAFreshProof(t *testing.T) {
+	w := newWorld(t, "https://nowhere.example", func(c *configs.Config) {
+		c.Targets[0].Labels = map[string]string{"env": "production"}
+		c.StepUp = []configs.StepUp{
+			{For: []string{configs.Approving}, Labels: map[string]string{"env": "production"}, Within: configs.Duration(15 * time.Minute)},
+			{For: []string{configs.Approving}, Labels: map[string]string{"env": "test"}, Within: configs.Duration(time.Nanosecond)},
+		}
+	})
+	g := w.request("alice")
+	proven := func(at time.Time) {
+		who := authn.Identity{Issuer: provider, Subject: "sub-bob", Kind: authn.Human, Name: "bob", Email: "bob@example.com", Groups: []string{"leads"}, AuthTime: at}
+		if _, err := w.authn.SignIn(t.Context(), who, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := w.decide("s1", vote(g, "approve", "bob")) // the provider did not say when
+	w.refused(err, refusal.StepUp)
+	proven(time.Now().Add(-time.Hour))
+	_, err = w.decide("s2", vote(g, "approve", "bob"))
+	w.refused(err, refusal.StepUp)
+	proven(time.Now())
+	if g, err = w.decide("s3", vote(g, "approve", "bob")); err != nil || g.State != grant.Approved {
+		t.Errorf("%+v %v", g, err)
 	}
 }
 
