@@ -195,15 +195,8 @@ func (s *Service) overdue(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var ids []string
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return errors.Join(err, rows.Close())
-			}
-			ids = append(ids, id)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		ids, err := idsOf(rows)
+		if err != nil {
 			return err
 		}
 		for _, id := range ids {
@@ -219,4 +212,17 @@ func (s *Service) overdue(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// idsOf reads rows of one id each, and closes them.
+func idsOf(rows *sql.Rows) (ids []string, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }

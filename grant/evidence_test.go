@@ -83,7 +83,7 @@ func TestOnCall(t *testing.T) {
 	// A shift that ends before the grant would ends it.
 	duty("sub-alice", begin.Add(40*time.Minute))
 	w.hang(time.Minute)
-	if g, err = read(w, ""); err != nil {
+	if _, err = read(w, ""); err != nil {
 		t.Fatal(err)
 	}
 	if l = w.lease(alice, "ro", "orders"); !l.Until().Equal(begin.Add(40 * time.Minute)) {

@@ -117,7 +117,7 @@ func (o *pulse) take(it item.Item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.bytes += max(it.Bytes, int64(len(it.Data)))
-	last := ""
+	var last string
 	switch it.Kind {
 	case item.Statement:
 		last = it.SQL

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"strconv"
 
 	"sallyport/internal/refusal"
@@ -34,7 +35,7 @@ func untilExpired(ctx context.Context, who caller, run func(context.Context) err
 		defer cancel()
 	}
 	err := run(ctx)
-	if err != nil && context.Cause(ctx) == error(expired) {
+	if err != nil && errors.Is(context.Cause(ctx), expired) {
 		return expired
 	}
 	return err

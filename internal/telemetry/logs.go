@@ -61,7 +61,7 @@ func (s *shipper) run(ctx context.Context) {
 	retry := firstRetry
 	for {
 		committed := s.Store.Committed()
-		wait, told := (<-chan struct{})(committed), (<-chan time.Time)(nil)
+		wait, told := committed, (<-chan time.Time)(nil)
 		if err := s.send(ctx); err != nil {
 			if ctx.Err() != nil {
 				return

@@ -82,7 +82,7 @@ func (s Segments) Segment(items iter.Seq2[item.Item, error], w io.Writer, n int,
 	out := segmentWriter{w: w}
 	begin := func() {
 		out.raw(fmt.Sprintf(`{"snapshot":{"cols":%d,"rows":%d,"init":`, columns, lines))
-		out.json(string(decodeAll(picture.Paint())))
+		out.json(decodeAll(picture.Paint()))
 		out.raw(`},"events":[`)
 		out.event(from, "o", "")
 	}

@@ -152,9 +152,9 @@ func (p *Picture) show() {
 	if p.spent < p.left+patience {
 		began := time.Now()
 		if p.cut { // it has scrolled to the last row
-			p.screen.Write([]byte("\x1b[9999;1H"))
+			_, _ = p.screen.Write([]byte("\x1b[9999;1H"))
 		}
-		p.screen.Write(p.piece)
+		_, _ = p.screen.Write(p.piece) // an emulator in memory
 		p.spent += time.Since(began)
 	}
 	p.piece, p.lines, p.simple, p.cut = p.piece[:0], p.lines[:0], true, false

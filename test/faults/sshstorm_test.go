@@ -116,7 +116,7 @@ func newSSHStorm(t *testing.T, binary string, flags ...string) *sshStorm {
 	s.to = net.JoinHostPort("127.0.0.1", settings["Port"])
 	s.ssh = &ssh.ClientConfig{
 		User: "deploy@web-1", Auth: []ssh.AuthMethod{ssh.PublicKeys(certified)}, Timeout: 10 * time.Second,
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // a loopback port that this test started
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	}
 	return s
 }

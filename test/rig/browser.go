@@ -94,7 +94,7 @@ func (b *Browser) do(request *http.Request) Page {
 // Get goes to an address, which may be a path below the gateway's.
 func (b *Browser) Get(address string) Page {
 	b.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, b.absolute(address), nil)
+	request, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, b.absolute(address), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func (b *Browser) Get(address string) Page {
 // Post sends a form.
 func (b *Browser) Post(address string, form url.Values) Page {
 	b.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, b.absolute(address), strings.NewReader(form.Encode()))
+	request, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, b.absolute(address), strings.NewReader(form.Encode()))
 	if err != nil {
 		b.t.Fatal(err)
 	}

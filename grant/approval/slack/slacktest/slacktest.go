@@ -143,7 +143,7 @@ func (s *Server) SetDown(down bool) {
 		}
 	})
 	for _, c := range open {
-		c.CloseNow()
+		_ = c.CloseNow()
 	}
 }
 
@@ -337,7 +337,7 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer c.CloseNow()
+	defer func() { _ = c.CloseNow() }()
 	ctx := r.Context()
 	if wsjson.Write(ctx, c, map[string]any{"type": "hello", "num_connections": 1, "connection_info": map[string]any{"app_id": AppID},
 		"debug_info": map[string]any{"host": "applink-1", "approximate_connection_time": 18060}}) != nil {
