@@ -34,6 +34,10 @@ const (
 	maxSourceHolds = 16
 	maxWaiters     = 64 // connections with the same key
 	maxCodeTries   = 3
+
+	// Connections, those that wait together too: they count among all that the gateway takes, which are thousands.
+	maxHeld       = 512
+	maxSourceHeld = 128
 )
 
 // Purpose is what a connection that waits says of itself, for the person to judge.
@@ -65,6 +69,7 @@ type held struct {
 	mu      sync.Mutex
 	waiters int
 	tries   int
+	taken   bool // by who is being signed in
 	over    bool
 	done    chan struct{} // closed when over
 	who     Identity
@@ -77,6 +82,8 @@ type holds struct {
 	byID   map[string]*held
 	byKey  map[string]*held
 	source map[string]int
+	held   int            // connections
+	heldOf map[string]int // by source
 }
 
 // Hold begins a connection's wait for its person, or joins one. from is the other end. It refuses with TooMany. The caller
@@ -86,15 +93,20 @@ func (s *Service) Hold(p Purpose, from net.Addr) (*Hold, error) {
 	s.waits.mu.Lock()
 	defer s.waits.mu.Unlock()
 	if s.waits.byID == nil {
-		s.waits.byID, s.waits.byKey, s.waits.source = map[string]*held{}, map[string]*held{}, map[string]int{}
+		s.waits.byID, s.waits.byKey, s.waits.source, s.waits.heldOf = map[string]*held{}, map[string]*held{}, map[string]int{}, map[string]int{}
+	}
+	tooMany := refusal.New(refusal.TooMany, "too many connections wait for a sign-in").WithHint("try again in a minute, or sign in first: sallyport login")
+	if s.waits.held >= maxHeld || s.waits.heldOf[source] >= maxSourceHeld {
+		return nil, tooMany
 	}
 	if p.Key != nil {
 		if h := s.waits.byKey[keyOf(p.Key, source)]; h != nil && h.join() {
+			s.waits.enter(source)
 			return &Hold{h}, nil
 		}
 	}
 	if len(s.waits.byID) >= maxHolds || s.waits.source[source] >= maxSourceHolds {
-		return nil, refusal.New(refusal.TooMany, "too many connections wait for a sign-in").WithHint("try again in a minute, or sign in first: sallyport login")
+		return nil, tooMany
 	}
 	code, err := compareCode()
 	if err != nil {
@@ -108,6 +120,7 @@ func (s *Service) Hold(p Purpose, from net.Addr) (*Hold, error) {
 	h.purpose.Client = printable(p.Client, 128)
 	s.waits.byID[holdID(h.link)] = h
 	s.waits.source[source]++
+	s.waits.enter(source)
 	if p.Key != nil {
 		s.waits.byKey[keyOf(p.Key, source)] = h
 	}
@@ -115,6 +128,22 @@ func (s *Service) Hold(p Purpose, from net.Addr) (*Hold, error) {
 		h.finish(Identity{}, refusal.New(refusal.NotAuthenticated, "nobody signed in within %s", holdLife).WithHint("connect again, and open the link at once"))
 	})
 	return &Hold{h}, nil
+}
+
+// enter counts a connection in. The lock is held.
+func (w *holds) enter(source string) {
+	w.held++
+	w.heldOf[source]++
+}
+
+// exit counts one out.
+func (w *holds) exit(source string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held--
+	if w.heldOf[source]--; w.heldOf[source] <= 0 {
+		delete(w.heldOf, source)
+	}
 }
 
 // compareCode is short enough to be typed: 26 bits, of which three guesses are taken.
@@ -182,6 +211,7 @@ func (h *Hold) Wait(ctx context.Context) (Identity, error) {
 }
 
 func (h *held) leave() {
+	h.service.waits.exit(h.source)
 	h.mu.Lock()
 	h.waiters--
 	last := h.waiters == 0
@@ -214,9 +244,14 @@ func (h *held) finish(who Identity, err error) {
 	}
 }
 
-// guess compares a code that somebody typed. After the last try the wait is over.
+// guess compares a code that somebody typed. After the last try the wait is over; tries that come at the same time count
+// before any is looked at.
 func (h *held) guess(typed string) (right bool, left int) {
-	if len(typed) <= 32 {
+	h.mu.Lock()
+	h.tries++
+	left = maxCodeTries - h.tries
+	h.mu.Unlock()
+	if left >= 0 && len(typed) <= 32 {
 		letters := strings.Map(func(r rune) rune {
 			if strings.ContainsRune(op.CharSetBase20, r) {
 				return r
@@ -227,10 +262,6 @@ func (h *held) guess(typed string) (right bool, left int) {
 			return true, maxCodeTries
 		}
 	}
-	h.mu.Lock()
-	h.tries++
-	left = maxCodeTries - h.tries
-	h.mu.Unlock()
 	if left <= 0 {
 		h.finish(Identity{}, refusal.New(refusal.NotAuthenticated, "the wrong code was typed three times").WithHint("connect again"))
 	}
@@ -247,6 +278,17 @@ func (s *Service) waitsFor(id string) (*held, error) {
 			WithDetail("It waits for some minutes, and only as long as the program in the terminal does").WithHint("connect again")
 	}
 	return h, nil
+}
+
+// take makes a wait one person's, once: whoever comes later is not signed in with it, and no key comes to stand for them.
+func (h *held) take() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over || h.taken {
+		return false
+	}
+	h.taken = true
+	return true
 }
 
 // complete records the sign-in for which a connection waited, and lets the connection go on.

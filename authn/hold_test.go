@@ -244,6 +244,75 @@ func TestHoldsAreBounded(t *testing.T) {
 	}
 }
 
+// Connections that wait together take no more room than others: with one key of its own a stranger would otherwise fill the
+// gateway with connections that have proven nothing.
+func TestConnectionsThatWaitTogetherAreBounded(t *testing.T) {
+	r := newHoldRig(t)
+	var all []*Hold
+	enter := func(from net.Addr) error {
+		for {
+			key := newKey(t)
+			for range maxWaiters {
+				h, err := r.Hold(Purpose{Protocol: "SSH", Account: "deploy", Target: "web-1", Key: key}, from)
+				if err != nil {
+					return err
+				}
+				if all = append(all, h); len(all) > 2*maxHeld {
+					return nil
+				}
+			}
+		}
+	}
+	refused(t, enter(somewhere), refusal.TooMany)
+	if len(all) != maxSourceHeld {
+		t.Errorf("%d connections of one source wait", len(all))
+	}
+	for i := 9; i < 30; i++ {
+		refused(t, enter(&net.TCPAddr{IP: net.IPv4(198, 51, 100, byte(i))}), refusal.TooMany)
+	}
+	if len(all) != maxHeld {
+		t.Errorf("%d connections wait", len(all))
+	}
+	for _, h := range all {
+		h.leave()
+	}
+	if r.waits.held+len(r.waits.heldOf)+len(r.waits.byID)+len(r.waits.source)+len(r.waits.byKey) != 0 {
+		t.Fatal("something is left")
+	}
+}
+
+// A wait is one person's: who types the right code later, or as one try too many, is not signed in, and the key is not theirs.
+func TestHeldConnectionIsOnePersons(t *testing.T) {
+	r := newHoldRig(t)
+	key := newKey(t)
+	h := must(r.Hold(Purpose{Protocol: "SSH", Account: "deploy", Target: "web-1", Key: key}, somewhere))(t)
+	got := r.wait(h)
+	mallory, alice := r.browser(), r.browser()
+	_, first := mallory.confirming(h, "bob")
+	_, second := alice.confirming(h, "alice")
+	if !h.take() { // alice's answer, on its way
+		t.Fatal("it was taken before")
+	}
+	if p := mallory.post(r.server.URL+pathHoldConfirm, answer(first, h.Code(), "approve")); p.StatusCode != http.StatusForbidden {
+		t.Errorf("%s %s", p.Status, p.text)
+	}
+	if _, err := r.UserKey(t.Context(), key, somewhere); !errors.Is(err, ErrUnboundKey) || len(r.events("login.succeeded")) != 0 {
+		t.Errorf("the key came to stand for somebody else: %v", err)
+	}
+	h.taken = false
+	for range maxCodeTries { // at the same time: none has been answered
+		h.mu.Lock()
+		h.tries++
+		h.mu.Unlock()
+	}
+	if p := alice.post(r.server.URL+pathHoldConfirm, answer(second, h.Code(), "approve")); p.StatusCode != http.StatusOK || !strings.Contains(p.text, "Not signed in") {
+		t.Errorf("%s %s", p.Status, p.text)
+	}
+	if w := r.came(got); !refusal.Is(w.err, refusal.NotAuthenticated) {
+		t.Errorf("%+v", w)
+	}
+}
+
 func newKey(t *testing.T) ssh.PublicKey {
 	t.Helper()
 	public, _, err := ed25519.GenerateKey(rand.Reader)

@@ -123,6 +123,10 @@ func (s *Service) holdConfirm(w http.ResponseWriter, r *http.Request) {
 		s.denyHold(w, r, h, who, "the wrong code was typed three times")
 		return
 	}
+	if !h.take() {
+		s.fail(w, r, refuseOver())
+		return
+	}
 	err = s.commitRefusals(ctx, func(tx *store.Tx) error { return s.complete(ctx, tx, h, who) })
 	if err != nil {
 		no := refusal.Of(err)
