@@ -122,6 +122,7 @@ func (b *Browser) absolute(address string) string {
 var (
 	formTag   = regexp.MustCompile(`(?s)<form\b([^>]*)>(.*?)</form>`)
 	inputTag  = regexp.MustCompile(`(?s)<(?:input|button)\b([^>]*)>`)
+	fieldTag  = regexp.MustCompile(`(?s)<(input|button)\b([^>]*)>`)
 	attribute = regexp.MustCompile(`([a-z-]+)="([^"]*)"`)
 	goLink    = regexp.MustCompile(`<a class="go" href="([^"]+)"`)
 )
@@ -169,19 +170,79 @@ func (b *Browser) Submit(p Page, fields url.Values) Page {
 	return Page{}
 }
 
-// SignIn signs the person in at the provider's form, if p is that; a provider that remembers the browser has none.
+// SignIn signs the person in at the provider's forms, if p is one of those; a provider that remembers the browser has none.
+// Name and password may stand on one page or two, and a page that asks for consent may follow. Where the provider asks for
+// the password a second time, that page is returned: it was the wrong one.
 func (b *Browser) SignIn(p Page) Page {
 	b.t.Helper()
-	if strings.HasPrefix(p.URL.String(), b.home) {
-		return p
+	asked := false
+	for range 8 {
+		if p.URL.Scheme == "http" && p.URL.Path == "/callback" || strings.HasPrefix(p.URL.String(), b.home) || p.Status >= 300 && p.Status < 400 {
+			return p
+		}
+		form, password := b.fill(p)
+		switch {
+		case form == nil:
+			b.t.Fatalf("no sign-in form at %s (%d):\n%s", p.URL, p.Status, p.Text)
+		case password && asked:
+			return p
+		}
+		asked = asked || password
+		p = b.Post(form.to, form.fields)
 	}
-	for _, names := range [][2]string{{"name", "password"}, {"username", "password"}, {"login", "password"}, {"email", "password"}} {
-		if strings.Contains(p.Text, `name="`+names[0]+`"`) && strings.Contains(p.Text, `name="`+names[1]+`"`) {
-			return b.Submit(p, url.Values{names[0]: {b.Name}, names[1]: {b.Password}})
+	b.t.Fatalf("the provider's forms have no end: %s (%d):\n%s", p.URL, p.Status, p.Text)
+	return Page{}
+}
+
+// filled is a form that is ready to be sent.
+type filled struct {
+	to     string
+	fields url.Values
+}
+
+// fill fills in a provider's form by the types of its fields: the page's first that has some for a person, else its first.
+// password tells whether it asked for one.
+func (b *Browser) fill(p Page) (best *filled, password bool) {
+	b.t.Helper()
+	for _, form := range formTag.FindAllStringSubmatch(p.Text, -1) {
+		if !strings.EqualFold(attributes(form[1])["method"], "post") {
+			continue
+		}
+		to, err := p.URL.Parse(attributes(form[1])["action"])
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		f, secret, person, pressed := &filled{to.String(), url.Values{}}, false, false, false
+		for _, tag := range fieldTag.FindAllStringSubmatch(form[2], -1) {
+			a := attributes(tag[2])
+			kind := strings.ToLower(a["type"])
+			if kind == "" && tag[1] == "button" {
+				kind = "submit"
+			}
+			switch kind {
+			case "password":
+				f.fields.Set(a["name"], b.Password)
+				secret, person = true, true
+			case "", "text", "email":
+				f.fields.Set(a["name"], b.Name)
+				person = true
+			case "hidden":
+				f.fields.Set(a["name"], a["value"])
+			case "submit": // a browser sends the one that is pressed
+				if a["name"] != "" && !pressed {
+					f.fields.Set(a["name"], a["value"])
+				}
+				pressed = true
+			}
+		}
+		if best == nil {
+			best = f
+		}
+		if person {
+			return f, secret
 		}
 	}
-	b.t.Fatalf("no sign-in form at %s (%d):\n%s", p.URL, p.Status, p.Text)
-	return Page{}
+	return best, false
 }
 
 // Go follows the page's one way on.
