@@ -31,7 +31,7 @@ func (in *intake) each(holding bool, take func(chunk []byte) (int, error)) error
 		in.rest = in.rest[:0]
 		for {
 			read, err := in.ahead.ReadArrived(in.conn, buf[n:])
-			if err == net.Error(wire.ErrNothing) {
+			if errors.Is(err, wire.ErrNothing) {
 				in.rest = append(in.rest, buf[:n]...)
 				return true, nil
 			}

@@ -30,7 +30,7 @@ func (r *relay) up(ctx context.Context) (why *ending) {
 	// The client's end is not closed before this has returned, so it may be held.
 	if in.each(true, func(arrived []byte) (taken int, err error) {
 		for {
-			end := 0
+			var end int
 			if chunk.dropping != 0 {
 				end, why = r.drop(&chunk, arrived[taken:])
 			} else {
@@ -74,7 +74,7 @@ func (r *relay) passUp(ctx context.Context, chunk *clientChunk, arrived []byte) 
 		}
 	}
 	if chunk.refused != nil {
-		return end, r.refuse(chunk), nil
+		return end, r.refuse(chunk), nil //nolint:nilerr // the refusal is what the client is told
 	}
 	return end, nil, nil
 }

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -52,7 +53,7 @@ func TestWireLosesNothing(t *testing.T) {
 	for i := 0; ; i++ {
 		n, err := to.Read(buf[:reads[i%len(reads)]])
 		got.Write(buf[:n])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -57,7 +57,7 @@ func (s *server) startSignIn(w http.ResponseWriter, r *http.Request) {
 		Name: signInCookie, Value: state + "." + verifier + "." + next, Path: "/", MaxAge: int(signInLife / time.Second),
 		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, // sent when the provider sends the browser back
 	})
-	http.Redirect(w, r, s.Authn.ConsoleSignIn(state, oauth2.S256ChallengeFromVerifier(verifier), r.URL.Query().Get("fresh") != ""), http.StatusSeeOther)
+	http.Redirect(w, r, s.Authn.ConsoleSignIn(state, oauth2.S256ChallengeFromVerifier(verifier), r.URL.Query().Get("fresh") != ""), http.StatusSeeOther) //nolint:gosec // to the gateway itself
 }
 
 // callback is where the issuer sends the browser back to, with a code.

@@ -73,7 +73,7 @@ func collect(a *Ahead, conn net.Conn, holding bool) (got []byte, err error) {
 		for {
 			n, err := a.ReadArrived(conn, buf[:])
 			got = append(got, buf[:n]...)
-			if err == net.Error(ErrNothing) {
+			if errors.Is(err, ErrNothing) {
 				return true, nil
 			}
 			if err != nil {
@@ -189,7 +189,7 @@ func TestBroken(t *testing.T) {
 }
 
 func ignoreNothing(err error) error {
-	if err == net.Error(ErrNothing) {
+	if errors.Is(err, ErrNothing) {
 		return nil
 	}
 	return err
@@ -204,7 +204,7 @@ func TestArrivalsOfNoSocket(t *testing.T) {
 		theirs.Close()
 	}()
 	a := NewAhead(ours)
-	if got, err := collect(a, a, true); string(got) != "onetwo" || err != io.EOF {
+	if got, err := collect(a, a, true); string(got) != "onetwo" || !errors.Is(err, io.EOF) {
 		t.Fatalf("%q, %v", got, err)
 	}
 }
@@ -268,7 +268,7 @@ func collectNothing(a *Ahead, conn net.Conn, holding bool, next chan<- struct{})
 			if n > 0 {
 				next <- struct{}{}
 			}
-			if err == net.Error(ErrNothing) {
+			if errors.Is(err, ErrNothing) {
 				return true, nil
 			}
 			if err != nil {

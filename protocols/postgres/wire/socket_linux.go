@@ -2,8 +2,8 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"unsafe"
@@ -57,7 +57,7 @@ func (a *Ahead) wait(raw syscall.RawConn, holding bool, arrived func() (bool, er
 		s.held = int(fd)
 		err = a.fill()
 		s.held = -1
-		return err != net.Error(ErrNothing)
+		return !errors.Is(err, ErrNothing)
 	}
 	for err == nil && more {
 		if waited := raw.Read(something); waited != nil {
@@ -112,7 +112,7 @@ func (s *socket) read(fd int, p []byte) (int, error) {
 	for {
 		s.message = unix.Msghdr{Iov: &s.vector, Iovlen: 1, Control: &s.control[0]}
 		s.message.SetControllen(len(s.control))
-		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&s.message)), unix.MSG_DONTWAIT)
+		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&s.message)), unix.MSG_DONTWAIT) //nolint:gosec // the kernel fills in what s owns
 		switch {
 		case errno == unix.EINTR:
 			continue
@@ -135,7 +135,7 @@ func (s *socket) left() uint32 {
 	if s.message.Controllen < header+4 {
 		return 1
 	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&s.control[0]))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&s.control[0]))        //nolint:gosec // of that length, as looked at above
 	if h.Level != unix.IPPROTO_TCP || h.Type != unix.TCP_INQ { // the message's type is the option's number
 		return 1
 	}

@@ -128,7 +128,7 @@ func until(ctx context.Context, patience time.Duration, what string, try func() 
 		if err == nil {
 			return nil
 		}
-		if f, ok := err.(final); ok {
+		if f := (final{}); errors.As(err, &f) {
 			return f.error
 		}
 		if time.Now().After(deadline) {
