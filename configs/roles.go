@@ -50,6 +50,9 @@ type SSHLimits struct {
 	DynamicForward bool     `yaml:"dynamic_forward" json:"dynamic_forward,omitempty"`
 }
 
+// NoCommand stands in SSHLimits.Commands where no command is left. It is never one.
+const NoCommand = ""
+
 // On is what one of the features of SSHLimits is, given its default.
 func On(feature *bool, otherwise bool) bool {
 	if feature == nil {
@@ -92,9 +95,10 @@ func (l SSHLimits) narrow(other SSHLimits) SSHLimits {
 		both.Commands = other.Commands
 	case len(other.Commands) > 0:
 		if both.Commands = intersection(l.Commands, other.Commands); len(both.Commands) == 0 {
-			// No command is left, but none at all would mean any: so nothing is on.
+			// No command is left, but none at all would mean any, and let an account forward that may: so it is one that
+			// can't be written.
 			off := false
-			return SSHLimits{Shell: &off, Exec: &off, SFTP: &off, SCP: &off, Agent: &off}
+			return SSHLimits{Shell: &off, Exec: &off, SFTP: &off, SCP: &off, Agent: &off, Commands: []string{NoCommand}}
 		}
 	}
 	return both
@@ -136,6 +140,9 @@ func (l RoleLimits) Words() []string {
 	}
 	s := l.SSH
 	if len(s.Commands) > 0 {
+		if s.Commands[0] == NoCommand {
+			return append(words, "no command")
+		}
 		return append(words, "only: "+strings.Join(s.Commands, "; "))
 	}
 	add(!On(s.Shell, true), "no shell")

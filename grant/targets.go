@@ -30,6 +30,7 @@ type rules struct {
 	servers   map[string]configs.Target // Postgres targets by TLS server name
 	hosts     map[string]configs.Target // SSH targets by alias without a port
 	addresses map[string]configs.Target // SSH targets by alias with a port, and by address
+	dialled   map[string]bool           // addresses of all targets
 	digests   map[string]string         // of policies by name, for the audit log
 	named     map[string]*policy.Policy
 	evidence  *evidence.Reader
@@ -62,7 +63,7 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 		targets:  slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
-		roles: map[string]configs.Role{},
+		roles: map[string]configs.Role{}, dialled: map[string]bool{},
 	}
 	if r.body, r.revision, err = setOf(c); err != nil {
 		return nil, err
@@ -89,8 +90,12 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 		}
 	}
 	for _, t := range r.targets { // after the aliases, which were chosen for this
-		if host, port, ok := splitAddress(t.Address); ok && t.Kind == configs.KindSSH {
+		host, port, ok := splitAddress(t.Address)
+		if ok && t.Kind == configs.KindSSH {
 			claim(r.addresses, address(host, port), t)
+		}
+		if ok {
+			r.dialled[address(host, port)] = true
 		}
 	}
 	slices.SortFunc(r.targets, func(a, b configs.Target) int { return strings.Compare(a.Name, b.Name) })
@@ -187,6 +192,11 @@ func (s *Service) TargetByAddress(host string, port int) (configs.Target, bool) 
 		return configs.Target{}, false
 	}
 	return t, true
+}
+
+// Dials says whether a target of any kind is at that address, by which the gateway itself dials it.
+func (s *Service) Dials(host string, port int) bool {
+	return s.rules.Load().dialled[address(host, port)]
 }
 
 // Account finds an account of a target.

@@ -27,7 +27,7 @@ func (l *link) mayRun(r *xssh.Request) *refusal.Refusal {
 	}
 	if reason := runs(limits, r.Type, line.Value); reason != "" {
 		no := refusal.New(refusal.NotPermitted, "%s allows %s", l.connection.address, reason)
-		if len(limits.Commands) > 0 {
+		if len(limits.Commands) > 0 && limits.Commands[0] != configs.NoCommand {
 			no = no.WithDetail("only: %s", strings.Join(limits.Commands, "; "))
 		}
 		return no
@@ -39,7 +39,7 @@ func (l *link) mayRun(r *xssh.Request) *refusal.Refusal {
 func runs(limits configs.SSHLimits, request, line string) string {
 	if len(limits.Commands) > 0 {
 		switch {
-		case request == "exec" && slices.Contains(limits.Commands, line):
+		case request == "exec" && line != configs.NoCommand && slices.Contains(limits.Commands, line):
 			return ""
 		case request == "exec":
 			return "not this command"

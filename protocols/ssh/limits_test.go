@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -163,6 +164,64 @@ func TestRoleIsNarrowedUnderWay(t *testing.T) {
 	var exit *xssh.ExitError
 	if out, err := must(c.NewSession())(t).Output("echo still"); !errors.As(err, &exit) || exit.ExitStatus() != 1 || len(out) > 0 {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestNoCommandLeft: commands of which a configuration leaves none are no licence to forward, or to run nothing at all.
+func TestNoCommandLeft(t *testing.T) {
+	r := newRig(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	echo(t, l)
+	user := r.role("left", configs.SSHLimits{Commands: []string{"true"}})
+	accounts := r.config.Targets[0].Accounts
+	accounts[len(accounts)-1].Forwarding = true
+	r.config.Roles[0].Limits.SSH.Commands = []string{"id"}
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	c := r.client(user)
+	for _, line := range []string{"true", "id", ""} {
+		var exit *xssh.ExitError
+		if out, err := must(c.NewSession())(t).Output(line); !errors.As(err, &exit) || exit.ExitStatus() != 1 || len(out) > 0 {
+			t.Errorf("%q: %q, %v", line, out, err)
+		}
+	}
+	if conn, err := c.Dial("tcp", l.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("it forwards")
+	}
+}
+
+// TestNoTunnelToOtherTargets: what another target gets is recorded and needs a grant for it, so no tunnel leads there, however
+// its address is written.
+func TestNoTunnelToOtherTargets(t *testing.T) {
+	r := newRig(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	got := make(chan struct{}, 100)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			got <- struct{}{}
+			conn.Close()
+		}
+	}()
+	r.config.Targets[3].Address = l.Addr().String()
+	port := l.Addr().(*net.TCPAddr).Port
+	user := r.role("all", configs.SSHLimits{DynamicForward: true, Forward: []string{"*:*"}})
+	for _, host := range []string{"127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "::1", "::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1."} {
+		conn, err := r.client(user).Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+			conn.Close()
+			t.Errorf("%s: a tunnel to a target: %v", host, err)
+		}
+	}
+	if len(got) > 0 {
+		t.Errorf("%d connections reached a target without a grant", len(got))
 	}
 }
 

@@ -39,7 +39,24 @@ func (c *connection) mayTunnel(l *link, host string, port int) *refusal.Refusal 
 	if _, ok := c.handler.Grants.TargetByAddress(host, port); ok || ownSSH(l.to.Address, host, port) {
 		return refusal.New(refusal.NotPermitted, "no tunnel to an SSH server: connect to it through the gateway")
 	}
+	if oddAddress(host) {
+		return refusal.New(refusal.NotPermitted, "%s is written as no address is", shown(host)).WithHint("write a name, or an address in full")
+	}
+	if c.handler.Grants.Dials(host, port) || onItself(host) && c.handler.Grants.Dials(hostOf(l.to.Address), port) {
+		return refusal.New(refusal.NotPermitted, "no tunnel to a target of this gateway: connect to it through the gateway")
+	}
 	return nil
+}
+
+// oddAddress reports whether systems take a host for an address that is not written like one, such as 127.1 or 0x7f000001: what
+// an address is compared with must not depend on how it is written.
+func oddAddress(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := strings.ToLower(host[strings.LastIndex(host, ".")+1:])
+	if net.ParseIP(host) != nil || last == "" {
+		return false
+	}
+	return strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == ""
 }
 
 // socketTunnel is a channel to a socket on the target.
@@ -66,9 +83,17 @@ func (c *connection) socketTunnel(n xssh.NewChannel) {
 // ownSSH reports whether host:port, as seen from a target, is the target's own SSH server.
 func ownSSH(address, host string, port int) bool {
 	_, own, err := net.SplitHostPort(address)
-	if err != nil || port != 22 && strconv.Itoa(port) != own {
-		return false
-	}
+	return err == nil && (port == 22 || strconv.Itoa(port) == own) && onItself(host)
+}
+
+func hostOf(address string) string {
+	host, _, _ := net.SplitHostPort(address) // empty where it has none
+	return host
+}
+
+// onItself reports whether a host, as seen from a target, is the target itself.
+func onItself(host string) bool {
+	host = strings.TrimSuffix(host, ".")
 	ip := net.ParseIP(host)
-	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
+	return strings.EqualFold(host, "localhost") || ip != nil && (ip.IsLoopback() || ip.IsUnspecified())
 }
