@@ -416,8 +416,10 @@ func TestRefusalWithoutAGrant(t *testing.T) {
 					t.Errorf("%s: stdout %q, stderr %q, status %d", name, out, errs, status)
 				}
 			}
+			// Somebody at a terminal is let wait, and can stop.
 			term := r.terminal(t, "-tt", to)
-			term.expect("sallyport request me@web-1 ")
+			term.expect("no live grant for me@web-1 yet")
+			term.send("\x03")
 			if status := term.status(); status != 1 {
 				t.Errorf("on a terminal: status %d", status)
 			}
