@@ -215,7 +215,7 @@ func TestCutIsQuick(t *testing.T) {
 				}
 			}
 		}()
-		go func() { _, _ = channel.Stderr().Read(buf) }()
+		go func() { _, _ = channel.Stderr().Read(make([]byte, 1024)) }()
 		start := time.Now()
 		if _, err := r.grants.Release(t.Context(), r.alice, g.ID); err != nil {
 			t.Fatal(err)
