@@ -150,6 +150,9 @@ type Recording struct {
 	// Keep is how long recordings are kept after they ended; then they are deleted, unless on hold. Default: 400d. A target
 	// can have its own.
 	Keep Duration `yaml:"keep"`
+	// Recipients are age recipients (age1… or age1pq1…) that recordings are locked to: the gateway cannot read them once they
+	// ended. Default: none, and recordings are in the clear. A target's own list replaces it.
+	Recipients []string `yaml:"recipients"`
 	// Progress is how often live recordings are bound to the log over all of them. Default: 10s.
 	Progress Duration `yaml:"progress"`
 	// Witnesses cosign that log. They are to be run by people who do not run the gateway.
@@ -215,6 +218,7 @@ type Target struct {
 	Durability Durability `yaml:"durability"` // default: recording.durability
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Bulk       ByteSize   `yaml:"bulk"`       // default: recording.bulk
+	Recipients []string   `yaml:"recipients"` // default: recording.recipients; [] is none
 	Accounts   []Account  `yaml:"accounts"`
 	// WarnBefore are how long before the end of its grant a session is told of it: ssh on terminals, by default 5m and 1m (an
 	// empty list: never); Postgres as notices, by default never.

@@ -42,6 +42,9 @@ func (c *Config) setDefaults() {
 		set(&t.Durability, c.Recording.Durability)
 		set(&t.Keep, c.Recording.Keep)
 		set(&t.Bulk, c.Recording.Bulk)
+		if t.Recipients == nil {
+			t.Recipients = c.Recording.Recipients
+		}
 		if t.Kind == KindPostgres {
 			set(&t.Database, t.Name)
 			set(&t.TLS.Mode, TLSVerifyFull)

@@ -125,6 +125,8 @@ func TestProblems(t *testing.T) {
 		{"tls off", "address: db.internal:5432", "address: db.internal:5432\n    tls: {mode: off}", "loopback addresses only"},
 		{"not yaml", "listen:", "listen: [", "sallyport.yaml:"},
 		{"kept for minutes", "kind: postgres", "kind: postgres\n    keep: 400m", "sallyport.yaml:17:11: keep is 6h40m; recordings are kept for a day at least"},
+		{"no recipient", "kind: postgres", "kind: postgres\n    recipients: [age1nonsense]", `sallyport.yaml:17:18: "age1nonsense" is no age recipient`},
+		{"an identity", "kind: postgres", "kind: postgres\n    recipients: [AGE-SECRET-KEY-1ABC]", "sallyport.yaml:17:18: this is an identity, the secret half"},
 		{"twice", "name: orders", "name: web-1", "there is another target named"},
 	}
 	for _, test := range tests {

@@ -90,6 +90,7 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
+	checkRecipients(at, "recording.recipients", c.Recording.Recipients)
 	if r := c.Recording; r.Warn < r.Reserve {
 		at("recording.warn", "recording.warn is %d bytes; it is at least recording.reserve, %d", r.Warn, r.Reserve)
 	} else if r.End > r.Reserve {
@@ -194,6 +195,9 @@ func (l *loader) validateTargets(c *Config) {
 		}
 		if len(t.WarnBefore) > maxWarnings {
 			at("warn_before", "%d warnings are too many; %d are enough for anybody", len(t.WarnBefore), maxWarnings)
+		}
+		if !slices.Equal(t.Recipients, c.Recording.Recipients) {
+			checkRecipients(at, "recipients", t.Recipients)
 		}
 		switch t.Kind {
 		case KindPostgres:

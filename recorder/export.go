@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
+	"math"
 
 	"sallyport/internal/refusal"
 	"sallyport/recorder/replay"
 )
 
 // Formats are the forms in which Export writes a recording.
-var Formats = []string{"jsonl", "asciicast", "asciicast-v2", "text"}
+var Formats = []string{"jsonl", "asciicast", "asciicast-v2", "text", Stored}
+
+// Stored is the form in which a recording is stored: a copy of its file, which is locked if that is.
+const Stored = "srec"
 
 // ExportOptions say what goes into an export.
 type ExportOptions struct {
@@ -23,12 +28,35 @@ type ExportOptions struct {
 }
 
 // Export writes a session's recording in one of Formats: "jsonl" is one Item a line, everything there is; "asciicast" and
-// "asciicast-v2" play in asciinema; "text" is plain text to read and to grep.
+// "asciicast-v2" play in asciinema; "text" is plain text to read and to grep; "srec" is
+// the file as it is stored, of a live recording as far as it is safe.
 func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer, o ExportOptions) error {
+	if form == Stored {
+		return r.copyStored(ctx, session, w)
+	}
 	items, err := r.Items(ctx, session)
 	if err != nil {
 		return err
 	}
+	return export(ctx, session, items, form, w, o)
+}
+
+func (r *Recorder) copyStored(ctx context.Context, session string, w io.Writer) error {
+	file, live, _, err := r.open(session)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	size := int64(math.MaxInt64)
+	if live != nil {
+		size = live.safe.Load()
+	}
+	_, err = io.Copy(w, &unlessDone{ctx, io.NewSectionReader(file, 0, size)})
+	return err
+}
+
+// export writes items in one of the forms that are made of them.
+func export(ctx context.Context, session string, items iter.Seq2[Item, error], form string, w io.Writer, o ExportOptions) (err error) {
 	switch form {
 	case "jsonl":
 		encoder := json.NewEncoder(w)
@@ -49,7 +77,7 @@ func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer
 	case "text":
 		err = replay.Text(ctx, items, w, replay.Options{})
 	default:
-		return refusal.New(refusal.Invalid, "there is no such form of export: %.40q", form).WithHint("jsonl, asciicast, asciicast-v2 or text")
+		return refusal.New(refusal.Invalid, "there is no such form of export: %.40q", form).WithHint("jsonl, asciicast, asciicast-v2, text or srec")
 	}
 	if errors.Is(err, replay.ErrNoTerminal) {
 		return refusal.New(refusal.Unsupported, "session %s has no terminal's output", session).WithHint("export it as jsonl or text").Because(err)

@@ -46,7 +46,7 @@ type filling struct {
 	backlog []*source           // of those, what has ended, in the order in which to read it
 	counted int                 // recordings when discover looked last; -1: look again
 	closed  bool                // no work is begun any more
-	broken  map[string]struct{} // have no header that can be read: no search finds them, verify does
+	broken  map[string]struct{} // have no header that can be read: no search finds them, verify does; or are locked
 }
 
 // source is one recording that is not wholly in the index.
@@ -162,6 +162,13 @@ func (f *filling) discover(ctx context.Context) error {
 	}
 	f.mu.Unlock()
 	headers, err := r.headers(ctx, unknown)
+	var locked []string
+	headers = slices.DeleteFunc(headers, func(h format.Header) bool {
+		if h.Lock != nil {
+			locked = append(locked, h.Session)
+		}
+		return h.Lock != nil
+	})
 	if err == nil {
 		err = f.index.Register(ctx, headers)
 	}
@@ -174,6 +181,9 @@ func (f *filling) discover(ctx context.Context) error {
 		return context.Cause(f.ctx)
 	}
 	f.counted = count
+	for _, session := range locked { // what is locked never comes into the index, not even while it lives
+		f.broken[session] = struct{}{}
+	}
 	for _, h := range headers {
 		s := &source{header: h}
 		f.open[h.Session] = s
@@ -185,7 +195,7 @@ func (f *filling) discover(ctx context.Context) error {
 		}
 	}
 	for _, session := range unknown {
-		if _, read := f.open[session]; read {
+		if _, read := f.open[session]; read || slices.Contains(locked, session) {
 			continue
 		}
 		if r.Live(session) { // it is just being begun

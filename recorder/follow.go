@@ -13,7 +13,8 @@ import (
 
 // Follow is Read that goes on with a live recording: what becomes safe at its level is given as soon as it is, and
 // nothing before, until the recording has its ending or can't be written any more. It reads the file, as far as the
-// caller keeps up; nothing waits for the caller.
+// caller keeps up; nothing waits for the caller. A locked recording can be followed while it lives, with the key that it is
+// written with.
 func (r *Recorder) Follow(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
 	return r.follow(ctx, session, func(rec *Recording) waiter { return &grownWaiter{rec: rec} })
 }
@@ -64,6 +65,14 @@ func (r *Recorder) follow(ctx context.Context, session string, by func(*Recordin
 				yield(Event{}, fmt.Errorf("follow the recording of session %s: %w", session, err))
 				return
 			}
+		}
+		if reader.Header().Lock != nil {
+			if live == nil || !live.key.Hold() {
+				yield(Event{}, RefuseLocked(session))
+				return
+			}
+			defer live.key.Release()
+			reader.Unlock(live.key)
 		}
 		for event, err := range eventsOf(ctx, reader) {
 			if err != nil {

@@ -17,6 +17,9 @@ func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, e
 	if err != nil {
 		return nil, err
 	}
+	if header.Lock != nil {
+		return nil, RefuseLocked(session)
+	}
 	return r.itemsOf(header, events), nil
 }
 

@@ -44,7 +44,9 @@ const (
 func recordAndAcknowledge(dir string, level configs.Durability) {
 	on := system()
 	on.Segment = childSegment
-	r, err := open(context.Background(), Options{Dir: dir, Config: configs.Recording{Durability: level, AllowVolatile: true}}, on)
+	r, err := open(context.Background(), Options{Dir: dir, Config: configs.Recording{Durability: level, AllowVolatile: true}, Recipients: func(string) []string {
+		return strings.Fields(os.Getenv("SALLYPORT_TEST_RECIPIENT"))
+	}}, on)
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)

@@ -137,7 +137,7 @@ func (r *Recorder) pack(ctx context.Context, session string) error {
 	if err != nil {
 		return err
 	}
-	if look, err := format.Look(plain, info.Size()); err != nil || look.Packed || !look.Sealed {
+	if look, err := format.Look(plain, info.Size()); err != nil || look.Packed || !look.Sealed || look.Header.Lock != nil {
 		return err
 	}
 	temporary := full + unborn

@@ -19,7 +19,7 @@ import (
 // Read opens the session's recording for reading, finished or live; of a live one it gives what is safe at its level
 // when the ranging begins. The caller ranges over the events; an error ends them. Where the file is damaged, a Note of
 // kind "damage", which is not in the file, stands for what is missing, and the events after it follow. The events can be
-// ranged over more than once.
+// ranged over more than once. A locked recording has a header that can be read; its events are refused (Locked).
 func (r *Recorder) Read(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
 	file, _, reader, err := r.open(session)
 	if err != nil {
@@ -27,6 +27,10 @@ func (r *Recorder) Read(ctx context.Context, session string) (format.Header, ite
 	}
 	file.Close()
 	return reader.Header(), func(yield func(Event, error) bool) {
+		if reader.Header().Lock != nil {
+			yield(Event{}, RefuseLocked(session))
+			return
+		}
 		file, _, reader, err := r.open(session)
 		if err != nil {
 			yield(Event{}, err)

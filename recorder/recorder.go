@@ -51,6 +51,9 @@ type Options struct {
 	// Keep says how long a target's recordings are kept after they ended; without it, or where it says 0, for ever. It may be
 	// called at any time, and needs Store.
 	Keep func(target string) time.Duration
+	// Recipients are the age recipients that a target's recordings are locked to; without it, or where there are none, they are
+	// in the clear. It may be called at any time.
+	Recipients func(target string) []string
 	// Ledger is the log over all recordings, which binds each when it begins, lives and ends; without one nothing does. It
 	// stays the caller's, to be closed after the recorder. Progress is how often live recordings are bound; 0: 10 s.
 	Ledger   *ledger.Log
@@ -85,7 +88,8 @@ type Recorder struct {
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
 	live   map[string]*Recording
-	owed   []transparency.Leaf // for which there was no room
+	locked map[string]format.Header // of all recordings that are locked: as much as a search looks at
+	owed   []transparency.Leaf      // for which there was no room
 	closed bool
 	dead   error // a write or sync that failed so that nothing more is trusted to this disk
 }
@@ -113,7 +117,7 @@ func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 	if o.Progress <= 0 {
 		o.Progress = 10 * time.Second
 	}
-	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, opened: time.Now(), clock: time.Now}
+	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, locked: map[string]format.Header{}, opened: time.Now(), clock: time.Now}
 	r.packer = newPacker(r)
 	r.free = func() (int64, error) { return freeSpace(r.recordings()) }
 	r.running = func() time.Duration { return time.Since(r.opened) }
@@ -293,7 +297,11 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	header.Started, header.Durability, header.Gateway = started.UTC(), string(level), r.Version
 	day := header.Started.Format("2006/01/02")
 	path := filepath.Join("recordings", filepath.FromSlash(day), header.Session+extension)
-	rec, err := r.create(path, header, level, started)
+	key, err := r.lock(&header)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := r.create(path, header, key, level, started)
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, errUsed):
 		return nil, fmt.Errorf("begin a recording: %w", err)

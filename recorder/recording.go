@@ -36,6 +36,7 @@ const (
 type Recording struct {
 	recorder *Recorder
 	header   format.Header
+	key      *format.Key // of a locked recording; nil: it is in the clear
 	level    configs.Durability
 	started  time.Time // has the clock that does not jump
 	file     File
@@ -67,9 +68,15 @@ type Recording struct {
 // ErrEnded is what a recording says once it was ended.
 var ErrEnded = errors.New("the recording has ended")
 
-// create makes the file of a recording, durably, with its header in it.
-func (r *Recorder) create(path string, header format.Header, level configs.Durability, started time.Time) (*Recording, error) {
-	first, builder, err := format.Create(header)
+// create makes the file of a recording, durably, with its header in it, and locked if there is a key, which is wiped when
+// the recording has ended.
+func (r *Recorder) create(path string, header format.Header, key *format.Key, level configs.Durability, started time.Time) (_ *Recording, err error) {
+	defer func() {
+		if err != nil && key != nil {
+			key.Wipe()
+		}
+	}()
+	first, builder, err := format.CreateLocked(header, key)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +86,7 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 		}
 	}
 	rec := &Recording{
-		recorder: r, header: header, level: level, started: started,
+		recorder: r, header: header, key: key, level: level, started: started,
 		failed: make(chan struct{}), next: builder, good: builder.State(),
 	}
 	rec.safe.Store(rec.good.Offset)
@@ -107,6 +114,9 @@ func (r *Recorder) create(path string, header format.Header, level configs.Durab
 		delete(r.paths, header.Session)
 		r.mu.Unlock()
 		return nil, err
+	}
+	if key != nil {
+		r.noteLocked(header)
 	}
 	rec.timer = time.AfterFunc(time.Hour, rec.flush)
 	rec.timer.Stop()
@@ -448,6 +458,7 @@ func (r *Recording) close() error {
 // finish closes the file. The lock is held, nobody is busy.
 func (r *Recording) finish() {
 	r.ended = true
+	r.wipeKey()
 	r.timer.Stop()
 	r.spare = nil
 	r.next.Take(nil)
@@ -460,7 +471,7 @@ func (r *Recording) finish() {
 		r.recorder.Log.Error("close a recording", "session", r.header.Session, "error", err)
 	}
 	r.recorder.ended(r)
-	if r.sealed && r.safe.Load() >= packLeast {
+	if r.sealed && r.header.Lock == nil && r.safe.Load() >= packLeast {
 		r.recorder.packer.add(r.header.Session)
 	}
 	r.grown.wake()

@@ -82,8 +82,12 @@ func (r *Recorder) look(path string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s: %w", relative, err)
+	case found.Header.Lock != nil && found.Header.Protocol != protocolAudit:
+		r.noteLocked(found.Header)
+	}
+	switch {
 	case found.Sealed:
-		if !found.Packed && info.Size() >= packLeast {
+		if found.Header.Lock == nil && !found.Packed && info.Size() >= packLeast {
 			r.packer.add(session)
 		}
 		return nil
@@ -98,7 +102,7 @@ func (r *Recorder) look(path string) error {
 		}
 		return fmt.Errorf("close %s: %w", relative, err)
 	}
-	if info.Size() >= packLeast {
+	if found.Header.Lock == nil && info.Size() >= packLeast {
 		r.packer.add(session)
 	}
 	return nil

@@ -227,6 +227,7 @@ func (r *Recorder) remove(ctx context.Context, session, path string) error {
 	}
 	r.mu.Lock()
 	delete(r.paths, session)
+	delete(r.locked, session)
 	r.mu.Unlock()
 	if r.indexer != nil {
 		if err := r.indexer.forget(ctx, session); err != nil {

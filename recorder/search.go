@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +46,8 @@ type Match struct {
 // the search; one of ctx does.
 //
 // What is in the index (Options.Index) is found there, after it was brought up to date; other recordings are read. Either
-// way the result is the same.
+// way the result is the same. A locked recording is not searched: for each that might have matches there is the refusal
+// (Locked).
 func (r *Recorder) Search(ctx context.Context, q Query) iter.Seq2[Match, error] {
 	return func(yield func(Match, error) bool) {
 		left := q.Limit
@@ -121,7 +123,22 @@ func (s *searching) run() {
 			return
 		}
 	}
-	s.before(format.Header{})
+	if s.before(format.Header{}) {
+		s.locked()
+	}
+}
+
+// locked tells of locked recordings that might have matches.
+func (s *searching) locked() {
+	r := s.recorder
+	r.mu.Lock()
+	all := slices.SortedFunc(maps.Values(r.locked), byAge)
+	r.mu.Unlock()
+	for _, h := range slices.Backward(all) {
+		if s.query.admits(h) && !s.yield(Match{Session: h.Session, Header: h}, RefuseLocked(h.Session)) {
+			return
+		}
+	}
 }
 
 // failed ends a search whose index did not do. With nothing given yet, everything is read instead.

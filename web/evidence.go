@@ -50,7 +50,7 @@ func (s *server) grantEvidence(ctx context.Context, who caller, in *identified) 
 // evidence bundles sessions for somebody who may export the recording of each, and audits that.
 func (s *server) evidence(ctx context.Context, who caller, name string, sessions []string, g *grant.Grant) (*stream, error) {
 	for _, id := range sessions {
-		if err := s.read(ctx, who, grant.Export, id, "evidence.exported"); err != nil {
+		if err := s.read(ctx, who, grant.Export, id, "evidence.exported", stored); err != nil {
 			return nil, err
 		}
 	}

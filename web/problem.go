@@ -28,6 +28,7 @@ var statuses = map[refusal.Code]int{
 	refusal.Draining:          http.StatusServiceUnavailable,
 	refusal.TooMany:           http.StatusTooManyRequests,
 	refusal.Unsupported:       http.StatusNotImplemented,
+	refusal.Locked:            http.StatusConflict,
 	refusal.StepUp:            http.StatusUnauthorized, // RFC 9470
 	refusal.ProtocolViolation: http.StatusBadRequest,
 	api.Changed:               http.StatusPreconditionFailed,

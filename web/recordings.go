@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -22,7 +23,7 @@ import (
 )
 
 type exporting struct {
-	Format  string `query:"format" enum:"jsonl,asciicast,asciicast-v2,text" default:"jsonl" doc:"asciicast is version 3; either holds one session."`
+	Format  string `query:"format" enum:"jsonl,asciicast,asciicast-v2,text,srec" default:"jsonl" doc:"asciicast is version 3; either holds one session, as does srec, the recording as it is stored."`
 	Session string `query:"session" maxLength:"64" doc:"The session to export."`
 	All     bool   `query:"all" doc:"Every recording the permission covers."`
 }
@@ -65,7 +66,7 @@ func (s *server) registerRecordings() {
 	handleStream(s, operation("read-items", http.MethodGet, "/v1/sessions/{id}/items", "What happened in a session, one thing a line; from the middle on, what terminals showed comes first"),
 		content{jsonLines: s.media(api.Item{})}, s.items)
 	handleStream(s, operation("export", http.MethodGet, "/v1/export", "Recordings in a form of other programs"),
-		content{jsonLines: s.media(api.Item{}), asciicast: text, plainText: text}, s.export)
+		content{jsonLines: s.media(api.Item{}), asciicast: text, plainText: text, srecFile: bytesOf}, s.export)
 	handleStream(s, operation("search", http.MethodGet, "/v1/search", "Find statements, commands and terminal lines"),
 		content{jsonLines: s.media(api.Match{})}, s.search)
 	handleStream(s, operation("read-audit", http.MethodGet, "/v1/audit", "The control plane's own log, oldest first"),
@@ -97,7 +98,7 @@ func (s *server) items(ctx context.Context, who caller, in *replaying) (*stream,
 
 // replay opens a recording for somebody who may read it, and audits that.
 func (s *server) replay(ctx context.Context, who caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error) {
-	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.replayed"); err != nil {
+	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.replayed", opened); err != nil {
 		return nil, err
 	}
 	s.shows.shown(who.Key(), id)
@@ -163,7 +164,7 @@ func (s *shows) lately(who, session string) bool {
 
 // read asks for a permission on a session's target and audits the reading of its recording, before anything is read. What
 // the recording itself says of its target counts: it outlives the store.
-func (s *server) read(ctx context.Context, who caller, permission grant.Permission, id, kind string) error {
+func (s *server) read(ctx context.Context, who caller, permission grant.Permission, id, kind string, as form) error {
 	header, _, err := s.Recorder.Read(ctx, id)
 	if err != nil {
 		return err
@@ -173,8 +174,26 @@ func (s *server) read(ctx context.Context, who caller, permission grant.Permissi
 	}
 	event := s.event(who, kind)
 	event.Session, event.Target, event.Account, event.Grant = header.Session, header.Target, header.Account, header.Grant
+	if as == opened && header.Lock != nil {
+		event.Outcome = string(refusal.Locked)
+		if err := s.Store.Audit(ctx, event); err != nil {
+			return err
+		}
+		return recorder.RefuseLocked(id)
+	}
 	return s.Store.Audit(ctx, event)
 }
+
+// form is how a recording is handed out.
+type form bool
+
+const (
+	opened form = true  // which takes its key, if it is locked
+	stored form = false // as the gateway has it, locked or not
+)
+
+// srecFile is the type of a recording as it is stored.
+const srecFile = "application/octet-stream"
 
 func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream, error) {
 	if in.All == (in.Session != "") {
@@ -182,12 +201,12 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	}
 	sessions := []string{in.Session}
 	if in.Session != "" {
-		if err := s.read(ctx, who, grant.Export, in.Session, "recording.exported"); err != nil {
+		if err := s.read(ctx, who, grant.Export, in.Session, "recording.exported", form(in.Format != recorder.Stored)); err != nil {
 			return nil, err
 		}
 	} else {
-		if strings.HasPrefix(in.Format, "asciicast") {
-			return nil, refusal.New(refusal.Invalid, "an asciicast holds one session").WithHint("session=ID")
+		if strings.HasPrefix(in.Format, "asciicast") || in.Format == recorder.Stored {
+			return nil, refusal.New(refusal.Invalid, "%s holds one session", in.Format).WithHint("session=ID")
 		}
 		all, err := s.readable(ctx, who, grant.Export)
 		if err != nil {
@@ -200,15 +219,36 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 		}
 		sessions = all
 	}
-	contentType := map[string]string{"jsonl": jsonLines, "text": plainText, "asciicast": asciicast, "asciicast-v2": asciicast}[in.Format]
+	contentType := map[string]string{"jsonl": jsonLines, "text": plainText, "asciicast": asciicast, "asciicast-v2": asciicast, recorder.Stored: srecFile}[in.Format]
 	return &stream{contentType: contentType, write: func(ctx context.Context, w io.Writer) error {
+		locked := 0
 		for _, id := range sessions {
-			if err := s.Recorder.Export(ctx, id, in.Format, w, recorder.ExportOptions{}); err != nil {
+			err := s.Recorder.Export(ctx, id, in.Format, w, recorder.ExportOptions{})
+			if in.All && refusal.Is(err, refusal.Locked) { // the others are whole
+				locked++
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		}
-		return nil
+		if locked == 0 {
+			return nil
+		}
+		no := someLocked(locked, "exported")
+		if in.Format == "text" { // which has no other place to say so
+			_, err := fmt.Fprintln(w, no.Error())
+			return err
+		}
+		return no
 	}}, nil
+}
+
+// someLocked says of how many recordings a search or export has nothing.
+func someLocked(count int, done string) *refusal.Refusal {
+	return refusal.New(refusal.Locked, "locked recordings were not %s: %d", done, count).
+		WithDetail("the gateway has no key that opens them; what there is of others is whole").
+		WithHint("where an identity of their recipients is: sallyport export ID --identity FILE")
 }
 
 // readable lists the recordings that the permission covers, oldest first; with none whatever was recorded, it refuses.
@@ -276,12 +316,16 @@ func (s *server) find(ctx context.Context, who caller, in recorder.Query) (iter.
 func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], limit int) iter.Seq2[api.Match, error] {
 	return func(yield func(api.Match, error) bool) {
 		var failed error
+		locked := 0
 		for match, err := range found {
 			switch {
 			case err != nil && match.Session == "": // of no recording: there is no more
 				yield(api.Match{}, err)
 				return
 			case s.Grants.May(who.Identity, grant.ReadRecordings, match.Header.Target) != nil:
+				continue
+			case refusal.Is(err, refusal.Locked):
+				locked++
 				continue
 			case err != nil:
 				s.Log.Error("a recording can't be searched", "session", match.Session, "error", err)
@@ -295,6 +339,9 @@ func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], l
 			if limit--; limit == 0 {
 				return
 			}
+		}
+		if failed == nil && locked > 0 {
+			failed = someLocked(locked, "searched")
 		}
 		if failed != nil {
 			yield(api.Match{}, failed)

@@ -42,15 +42,16 @@ import (
 // rig is a whole gateway but for the protocols: a real provider, issuer, store, recorder, grants and sessions behind the
 // handler under test. Sessions are begun without a target, which none of this needs.
 type rig struct {
-	t        *testing.T
-	url      string
-	config   *configs.Config
-	store    *store.Store
-	recorder *recorder.Recorder
-	grants   *grant.Service
-	sessions *session.Manager
-	tls      *tls.Config
-	tokens   map[string]string // by person
+	recipients []string // that sessions begun from now on are locked to
+	t          *testing.T
+	url        string
+	config     *configs.Config
+	store      *store.Store
+	recorder   *recorder.Recorder
+	grants     *grant.Service
+	sessions   *session.Manager
+	tls        *tls.Config
+	tokens     map[string]string // by person
 }
 
 const configuration = `
@@ -159,7 +160,7 @@ func newRig(t *testing.T) *rig {
 	r.recorder, err = recorder.Open(ctx, recorder.Options{
 		Ledger: bound,
 		Dir:    r.config.State, Config: r.config.Recording, Store: r.store, Version: "test", Log: log,
-		Index: filepath.Join(r.config.State, "index.db"),
+		Index: filepath.Join(r.config.State, "index.db"), Recipients: func(string) []string { return r.recipients },
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{
 			configs.KindPostgres: func(format.Header) recorder.Interpreter { return plain{} },
 			configs.KindSSH:      func(format.Header) recorder.Interpreter { return plain{} },

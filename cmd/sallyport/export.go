@@ -10,24 +10,31 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"sallyport/recorder"
 )
 
 // exportFormats are the forms of an export.
-var exportFormats = []string{"jsonl", "asciicast", "asciicast-v2", "text"}
+var exportFormats = recorder.Formats
 
 func newExportCommand() *cobra.Command {
 	var all bool
-	var format, output string
+	var format, output, identity string
 	command := &cobra.Command{
-		Use:   "export [ID]",
+		Use:   "export [ID|FILE.srec]",
 		Short: "Write recordings in a form of other programs",
 		Long: `Write one recording, or with --all every one you may export:
 
   jsonl        every event, one JSON object a line; a statement's text in "sql", a command's in "command"
   asciicast    a terminal session as asciicast v3, for asciinema; asciicast-v2 is its older form
-  text         what happened, for reading`,
-		Example: "  sallyport export --all --format jsonl --output events.jsonl",
-		Args:    atMost(1),
+  text         what happened, for reading
+  srec         the recording as the gateway has it stored; locked, if it is
+
+A locked recording is fetched as it is stored and opened here, with --identity. A file that ends in .srec is read without a
+gateway.`,
+		Example: `  sallyport export --all --format jsonl --output events.jsonl
+  sallyport export s-0abc --format text --identity ~/audit-key.txt`,
+		Args: atMost(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if all == (len(args) == 1) {
 				return usage(command, "say what to export: an ID, or --all")
@@ -35,8 +42,14 @@ func newExportCommand() *cobra.Command {
 			if !slices.Contains(exportFormats, format) {
 				return usage(command, "--format is one of %s", strings.Join(exportFormats, ", "))
 			}
-			if all && strings.HasPrefix(format, "asciicast") {
+			if all && identity != "" {
+				return usage(command, "--identity opens one recording; name its ID")
+			}
+			if all && (strings.HasPrefix(format, "asciicast") || format == recorder.Stored) {
 				return usage(command, "%s holds one session; name its ID", format)
+			}
+			if !all && format != recorder.Stored && (identity != "" || isFile(args[0])) {
+				return exportHere(command, args[0], identity, format, output)
 			}
 			q := url.Values{"format": {format}}
 			if all {
@@ -62,6 +75,7 @@ func newExportCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.BoolVar(&all, "all", false, "every recording you may export")
 	flags.StringVar(&format, "format", "jsonl", "`FORM`: "+strings.Join(exportFormats, ", "))
+	identityFlag(flags, &identity)
 	flags.StringVarP(&output, "output", "o", "", "`FILE` to write; default: standard output")
 	return command
 }

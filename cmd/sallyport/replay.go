@@ -18,19 +18,23 @@ import (
 
 func newReplayCommand() *cobra.Command {
 	o := replay.Options{Zone: time.Local}
-	var from, to string
+	var from, to, identity string
 	var markers bool
 	command := &cobra.Command{
-		Use:   "replay ID",
+		Use:   "replay ID|FILE.srec",
 		Short: "Play a terminal with its timing; print a database session as a timeline",
 		Long: `Show what happened in a session. A terminal plays with its timing; Ctrl-C ends it. A database session is printed at once:
 each statement with its parameters, rows, error and duration. What was recorded can do nothing to your terminal, unless
 --raw passes it on as it was.
 
 --from and --to take a time since the beginning (90s, 1h2m), a time of day (14:05:30) or a date and time (2026-01-31T14:05). Of
-a terminal, what came before is painted at once. --markers lists the commands and statements and where they are.`,
+a terminal, what came before is painted at once. --markers lists the commands and statements and where they are.
+
+A locked recording is fetched as it is stored (permission recordings.export) and opened here, with --identity: a file of age
+identities, as age-keygen writes it, which may be locked with a passphrase. A file that ends in .srec is read without a gateway.`,
 		Example: `  sallyport replay s-0abc --markers
-  sallyport replay s-0abc --from 12m30s --idle-limit 2s`,
+  sallyport replay s-0abc --from 12m30s --idle-limit 2s
+  sallyport replay s-0abc --identity ~/audit-key.txt`,
 		Args: exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
 			if o.Speed <= 0 {
@@ -48,14 +52,11 @@ a terminal, what came before is painted at once. --markers lists the commands an
 					return usage(command, "--%s: %v", p.flag, err)
 				}
 			}
-			c, err := open()
+			items, done, err := itemsToReplay(command, args[0], identity, o)
 			if err != nil {
 				return err
 			}
-			items, err := itemsFrom(command.Context(), c, args[0], o)
-			if err != nil {
-				return err
-			}
+			defer done()
 			out := command.OutOrStdout()
 			switch {
 			case markers:
@@ -70,6 +71,7 @@ a terminal, what came before is painted at once. --markers lists the commands an
 	flags.Float64Var(&o.Speed, "speed", 1, "play so many `TIMES` faster")
 	flags.DurationVar(&o.IdleLimit, "idle-limit", 0, "longest pause, as shown: a `TIME` such as 2s; 0: as it was")
 	flags.StringVar(&from, "from", "", "begin at this `TIME`")
+	identityFlag(flags, &identity)
 	flags.StringVar(&to, "to", "", "end at this `TIME`")
 	flags.BoolVar(&markers, "markers", false, "list the commands and statements, to seek to")
 	flags.BoolVar(&o.Raw, "raw", false, "pass terminal output on as it was, with all that it may do to your terminal")

@@ -30,7 +30,6 @@ import (
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
 	"sallyport/recorder"
-	"sallyport/recorder/format"
 	"sallyport/recorder/transparency/ledger"
 	"sallyport/session"
 	"sallyport/web"
@@ -155,7 +154,8 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 		Ledger: g.ledger, Progress: config.Recording.Progress.D(),
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
-		Keep: func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
+		Keep:       func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
+		Recipients: func(target string) []string { return g.config.Load().RecipientsFor(target) },
 	})
 	if err != nil {
 		return err
@@ -197,12 +197,6 @@ func (g *gateway) tell(ctx context.Context, config *configs.Config) (err error) 
 		g.sessions.Measure(g.telemetry)
 	}
 	return err
-}
-
-// interpreters turn recordings into what they meant, by protocol.
-var interpreters = map[string]func(format.Header) recorder.Interpreter{
-	configs.KindPostgres: postgres.Interpreter,
-	configs.KindSSH:      ssh.Interpreter,
 }
 
 // listen opens the front door. The returned channel gets the HTTPS server's error if it ends by itself.

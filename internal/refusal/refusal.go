@@ -33,6 +33,7 @@ const (
 	TooMany           Code = "too_many"        // a limit on connections or requests
 	Unsupported       Code = "unsupported"     // a feature the gateway does not pass on
 	ProtocolViolation Code = "protocol_violation"
+	Locked            Code = "locked"  // only the recording's recipients can read it, with their own keys
 	StepUp            Code = "step_up" // proven too long ago for this deed
 )
 

@@ -20,6 +20,10 @@ type Builder struct {
 	open  int    // -1 if no block is open
 	last  uint64 // µs of the frame before, in the open block
 	count int    // frames of the open block
+
+	key    *Key  // with which blocks are locked; nil: none are
+	origin Chain // c_0
+	locks  bool  // the open block will be
 }
 
 // State is where a file stands after some block: what the next block depends on.
@@ -32,14 +36,20 @@ type State struct {
 }
 
 // Create returns the header of a new file, and a Builder for what follows it.
-func Create(h Header) ([]byte, *Builder, error) {
+func Create(h Header) ([]byte, *Builder, error) { return CreateLocked(h, nil) }
+
+// CreateLocked is Create for a recording that is locked with a key, the one in h.Lock: all but what must be in the clear.
+// Nothing may be added once the key was wiped, but the ending.
+func CreateLocked(h Header, key *Key) ([]byte, *Builder, error) {
 	var salt [saltSize]byte
 	rand.Read(salt[:]) // never fails
 	header, chain, err := encodeHeader(salt, h)
 	if err != nil {
 		return nil, nil, err
 	}
-	return header, Continue(State{Offset: int64(len(header)), Chain: chain, seed: seedOf(chain)}), nil
+	b := Continue(State{Offset: int64(len(header)), Chain: chain, seed: seedOf(chain)})
+	b.key, b.origin = key, chain
+	return header, b, nil
 }
 
 // Continue returns a Builder that goes on with a file after what it has; see Reader.State.
@@ -55,6 +65,11 @@ func (b *Builder) Add(e Event) error {
 		return fmt.Errorf("an event of %d bytes cannot be recorded, at most %d will do", len(e.Data), MaxEvent)
 	}
 	at := uint64(max(e.At, 0) / time.Microsecond)
+	locks := b.key != nil && !staysClear(e)
+	if b.open >= 0 && b.locks != locks {
+		b.Finish()
+	}
+	b.locks = locks
 	for data := e.Data; ; {
 		piece := data[:min(len(data), MaxFrame)]
 		data = data[len(piece):]
@@ -66,13 +81,16 @@ func (b *Builder) Add(e Event) error {
 }
 
 func (b *Builder) add(f frame, at uint64) {
-	if b.open >= 0 && (b.count == maxFrames || len(b.buf)-b.open-blockSize+maxFrameTop+len(f.data) > MaxPayload) {
+	if b.open >= 0 && (b.count == maxFrames || len(b.buf)-b.open-blockSize+maxFrameTop+lockedRoom+len(f.data) > MaxPayload) {
 		b.Finish()
 	}
 	if b.open < 0 {
 		b.open, b.count, b.last = len(b.buf), 0, 0
 		var space [blockSize]byte
 		b.buf = append(b.buf, space[:]...)
+		if b.locks {
+			b.buf = append(b.buf, space[:clearTop]...)
+		}
 	}
 	at = max(at, b.last)
 	f.delta, b.last = at-b.last, at
@@ -103,15 +121,15 @@ func (b *Builder) finish(flags uint16) {
 	if b.open < 0 {
 		return
 	}
-	head, payload := b.buf[b.open:b.open+blockSize], b.buf[b.open+blockSize:]
-	next := block{
-		length: uint32(len(payload)),
-		number: b.state.Number + 1,
-		first:  b.state.Sequence + 1,
-		frames: uint16(b.count),
-		flags:  flags,
-		sum:    crc32.Checksum(payload, castagnoli),
+	next := block{number: b.state.Number + 1, first: b.state.Sequence + 1, frames: uint16(b.count), flags: flags}
+	if b.locks {
+		next.flags |= flagLocked
+		b.buf = append(b.buf, make([]byte, lockedEnd)...)
+		content := b.buf[b.open+blockSize : len(b.buf)-lockedEnd]
+		b.key.lock(&next, b.origin, content, b.last)
 	}
+	head, payload := b.buf[b.open:b.open+blockSize], b.buf[b.open+blockSize:]
+	next.length, next.sum = uint32(len(payload)), crc32.Checksum(payload, castagnoli)
 	next.putSummed(head)
 	b.state.Chain.advance(b.hash, head[:summedSize], payload)
 	copy(head[summedSize:], b.state.Chain[:])

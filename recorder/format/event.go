@@ -71,6 +71,8 @@ type Header struct {
 	Durability string    `json:"durability"`
 	Gateway    string    `json:"gateway,omitempty"` // the gateway's version
 	Started    time.Time `json:"started"`
+	// Lock is there where the recording is locked: only its recipients can read what follows the header.
+	Lock *Lock `json:"lock,omitempty"`
 }
 
 // End says why a session ended. Reason is a stable word, Detail is for people.

@@ -13,7 +13,7 @@
 //	header  = magic "SREC1\n" | salt (16 random bytes) | length u32 | JSON of Header | crc u32
 //	block   = sync F5 53 42 01 | length u32 | number u64 | first u64 | frames u16 | flags u16 | payload crc u32
 //	          | chain (32 bytes) | header crc u32 | payload (length bytes)
-//	payload = frame*
+//	payload = frame* | (last u64 | AES-256-GCM of frame*, with its tag)      the latter if the block is locked
 //	frame   = kind varint | Δt varint | channel varint | length varint | bytes
 //	section = F5 53 50 01 | length u32 | kind u16 | flags u16, 0 | blocks u32 | number u64 | first u64 | content u64
 //	          | body crc u32 | chain (32 bytes) | header crc u32 | body (length bytes) | size u32
@@ -29,6 +29,11 @@
 //
 // Blocks are numbered from 1, frames from 1 through the whole file; first is the number of the block's first frame.
 // Flag 1 (Sealed) marks the block with the ending, after which nothing follows.
+//
+// Flag 2 (Locked) marks a block that is locked with the recording's key, which Header.Lock has for its recipients. Its nonce
+// is four zero bytes and the block's number; the associated data is c_0 | number | first | frames | flags | last, where
+// last is the time of its last frame in µs. Sums and chain are over what is stored, and need no key. In a locked recording
+// only endings, notes and the target's connection may stand in the clear, and nothing is packed.
 //
 // A frame's kind is twice the event's Type, plus 1 where the next frame goes on with the same event: Data above
 // MaxFrame bytes is cut into several frames that follow each other directly. Δt is in microseconds, since the frame

@@ -58,6 +58,8 @@ type Reader struct {
 	open    *Event // an event that goes on in the next frame
 	waiting *Damage
 	follow  func(State)
+	key     *Key  // opens locked blocks; nil: they are passed over
+	origin  Chain // c_0
 }
 
 // NewReader reads the header. The error wraps ErrNotRecording if there is none, or it is damaged.
@@ -86,7 +88,7 @@ func (r *Reader) readHeader() error {
 	}
 	r.stored = bytes.Clone(stored)
 	r.state.Chain = firstChain(stored)
-	r.state.seed = seedOf(r.state.Chain)
+	r.state.seed, r.origin = seedOf(r.state.Chain), r.state.Chain
 	r.skip(size)
 	return nil
 }
@@ -217,7 +219,14 @@ func (r *Reader) nextBlock() error {
 	r.state.Number, r.state.Chain = next.number, next.chain
 	r.state.Sequence = next.first + uint64(next.frames) - 1
 	r.sealed = r.sealed || next.flags&flagSealed != 0
-	if what != "" {
+	wrong, err := r.openCurrent()
+	if err != nil {
+		return err
+	}
+	if what == "" {
+		what = wrong
+	}
+	if damage.What = what; what != "" {
 		return damage
 	}
 	return nil
@@ -241,7 +250,13 @@ func (r *Reader) blockHere() (block, string) {
 	if crc32.Checksum(b.payload, castagnoli) != b.sum {
 		return b, "the block's checksum is wrong"
 	}
-	if !hasFrames(b.payload, uint64(b.frames)) || b.number == 0 || b.first == 0 {
+	makesSense := b.number > 0 && b.first > 0
+	if r.header.Lock != nil && b.isLocked() {
+		makesSense = makesSense && b.frames > 0 && len(b.payload) > lockedRoom && b.flags&flagSealed == 0
+	} else {
+		makesSense = makesSense && !b.isLocked() && hasFrames(b.payload, uint64(b.frames))
+	}
+	if !makesSense {
 		return b, "the block's content makes no sense"
 	}
 	return b, ""
@@ -266,6 +281,9 @@ func (r *Reader) nextSection() error {
 	s, body, what := r.sectionHere()
 	if r.err != nil {
 		return r.err
+	}
+	if what == "" && r.header.Lock != nil {
+		what = "a section stands in a locked recording, which is never packed"
 	}
 	if what != "" {
 		return r.resync(what)

@@ -198,6 +198,7 @@ func (s *server) session(v *visit) error {
 		HasPlayer     bool
 		MayVerify     bool
 		ReplayCommand string
+		Locked        bool // it can be replayed only where a recipient's identity is
 	}
 	body.S, body.Choice, body.SlowMS, body.Shows, body.HasPlayer = s.sessionView(v.who, info), c, slow, shows, hasPlayer()
 	body.MayVerify = s.Desk.May(v.who.Identity, grant.VerifyLog, "")
@@ -211,6 +212,12 @@ func (s *server) session(v *visit) error {
 			from = time.Duration(ms) * time.Millisecond
 		}
 		items, err := s.Desk.Replay(v.Context(), v.who, id, from)
+		if refusal.Is(err, refusal.Locked) {
+			body.Locked = true
+			body.ReplayCommand += " --identity FILE"
+			s.show(v, http.StatusOK, "session.html", page{Title: info.Account + "@" + info.Target, Path: "/console/sessions", Body: body})
+			return nil
+		}
 		if err != nil {
 			return err
 		}
