@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,31 @@ func TestDuration(t *testing.T) {
 	for _, text := range []string{"", "d", "1", "-1h", "1w", "x", "99999d", "1d-5h"} {
 		if got, err := ParseDuration(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}
+
+// A target's own recipients replace those of all, an empty list means none, and who is labelled and has none is named.
+func TestRecipients(t *testing.T) {
+	const one = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
+	load := func(target, all string) *Config {
+		t.Helper()
+		c, err := Load(write(t, with(strings.Replace(good, "kind: postgres", "kind: postgres\n    labels: {data: pii}\n    "+target, 1)+"recording: {recipients: ["+all+"]}\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for _, c := range []struct {
+		target, all string
+		want        int
+	}{{"", "", 0}, {"", one, 1}, {"recipients: []", one, 0}, {"recipients: [" + one + "]", "", 1}} {
+		config := load(c.target, c.all)
+		if got := len(config.RecipientsFor("orders")); got != c.want {
+			t.Errorf("%q, of all %q: %d recipients", c.target, c.all, got)
+		}
+		if named := slices.Contains(config.Unlocked(), "orders"); named != (c.want == 0) {
+			t.Errorf("%q, of all %q: warned of: %t", c.target, c.all, named)
 		}
 	}
 }

@@ -218,3 +218,31 @@ func TestWipedKey(t *testing.T) {
 func same(a, b any) bool { return strings.TrimSpace(dump(a)) == strings.TrimSpace(dump(b)) }
 
 func dump(v any) string { return fmt.Sprintf("%#v", reflect.ValueOf(v).Elem()) }
+
+// What locking adds to BenchmarkBuilder.
+func BenchmarkLockedBuilder(b *testing.B) {
+	for _, size := range []int{300, 64 << 10} {
+		for _, locked := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d/locked=%t", size, locked), func(b *testing.B) {
+				var key *Key
+				if locked {
+					key, _ = NewKey(make([]byte, KeySize))
+				}
+				_, builder, err := CreateLocked(testHeader(), key)
+				if err != nil {
+					b.Fatal(err)
+				}
+				e := Event{Type: TypeSaid, Data: make([]byte, size)}
+				b.SetBytes(int64(size))
+				var spare []byte
+				for b.Loop() {
+					if err := builder.Add(e); err != nil {
+						b.Fatal(err)
+					}
+					builder.Finish()
+					spare = builder.Take(spare)
+				}
+			})
+		}
+	}
+}
