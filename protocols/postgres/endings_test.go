@@ -99,6 +99,10 @@ func TestEndings(t *testing.T) {
 			if runtime.GOOS != "linux" && strings.Contains(e.name, "SIGSTOP") {
 				t.Skip("whether a process has stopped is read from /proc")
 			}
+			times := times
+			if e.still && os.Getenv(endingsVariable) == "" {
+				times = 1 // it takes seconds to be sure of the state
+			}
 			var took []time.Duration
 			for range times {
 				took = append(took, h.end(t, e, carol))

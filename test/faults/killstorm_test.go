@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -106,7 +107,7 @@ func newStorm(t *testing.T, binary string, flags ...string) *storm {
 	return &storm{t: t, rig: rig.Start(t, binary, flags...), answered: map[string]bool{}}
 }
 
-// round sends numbered statements in three ways while the gateway is killed under them, until there were enough and it
+// round sends numbered statements in every way while the gateway is killed under them, until there were enough and it
 // was killed.
 func (s *storm) round(round int, place string) {
 	s.t.Helper()
@@ -252,6 +253,23 @@ var ways = map[string]way{
 			answered(number)
 		}
 		return results.Close()
+	},
+	// COPY both ways, with rows on their way when the gateway dies.
+	"copied": func(ctx context.Context, conn *pgx.Conn, next func() string, answered func(string)) error {
+		in, out := next(), next()
+		if _, err := conn.PgConn().Exec(ctx, "CREATE TEMP TABLE IF NOT EXISTS copied (line text)").ReadAll(); err != nil {
+			return err
+		}
+		rows := strings.NewReader(strings.Repeat("one line of many\n", 2000))
+		if _, err := conn.PgConn().CopyFrom(ctx, rows, "COPY copied FROM STDIN /* '"+in+"' */"); err != nil {
+			return err
+		}
+		answered(in)
+		if _, err := conn.PgConn().CopyTo(ctx, io.Discard, "COPY (SELECT '"+out+"', * FROM generate_series(1, 2000)) TO STDOUT"); err != nil {
+			return err
+		}
+		answered(out)
+		return nil
 	},
 }
 
