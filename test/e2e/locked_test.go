@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"sallyport/test/rig"
+)
+
+// TestLockedRecordings: with recipients, what was done stands nowhere in what the gateway keeps, the gateway can't show it, and
+// who holds the identity can, also from a file alone. The log is verified without any key.
+func TestLockedRecordings(t *testing.T) {
+	r := rig.Start(t, rig.Binary(t, ""))
+	identity, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "identity")
+	if err := os.WriteFile(key, []byte(identity.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lockTo(t, r, identity.Recipient().String())
+
+	const inSQL, inSSH = "canary-zebra-42", "canary-giraffe-43"
+	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT '"+inSQL+"'"); out.Stdout != inSQL+"\n" {
+		t.Fatalf("%+v", out)
+	}
+	if out := r.SSH("echo " + inSSH); out.Stdout != inSSH+"\n" {
+		t.Fatalf("%+v", out)
+	}
+	for _, c := range []struct{ protocol, canary string }{{"postgres", inSQL}, {"ssh", inSSH}} {
+		id := endedSession(r, c.protocol)
+		if out := r.As("carol", "replay", id); out.Code == 0 || !strings.Contains(out.Stderr, "--identity") {
+			t.Errorf("replay by the gateway: %+v", out)
+		}
+		if out := r.As("carol", "replay", id, "--identity", key); out.Code != 0 || !strings.Contains(out.Stdout, c.canary) {
+			t.Errorf("replay by its recipient: %+v", out)
+		}
+		file := filepath.Join(t.TempDir(), "kept.srec")
+		if out := r.As("carol", "export", id, "--format", "srec", "-o", file); out.Code != 0 {
+			t.Fatalf("%+v", out)
+		}
+		if out := r.As("carol", "replay", file, "--identity", key); out.Code != 0 || !strings.Contains(out.Stdout, c.canary) {
+			t.Errorf("replay of a file: %+v", out)
+		}
+		if out := r.As("alice", "replay", id, "--identity", key); out.Code == 0 {
+			t.Error("somebody without the permission was given the recording")
+		}
+	}
+	if out := r.As("carol", "search", "canary"); out.Code == 0 || strings.Contains(out.Stdout, "canary-") {
+		t.Errorf("search by the gateway: %+v", out)
+	}
+	if out := r.As("carol", "verify"); out.Code != 0 {
+		t.Errorf("verify: %+v", out)
+	}
+	nowhere(t, r, inSQL, inSSH)
+}
+
+// lockTo has the gateway lock what it records from now on.
+func lockTo(t *testing.T, r *rig.Rig, recipient string) {
+	t.Helper()
+	config := r.Path("sallyport.yaml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("\nrecording:\n"), []byte("\nrecording:\n  recipients: [\""+recipient+"\"]\n"), 1)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := r.GatewayPID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.Until(time.Minute, "another gateway is started", func() error {
+		if now, err := r.GatewayPID(); err != nil || now == pid {
+			return fmt.Errorf("pid %d: %w", now, errors.Join(err, errors.New("not yet")))
+		}
+		return nil
+	})
+	r.Ready()
+}
+
+// endedSession is the newest session of a protocol, once it has ended.
+func endedSession(r *rig.Rig, protocol string) (id string) {
+	r.Until(time.Minute, "the session has ended", func() error {
+		var sessions []struct {
+			ID       string    `json:"id"`
+			Protocol string    `json:"protocol"`
+			Ended    time.Time `json:"ended"`
+		}
+		out := r.As("carol", "sessions", "--all", "--json")
+		if err := json.Unmarshal([]byte(out.Stdout), &sessions); err != nil {
+			return err
+		}
+		for _, s := range sessions {
+			if s.Protocol == protocol && !s.Ended.IsZero() {
+				id = s.ID
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", sessions)
+	})
+	return id
+}
+
+// nowhere states that those words are in no file of the gateway's.
+func nowhere(t *testing.T, r *rig.Rig, words ...string) {
+	t.Helper()
+	looked := 0
+	err := filepath.WalkDir(r.Path(), func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // gone since its folder was read
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if path == r.Path("postgres") { // the target's own, with its own log
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !entry.Type().IsRegular() {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		looked++
+		for _, word := range words {
+			if bytes.Contains(data, []byte(word)) {
+				t.Errorf("%q stands in %s", word, path)
+			}
+		}
+		return err
+	})
+	if err != nil || looked < 20 {
+		t.Errorf("%d files looked at, %v", looked, err)
+	}
+}
