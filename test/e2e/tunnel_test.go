@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -271,10 +272,13 @@ func TestTunnel(t *testing.T) {
 	})
 
 	t.Run("Ctrl-C", func(t *testing.T) {
+		r.Until(time.Minute, "it says how much time is left", func() error { // it asks every few seconds
+			if !strings.Contains(u.text(), "left, until") {
+				return errors.New(u.text())
+			}
+			return nil
+		})
 		u.close(t)
-		if !strings.Contains(u.text(), "left, until") {
-			t.Errorf("it did not say how much time is left:\n%s", u.text())
-		}
 		if _, err := os.Stat(socket); !os.IsNotExist(err) {
 			t.Errorf("the socket is still there: %v", err)
 		}
