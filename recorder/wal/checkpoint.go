@@ -27,13 +27,7 @@ func (l *Log) checkpointAll() {
 		switch {
 		case l.err != nil || l.drained:
 			return
-		case len(l.sealed) > 0:
-			if !l.checkpoint(l.sealed[0]) {
-				return
-			}
-			l.release(l.sealed[0])
-			l.sealed = l.sealed[1:]
-		case l.wanted > 0:
+		case l.wanted > 0: // first: the syncs of many files take longer, and the current segment may be full before
 			size := l.wanted
 			l.wanted = 0
 			l.mu.Unlock()
@@ -44,6 +38,12 @@ func (l *Log) checkpointAll() {
 			} else {
 				l.release(s)
 			}
+		case len(l.sealed) > 0:
+			if !l.checkpoint(l.sealed[0]) {
+				return
+			}
+			l.release(l.sealed[0])
+			l.sealed = l.sealed[1:]
 		default:
 			l.behind.Wait()
 		}

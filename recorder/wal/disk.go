@@ -26,7 +26,8 @@ type File interface {
 // System is the Disk of the operating system.
 type System struct{}
 
-// fillStep is how many zeros are written between two syncs, so that nobody else's waits for many at once.
+// fillStep is how many zeros are written before they are brought to the disk, so that nobody else's sync waits for many
+// at once.
 const fillStep = 256 << 10
 
 // Create implements Disk. The zeros are written, not only reserved: a sync has less to do where blocks are in use.
@@ -38,8 +39,11 @@ func (System) Create(path string, size int64) (File, error) {
 	zeros := make([]byte, min(size, fillStep))
 	for at := int64(0); at < size && err == nil; at += int64(len(zeros)) {
 		if _, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err == nil {
-			err = f.Sync()
+			err = writeBack(f, at, int64(len(zeros)))
 		}
+	}
+	if err == nil {
+		err = f.Sync()
 	}
 	if err == nil {
 		err = SyncDirectory(filepath.Dir(path))

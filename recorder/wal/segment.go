@@ -80,7 +80,7 @@ type segment struct {
 	generation uint64
 	seed       uint32
 	used       int64
-	half       bool                // more than half is used, and the next one was asked for
+	asked      bool                // for the next one
 	files      map[Syncer]struct{} // that have records here and may not be synced
 }
 
@@ -95,7 +95,7 @@ func (s *segment) begin(generation, oldest, first uint64) error {
 	if err := s.file.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	s.generation, s.seed, s.used, s.half, s.files = generation, h.seed(), page, false, map[Syncer]struct{}{}
+	s.generation, s.seed, s.used, s.asked, s.files = generation, h.seed(), page, false, map[Syncer]struct{}{}
 	return nil
 }
 

@@ -39,6 +39,9 @@ const (
 	FullSegment  = 64 << 20
 	firstSegment = 1 << 20
 	growth       = 4
+	// askAt is the part of a segment after which the next one is asked for: early, so that it is there, and filled, before
+	// this one is full, though many sessions begin to write at once.
+	askAt = 8
 	// groupLimit is how many bytes go into one write; who has more waits for the next.
 	groupLimit = 512 << 10
 )
@@ -308,8 +311,8 @@ func (l *Log) commit(g *group) error {
 	for _, f := range g.files {
 		s.files[f] = struct{}{}
 	}
-	if s.used > s.size/2 && !s.half {
-		s.half = true
+	if s.used > s.size/askAt && !s.asked {
+		s.asked = true
 		l.want(min(growth*s.size, l.o.Segment))
 	}
 	return l.err
