@@ -19,7 +19,7 @@ import (
 const keyLinger = 10 * time.Second
 
 // lock makes the key of a recording that is to be locked, and puts its Lock into the header; nil where it is not.
-func (r *Recorder) lock(header *format.Header) (*format.Key, error) {
+func (r *Recorder) lock(ctx context.Context, header *format.Header) (*format.Key, error) {
 	if r.Recipients == nil {
 		return nil, nil
 	}
@@ -27,7 +27,7 @@ func (r *Recorder) lock(header *format.Header) (*format.Key, error) {
 	if len(recipients) == 0 {
 		return nil, nil
 	}
-	key, locked, err := lock.New(header.Session, recipients)
+	key, locked, err := r.NewKey(ctx, header.Session, recipients)
 	if err != nil {
 		return nil, refusal.New(refusal.RecorderFailed, "the recording could not be locked to its recipients").
 			WithHint("ask whoever runs the gateway to look at recipients in its configuration: sallyport check").Because(err)

@@ -31,6 +31,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/recorder/format"
+	"sallyport/recorder/lock"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/transparency/ledger"
 	"sallyport/recorder/wal"
@@ -54,6 +55,8 @@ type Options struct {
 	// Recipients are the age recipients that a target's recordings are locked to; without it, or where there are none, they are
 	// in the clear. It may be called at any time.
 	Recipients func(target string) []string
+	// NewKey makes the key of a recording that is to be locked, as lock.New does, which is the default.
+	NewKey func(ctx context.Context, session string, recipients []string) (*format.Key, *format.Lock, error)
 	// Ledger is the log over all recordings, which binds each when it begins, lives and ends; without one nothing does. It
 	// stays the caller's, to be closed after the recorder. Progress is how often live recordings are bound; 0: 10 s.
 	Ledger   *ledger.Log
@@ -113,6 +116,9 @@ func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 	}
 	if o.Config.Durability == "" {
 		o.Config.Durability = configs.Synced
+	}
+	if o.NewKey == nil {
+		o.NewKey = lock.New
 	}
 	if o.Progress <= 0 {
 		o.Progress = 10 * time.Second
@@ -297,7 +303,7 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	header.Started, header.Durability, header.Gateway = started.UTC(), string(level), r.Version
 	day := header.Started.Format("2006/01/02")
 	path := filepath.Join("recordings", filepath.FromSlash(day), header.Session+extension)
-	key, err := r.lock(&header)
+	key, err := r.lock(ctx, &header)
 	if err != nil {
 		return nil, err
 	}

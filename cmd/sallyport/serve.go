@@ -30,6 +30,7 @@ import (
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
 	"sallyport/recorder"
+	"sallyport/recorder/lock"
 	"sallyport/recorder/transparency/ledger"
 	"sallyport/session"
 	"sallyport/web"
@@ -64,6 +65,7 @@ type gateway struct {
 	log         *slog.Logger
 	store       *store.Store
 	ledger      *ledger.Log
+	smith       *lock.Smith
 	recorder    *recorder.Recorder
 	authn       *authn.Service
 	grants      *grant.Service
@@ -150,7 +152,9 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.ledger, err = openLedger(ctx, config, g.log); err != nil {
 		return err
 	}
+	g.smith = newSmith(config)
 	g.recorder, err = recorder.Open(ctx, recorder.Options{
+		NewKey: g.smith.New,
 		Ledger: g.ledger, Progress: config.Recording.Progress.D(),
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
@@ -335,6 +339,9 @@ func (g *gateway) close() error {
 	}
 	if g.recorder != nil {
 		errs = append(errs, g.recorder.Close(ctx))
+	}
+	if g.smith != nil {
+		g.smith.Close()
 	}
 	if g.ledger != nil {
 		errs = append(errs, g.ledger.Close(ctx))

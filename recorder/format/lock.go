@@ -40,12 +40,12 @@ var ErrWiped = errors.New("the recording's key is gone: it has ended")
 
 // KeyCheck is the hash that a Lock has of a session's key.
 func KeyCheck(session string, key []byte) []byte {
-	h := sha256.New()
-	h.Write([]byte(keyTag))
-	h.Write([]byte(session))
-	h.Write([]byte{0})
-	h.Write(key)
-	return h.Sum(nil)
+	// In one piece, which is overwritten: a hash that is written to keeps what it was given last.
+	all := make([]byte, 0, 512)
+	all = append(append(append(append(all, keyTag...), session...), 0), key...)
+	defer clear(all)
+	sum := sha256.Sum256(all)
+	return sum[:]
 }
 
 // Key is the key of one recording. Who makes it has it, others Hold it; with the last Release it is wiped. It is safe for

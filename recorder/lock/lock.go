@@ -7,6 +7,7 @@ package lock
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
@@ -28,31 +29,20 @@ var ErrNotForYou = errors.New("it is not locked to that identity")
 const maxIdentities = 1 << 20
 
 // New makes a recording's key and the Lock for its header. The raw key is wiped before it returns; what the format.Key
-// holds is wiped by its own Release.
-func New(session string, recipients []string) (*format.Key, *format.Lock, error) {
+// holds is wiped by its own Release. What age computes with on the way stays in this process's memory until that is used
+// again: a gateway has a Smith instead.
+func New(_ context.Context, session string, recipients []string) (*format.Key, *format.Lock, error) {
 	to, err := configs.ParseRecipients(recipients)
 	if err != nil {
 		return nil, nil, fmt.Errorf("lock the recording: %w", err)
 	}
-	var raw [format.KeySize]byte
-	defer clear(raw[:])
-	rand.Read(raw[:]) // never fails
-	var wrapped bytes.Buffer
-	w, err := age.Encrypt(&wrapped, to...)
-	if err == nil {
-		_, err = w.Write(raw[:])
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
+	one := made{raw: new([format.KeySize]byte)}
+	rand.Read(one.raw[:]) // never fails
+	if one.wrapped, err = wrap(one.raw[:], to); err != nil {
+		clear(one.raw[:])
 		return nil, nil, fmt.Errorf("lock the recording: %w", err)
 	}
-	key, err := format.NewKey(raw[:])
-	if err != nil {
-		return nil, nil, fmt.Errorf("lock the recording: %w", err)
-	}
-	return key, &format.Lock{Recipients: recipients, Key: wrapped.Bytes(), Check: format.KeyCheck(session, raw[:])}, nil
+	return one.forSession(session, recipients)
 }
 
 // Open unwraps the key of a locked recording. The error wraps ErrNotForYou if no identity opens it.

@@ -16,7 +16,7 @@ import (
 func TestLockAndOpen(t *testing.T) {
 	one, _ := age.GenerateX25519Identity()
 	other, _ := age.GenerateX25519Identity()
-	key, locked, err := New("s1", []string{one.Recipient().String(), other.Recipient().String()})
+	key, locked, err := New(t.Context(), "s1", []string{one.Recipient().String(), other.Recipient().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestLockAndOpen(t *testing.T) {
 	}
 	// Classic and post-quantum recipients don't mix.
 	hybrid, _ := age.GenerateHybridIdentity()
-	if _, _, err := New("s3", []string{one.Recipient().String(), hybrid.Recipient().String()}); err == nil {
+	if _, _, err := New(t.Context(), "s3", []string{one.Recipient().String(), hybrid.Recipient().String()}); err == nil {
 		t.Error("they were mixed")
 	}
 }
