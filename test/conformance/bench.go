@@ -16,12 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// bindir is where Debian keeps the programs of the one major version whose suites are run.
-const (
-	major  = "15"
-	bindir = "/usr/lib/postgresql/" + major + "/bin"
-	libdir = "/usr/lib/postgresql/" + major + "/lib"
-)
+// packaged is the major version that Debian 12 has, whose suites are run where no other is named.
+const packaged = "15"
 
 // bench is the workplace of one run: directories, the server's version, and the two sides to compare.
 type bench struct {
@@ -29,9 +25,11 @@ type bench struct {
 	out   string // this run's logs, results and staged files, readable by the runner
 	here  string // this package's own directory
 
-	version string // the server's, such as 15.18
-	source  string // PostgreSQL's source of that version
-	headers string // the server's development files of that version, unpacked
+	major          string // of PostgreSQL, such as 15
+	bindir, libdir string // where Debian keeps that version's programs and modules
+	version        string // the server's, such as 15.18
+	source         string // PostgreSQL's source of that version
+	headers        string // the server's development files of that version, unpacked
 
 	// runner is the operating-system account that owns the cluster, when we are root and it is another. Suites run as it,
 	// because the server must be able to read and write the files that pg_regress names.
@@ -56,7 +54,7 @@ func (s *side) in(suite string) *side {
 	return &inside
 }
 
-func newBench(cache, out string) (*bench, error) {
+func newBench(major, cache, out string) (*bench, error) {
 	if cache == "" {
 		cache = os.Getenv("SALLYPORT_CONFORMANCE_CACHE")
 	}
@@ -84,7 +82,7 @@ func newBench(cache, out string) (*bench, error) {
 	if out, err = filepath.Abs(out); err != nil {
 		return nil, err
 	}
-	return &bench{cache: cache, out: out, here: here}, os.Chmod(out, 0o755)
+	return &bench{major: major, cache: cache, out: out, here: here}, os.Chmod(out, 0o755)
 }
 
 func (b *bench) say(format string, arguments ...any) {
@@ -131,7 +129,7 @@ func (b *bench) connect(ctx context.Context, envFile string) error {
 		return fmt.Errorf("ask the server about itself: %w", err)
 	}
 	if version != b.version {
-		return fmt.Errorf("the rig's server is %s and the installed programs are %s; restart the rig", version, b.version)
+		return fmt.Errorf("the rig's server is %s and the installed programs are %s; start the rig anew", version, b.version)
 	}
 	if err := b.runAs(data); err != nil {
 		return err
@@ -275,7 +273,7 @@ func (b *bench) do(ctx context.Context, s *side, c command) (string, error) {
 	if c.dir != "" {
 		run.Dir = c.dir
 	}
-	run.Env = append([]string{"PATH=" + bindir + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "TMPDIR=" + s.dir}, c.as.environment()...)
+	run.Env = append([]string{"PATH=" + b.bindir + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "LANG=C.UTF-8", "TMPDIR=" + s.dir}, c.as.environment()...)
 	run.Env = append(run.Env, c.env...)
 	run.Stdin = strings.NewReader(c.stdin)
 	var out, errs bytes.Buffer

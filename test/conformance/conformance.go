@@ -28,6 +28,7 @@ type suite struct {
 	timeout time.Duration // for one side
 	prepare func(context.Context, *bench) error
 	run     func(context.Context, *bench, *side) ([]result, error)
+	newer   bool // run with a newer PostgreSQL too
 }
 
 // The order is from quick to slow, so that a broken gateway is seen early.
@@ -41,10 +42,10 @@ var suites = []suite{
 	{name: "node-postgres", timeout: 3 * time.Minute, prepare: prepareNode, run: runNode},
 	{name: "pgjdbc", timeout: 3 * time.Minute, prepare: buildJava, run: runJava},
 	{name: "pgx-tests", timeout: 10 * time.Minute, prepare: pgxModule.build, run: pgxModule.run},
-	{name: "pgbench", timeout: 10 * time.Minute, run: runPgbench},
-	{name: "dump-restore", timeout: 10 * time.Minute, run: runDump},
-	{name: "isolation", timeout: 30 * time.Minute, prepare: stageIsolation, run: runIsolation},
-	{name: "pg_regress", timeout: 30 * time.Minute, prepare: stageRegress, run: runRegress},
+	{name: "pgbench", timeout: 10 * time.Minute, run: runPgbench, newer: true},
+	{name: "dump-restore", timeout: 10 * time.Minute, run: runDump, newer: true},
+	{name: "isolation", timeout: 30 * time.Minute, prepare: stageIsolation, run: runIsolation, newer: true},
+	{name: "pg_regress", timeout: 30 * time.Minute, prepare: stageRegress, run: runRegress, newer: true},
 }
 
 func main() {
@@ -62,12 +63,13 @@ func conformance(ctx context.Context, arguments []string) (err error) {
 	env := flags.String("env", "", "use the running rig that wrote this `file` (sallyport demo --env FILE) instead of starting one")
 	binary := flags.String("sallyport", "../../bin/sallyport", "the `binary` whose rig is started")
 	only := flags.String("only", "", "run these suites only, comma-separated; a suite's tests are run whole")
+	major := flags.String("postgres", packaged, "the server's `major` version; with another than Debian 12's, server, psql and suites of a newer Debian are run: the suites that are the server's own")
 	cache := flags.String("cache", "", "keep downloads in this `directory` (default: sallyport-conformance in the user's cache, or $SALLYPORT_CONFORMANCE_CACHE)")
 	keep := flags.String("out", "", "write logs and the table into this new `directory` (default: a temporary one, kept)")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	chosen, err := choose(*only)
+	chosen, err := choose(*only, *major)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func conformance(ctx context.Context, arguments []string) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := newBench(*cache, *keep)
+	b, err := newBench(*major, *cache, *keep)
 	if err != nil {
 		return err
 	}
@@ -120,6 +122,9 @@ func conformance(ctx context.Context, arguments []string) (err error) {
 // running.
 func compare(ctx context.Context, b *bench, s suite) comparison {
 	c := comparison{suite: s.name}
+	if b.major != packaged {
+		c.suite += "-" + b.major // expected.txt tells them apart
+	}
 	if s.prepare != nil {
 		if err := s.prepare(ctx, b); err != nil {
 			c.broken = fmt.Errorf("prepare: %w", err)
@@ -143,7 +148,11 @@ func compare(ctx context.Context, b *bench, s suite) comparison {
 	return c
 }
 
-func choose(only string) ([]suite, error) {
+func choose(only, major string) ([]suite, error) {
+	suites := suites
+	if major != packaged {
+		suites = slices.DeleteFunc(slices.Clone(suites), func(s suite) bool { return !s.newer })
+	}
 	if only == "" {
 		return suites, nil
 	}

@@ -18,7 +18,7 @@ var packages = []struct {
 	name string
 	has  string // a program that makes the package unnecessary
 }{
-	{name: "postgresql-" + major}, {name: "postgresql-contrib"}, {name: "libpq-dev"}, {name: "gcc", has: "gcc"}, {name: "bzip2", has: "bzip2"},
+	{name: "postgresql-" + packaged}, {name: "postgresql-contrib"}, {name: "libpq-dev"}, {name: "gcc", has: "gcc"}, {name: "bzip2", has: "bzip2"},
 	{name: "dpkg-dev", has: "dpkg-source"}, {name: "python3-psycopg2"}, {name: "python3-psycopg"}, {name: "python3-asyncpg"},
 	{name: "nodejs", has: "node"}, {name: "npm", has: "npm"}, {name: "openssl", has: "openssl"},
 	{name: "libpostgresql-jdbc-java"}, {name: "openjdk-17-jdk-headless", has: "javac"},
@@ -53,16 +53,44 @@ func install(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	packaged, err := installed(ctx, "postgresql-"+major)
+	if b.major != packaged {
+		return b.bringNewer(ctx)
+	}
+	exact, err := installed(ctx, "postgresql-"+b.major)
 	if err != nil {
 		return err
 	}
-	b.version = regexp.MustCompile(`^[0-9]+\.[0-9]+`).FindString(packaged)
-	dir := filepath.Join(b.cache, packaged)
+	b.bindir, b.libdir = "/usr/lib/postgresql/"+b.major+"/bin", "/usr/lib/postgresql/"+b.major+"/lib"
+	b.version = regexp.MustCompile(`^[0-9]+\.[0-9]+`).FindString(exact)
+	dir := filepath.Join(b.cache, exact)
 	b.source, b.headers = filepath.Join(dir, "postgresql-"+b.version), filepath.Join(dir, "headers")
-	if err := b.fetch(ctx, dir, packaged); err != nil {
-		return fmt.Errorf("bring PostgreSQL %s's source and headers: %w", packaged, err)
+	if err := b.fetch(ctx, dir, exact); err != nil {
+		return fmt.Errorf("bring PostgreSQL %s's source and headers: %w", exact, err)
 	}
+	return nil
+}
+
+// bringNewer unpacks a release that is not this Debian's, whole, and copies it to where the server's account can read it,
+// which the cache may not be.
+func (b *bench) bringNewer(ctx context.Context) error {
+	b.say("PostgreSQL %s, beside what is installed", b.major)
+	cached := filepath.Join(b.cache, "postgres-"+b.major)
+	if err := tool(ctx, b.here, "../tools/newer-postgres", b.major, cached); err != nil {
+		return err
+	}
+	version, err := os.ReadFile(filepath.Join(cached, "VERSION"))
+	if err != nil {
+		return err
+	}
+	tree := filepath.Join(b.out, "staged", "postgres-"+b.major)
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		return err
+	}
+	if err := tool(ctx, b.out, "cp", "-a", filepath.Join(cached, "usr"), tree); err != nil {
+		return err
+	}
+	b.bindir, b.libdir = filepath.Join(tree, "usr/lib/postgresql", b.major, "bin"), filepath.Join(tree, "usr/lib/postgresql", b.major, "lib")
+	b.version, b.source, b.headers = strings.TrimSpace(string(version)), filepath.Join(cached, "source"), tree
 	return nil
 }
 
@@ -76,12 +104,12 @@ func installed(ctx context.Context, name string) (string, error) {
 }
 
 // fetch fills dir, unless an earlier run did. Each part is made aside and moved, so half a download is never taken for one.
-func (b *bench) fetch(ctx context.Context, dir, packaged string) error {
+func (b *bench) fetch(ctx context.Context, dir, exact string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	if _, err := os.Stat(b.source); errors.Is(err, os.ErrNotExist) {
-		b.say("fetching the source of PostgreSQL %s", packaged)
+		b.say("fetching the source of PostgreSQL %s", exact)
 		download, err := os.MkdirTemp(dir, "source-")
 		if err != nil {
 			return err
@@ -94,10 +122,10 @@ func (b *bench) fetch(ctx context.Context, dir, packaged string) error {
 		if err := apt(ctx, b, download, config, "update"); err != nil {
 			return err
 		}
-		if err := apt(ctx, b, download, config, "source", "--download-only", "postgresql-"+major+"="+packaged); err != nil {
+		if err := apt(ctx, b, download, config, "source", "--download-only", "postgresql-"+b.major+"="+exact); err != nil {
 			return err
 		}
-		archive := filepath.Join(download, fmt.Sprintf("postgresql-%s_%s.orig.tar.bz2", major, b.version))
+		archive := filepath.Join(download, fmt.Sprintf("postgresql-%s_%s.orig.tar.bz2", b.major, b.version))
 		if err := tool(ctx, download, "tar", "xjf", archive); err != nil {
 			return err
 		}
@@ -112,7 +140,7 @@ func (b *bench) fetch(ctx context.Context, dir, packaged string) error {
 			return err
 		}
 		defer os.RemoveAll(download)
-		if err := apt(ctx, b, download, nil, "download", "postgresql-server-dev-"+major+"="+packaged); err != nil {
+		if err := apt(ctx, b, download, nil, "download", "postgresql-server-dev-"+b.major+"="+exact); err != nil {
 			return err
 		}
 		found, err := filepath.Glob(filepath.Join(download, "*.deb"))

@@ -17,9 +17,9 @@ func buildPipeline(ctx context.Context, b *bench) error {
 	if err := os.MkdirAll(filepath.Dir(pipelineProgram(b)), 0o755); err != nil {
 		return err
 	}
-	return tool(ctx, b.out, "gcc", "-O1", "-I", filepath.Join(b.headers, "usr/include/postgresql", major, "server"), "-I", "/usr/include/postgresql",
+	return tool(ctx, b.out, "gcc", "-O1", "-I", filepath.Join(b.headers, "usr/include/postgresql", b.major, "server"), "-I", "/usr/include/postgresql",
 		"-o", pipelineProgram(b), filepath.Join(b.source, "src/test/modules/libpq_pipeline/libpq_pipeline.c"),
-		"-L", filepath.Join(b.headers, libdir), "-lpgcommon", "-lpgport", "-lpq")
+		"-L", filepath.Join(b.headers, b.libdir), "-lpgcommon", "-lpgport", "-lpq")
 }
 
 func runPipeline(ctx context.Context, b *bench, s *side) ([]result, error) {

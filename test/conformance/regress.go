@@ -26,12 +26,12 @@ func stageRegress(ctx context.Context, b *bench) error {
 	if err := os.Mkdir(library, 0o755); err != nil {
 		return err
 	}
-	if err := tool(ctx, input, "gcc", "-O1", "-fPIC", "-shared", "-I", filepath.Join(b.headers, "usr/include/postgresql", major, "server"),
+	if err := tool(ctx, input, "gcc", "-O1", "-fPIC", "-shared", "-I", filepath.Join(b.headers, "usr/include/postgresql", b.major, "server"),
 		"-o", filepath.Join(library, "regress.so"), filepath.Join(input, "regress.c")); err != nil {
 		return err
 	}
 	for _, module := range []string{"refint.so", "autoinc.so"} { // the tests look for these beside regress.so
-		if err := os.Symlink(filepath.Join(libdir, module), filepath.Join(library, module)); err != nil {
+		if err := os.Symlink(filepath.Join(b.libdir, module), filepath.Join(library, module)); err != nil {
 			return err
 		}
 	}
@@ -40,7 +40,7 @@ func stageRegress(ctx context.Context, b *bench) error {
 
 func runRegress(ctx context.Context, b *bench, s *side) ([]result, error) {
 	input := regressInput(b)
-	return regress(ctx, b, s, filepath.Join(libdir, "pgxs/src/test/regress/pg_regress"), filepath.Join(input, "parallel_schedule"),
+	return regress(ctx, b, s, filepath.Join(b.libdir, "pgxs/src/test/regress/pg_regress"), filepath.Join(input, "parallel_schedule"),
 		"--inputdir="+input, "--dlpath="+filepath.Join(input, "lib"))
 }
 
@@ -54,7 +54,7 @@ func stageIsolation(_ context.Context, b *bench) error {
 
 func runIsolation(ctx context.Context, b *bench, s *side) ([]result, error) {
 	input := isolationInput(b)
-	return regress(ctx, b, s, filepath.Join(libdir, "pgxs/src/test/isolation/pg_isolation_regress"), filepath.Join(input, "isolation_schedule"), "--inputdir="+input)
+	return regress(ctx, b, s, filepath.Join(b.libdir, "pgxs/src/test/isolation/pg_isolation_regress"), filepath.Join(input, "isolation_schedule"), "--inputdir="+input)
 }
 
 // regress runs one of the two drivers over a whole schedule, one test at a time: with more, tests on a small machine fail
@@ -64,7 +64,7 @@ func regress(ctx context.Context, b *bench, s *side, driver, schedule string, ar
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{driver, "--bindir=" + bindir, "--outputdir=" + s.dir, "--schedule=" + schedule, "--max-connections=1",
+	args := append([]string{driver, "--bindir=" + b.bindir, "--outputdir=" + s.dir, "--schedule=" + schedule, "--max-connections=1",
 		"--host=" + s.superuser["host"], "--port=" + s.superuser["port"], "--user=" + s.superuser["user"]}, arguments...)
 	out, err := b.do(ctx, s, command{as: s.superuser, log: "log", args: args})
 	ran := readRegress(out)
@@ -109,13 +109,20 @@ func readSchedule(name string) ([]string, error) {
 	return tests, nil
 }
 
-var regressLine = regexp.MustCompile(`(?m)^(?:test)?\s+(\S+)\s+\.\.\. (ok|FAILED|failed \(ignored\))(.*)$`)
+var (
+	regressLine = regexp.MustCompile(`(?m)^(?:test)?\s+(\S+)\s+\.\.\. (ok|FAILED|failed \(ignored\))(.*)$`)
+	// From version 16 on the driver speaks TAP.
+	regressTAP = regexp.MustCompile(`(?m)^(ok|not ok)\s+\d+\s+[-+] (\S+)(.*)$`)
+)
 
 // readRegress gives what the driver said of each test.
 func readRegress(out string) map[string]string {
 	said := map[string]string{}
 	for _, match := range regressLine.FindAllStringSubmatch(out, -1) {
 		said[match[1]] = strings.TrimSpace(match[2] + match[3])
+	}
+	for _, match := range regressTAP.FindAllStringSubmatch(out, -1) {
+		said[match[2]] = strings.TrimSpace(match[1] + match[3])
 	}
 	return said
 }

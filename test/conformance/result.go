@@ -66,12 +66,12 @@ func on(results map[string]result, test string) result {
 
 type report []comparison
 
-// judge makes the table and the verdict. An error says how many differences, unlisted skips or unlisted direct failures
-// there were; their names stand below the table.
+// judge makes the table and the verdict. An error says how many differences, unlisted skips, unlisted direct failures or
+// expectations that did not come true there were; their names stand below the table.
 func (r report) judge(expected expectations) (string, error) {
 	var table, notes strings.Builder
 	table.WriteString("\n| suite | tests | passed direct | passed through | differences |\n|---|---:|---:|---:|---:|\n")
-	var differences, unlisted, broken int
+	var differences, unlisted, stale, broken int
 	for _, c := range r {
 		var direct, gateway, different int
 		for _, test := range c.tests() {
@@ -87,6 +87,9 @@ func (r report) judge(expected expectations) (string, error) {
 			case d.outcome == passed && g.outcome != passed && (g.outcome != skipped || !listed):
 				different++
 				fmt.Fprintf(&notes, "DIFFERENT  %s/%s: passed direct, %s through the gateway: %s\n", c.suite, test, g.outcome, g.why)
+			case d.outcome == passed && g.outcome == passed && listed:
+				stale++
+				fmt.Fprintf(&notes, "STALE      %s/%s: passed on both sides; take it out of expected.txt\n", c.suite, test)
 			case d.outcome == passed && g.outcome == passed:
 			case d.outcome == failed && g.outcome == failed && d.shown != g.shown:
 				different++
@@ -100,6 +103,12 @@ func (r report) judge(expected expectations) (string, error) {
 		}
 		fmt.Fprintf(&table, "| %s | %d | %d | %d | %d |\n", c.suite, len(c.tests()), direct, gateway, different)
 		differences += different
+		for _, test := range expected.of(c.suite) {
+			if on(c.direct, test).outcome == missing && on(c.gateway, test).outcome == missing {
+				stale++
+				fmt.Fprintf(&notes, "STALE      %s/%s: there is no such test; take it out of expected.txt\n", c.suite, test)
+			}
+		}
 		if c.broken != nil {
 			broken++
 			fmt.Fprintf(&notes, "BROKEN     %s: %v\n", c.suite, c.broken)
@@ -120,6 +129,9 @@ func (r report) judge(expected expectations) (string, error) {
 	if unlisted > 0 {
 		verdict = errors.Join(verdict, fmt.Errorf("%d tests did not pass on both sides and are not in expected.txt", unlisted))
 	}
+	if stale > 0 {
+		verdict = errors.Join(verdict, fmt.Errorf("%d tests stand in expected.txt and passed, or are not there", stale))
+	}
 	if broken > 0 {
 		verdict = errors.Join(verdict, fmt.Errorf("%d suites could not be run", broken))
 	}
@@ -133,6 +145,17 @@ type expectations map[string]string
 func (e expectations) reason(suite, test string) (string, bool) {
 	reason, ok := e[suite+"/"+test]
 	return reason, ok
+}
+
+// of gives the tests of one suite, in order.
+func (e expectations) of(suite string) []string {
+	var tests []string
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		if test, found := strings.CutPrefix(name, suite+"/"); found {
+			tests = append(tests, test)
+		}
+	}
+	return tests
 }
 
 // readExpected reads lines of the form "SUITE/TEST reason in words"; empty lines and lines that begin with # are nothing.

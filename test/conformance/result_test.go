@@ -16,6 +16,8 @@ func TestJudge(t *testing.T) {
 		want            string // part of the verdict; empty: the run passes
 	}{
 		{name: "passes on both", direct: one(passed), gateway: one(passed)},
+		{name: "passes on both, listed", direct: one(passed), gateway: one(passed), listed: true, want: "stand in expected.txt and passed"},
+		{name: "is not there, listed", listed: true, want: "are not there"},
 		{name: "fails through", direct: one(passed), gateway: one(failed), want: "pass direct and not through"},
 		{name: "a listed test still may not fail through", direct: one(passed), gateway: one(failed), listed: true, want: "pass direct and not through"},
 		{name: "no result through", direct: one(passed), want: "pass direct and not through"},

@@ -33,6 +33,8 @@ func startRig(ctx context.Context, binary string, b *bench) (*rig, error) {
 	r := &rig{env: filepath.Join(b.out, "rig.env"), ended: make(chan error, 1), log: log}
 	r.process = exec.Command(binary, "demo", "--env", r.env)
 	r.process.Stdout, r.process.Stderr = log, log
+	// The rig takes the server that pg_config tells of, which stands beside it.
+	r.process.Env = append(os.Environ(), "PATH="+b.bindir+":"+os.Getenv("PATH"))
 	// A Ctrl-C at the terminal is for us: we end the suite first and the rig after it.
 	r.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	b.say("the rig: %s demo --env %s", binary, r.env)
