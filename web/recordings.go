@@ -235,7 +235,7 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 		if locked == 0 {
 			return nil
 		}
-		no := someLocked(locked, "exported")
+		no := someLocked(locked, "exported", "sallyport export ID --identity FILE")
 		if in.Format == "text" { // which has no other place to say so
 			_, err := fmt.Fprintln(w, no.Error())
 			return err
@@ -244,11 +244,11 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	}}, nil
 }
 
-// someLocked says of how many recordings a search or export has nothing.
-func someLocked(count int, done string) *refusal.Refusal {
+// someLocked says of how many recordings a search or export has nothing, and what to do instead.
+func someLocked(count int, done, instead string) *refusal.Refusal {
 	return refusal.New(refusal.Locked, "locked recordings were not %s: %d", done, count).
 		WithDetail("the gateway has no key that opens them; what there is of others is whole").
-		WithHint("where an identity of their recipients is: sallyport export ID --identity FILE")
+		WithHint("where an identity of their recipients is: %s", instead)
 }
 
 // readable lists the recordings that the permission covers, oldest first; with none whatever was recorded, it refuses.
@@ -341,7 +341,7 @@ func (s *server) permitted(who caller, found iter.Seq2[recorder.Match, error], l
 			}
 		}
 		if failed == nil && locked > 0 {
-			failed = someLocked(locked, "searched")
+			failed = someLocked(locked, "searched", "sallyport index DIR --identity FILE --output INDEX, then sallyport search TEXT --index INDEX")
 		}
 		if failed != nil {
 			yield(api.Match{}, failed)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"net/url"
 	"strconv"
 	"time"
@@ -10,11 +11,12 @@ import (
 
 	"sallyport/client"
 	"sallyport/configs"
+	"sallyport/recorder"
 	"sallyport/web/api"
 )
 
 func newSearchCommand() *cobra.Command {
-	var target, account, person, grant, protocol, since, until string
+	var target, account, person, grant, protocol, since, until, index string
 	var failed bool
 	var limit int
 	command := &cobra.Command{
@@ -22,9 +24,11 @@ func newSearchCommand() *cobra.Command {
 		Short: "Find statements, commands and terminal lines",
 		Long: `Find TEXT in the statements, commands, file names and terminal lines of the recordings you may read; upper and lower case are
 the same. --errors leaves only what failed: statements that ended in an error, commands with another exit status than 0 or
-ended by a signal, file operations that were refused. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d).`,
-		Example: `  sallyport search "drop table" --target orders --since 7d`,
-		Args:    exactly("TEXT"),
+ended by a signal, file operations that were refused. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d). --index searches an index that sallyport index made, without a gateway: that
+is how locked recordings are searched.`,
+		Example: `  sallyport search "drop table" --target orders --since 7d
+  sallyport search "drop table" --index audit.db`,
+		Args: exactly("TEXT"),
 		RunE: func(command *cobra.Command, args []string) error {
 			q := url.Values{"text": {args[0]}, "limit": {strconv.Itoa(limit)}}
 			for name, value := range map[string]string{"target": target, "account": account, "person": person, "grant": grant, "protocol": protocol} {
@@ -38,11 +42,14 @@ ended by a signal, file operations that were refused. --since and --until take a
 			if err := addTimes(command, q, since, until); err != nil {
 				return err
 			}
+			if index != "" {
+				return searchHere(command, index, q, limit)
+			}
 			c, err := open()
 			if err != nil {
 				return err
 			}
-			return search(command, c, "/v1/search?"+q.Encode(), limit)
+			return printMatches(command, client.Lines[api.Match](command.Context(), c, "/v1/search?"+q.Encode()), limit)
 		},
 	}
 	flags := command.Flags()
@@ -54,16 +61,41 @@ ended by a signal, file operations that were refused. --since and --until take a
 	flags.StringVar(&grant, "grant", "", "only sessions under this grant (`ID`)")
 	flags.StringVar(&since, "since", "", "only after this `TIME`")
 	flags.StringVar(&until, "until", "", "only before this `TIME`")
+	flags.StringVar(&index, "index", "", "search this index (`FILE`), which sallyport index made, and not the gateway's")
 	flags.IntVar(&limit, "limit", 1000, "at most this `NUMBER` of places")
 	return command
 }
 
-// search prints matches as they come: JSON Lines with --json, else one line each.
-func search(command *cobra.Command, c *client.Client, path string, limit int) error {
+// searchHere searches an index that is on this machine.
+func searchHere(command *cobra.Command, index string, q url.Values, limit int) error {
+	query := recorder.Query{
+		Text: q.Get("text"), Person: q.Get("person"), Target: q.Get("target"), Account: q.Get("account"), Protocol: q.Get("protocol"),
+		Grant: q.Get("grant"), Errors: q.Has("errors"), Limit: limit,
+	}
+	for name, to := range map[string]*time.Time{"since": &query.Since, "until": &query.Until} {
+		if text := q.Get(name); text != "" {
+			var err error
+			if *to, err = time.Parse(time.RFC3339Nano, text); err != nil {
+				return err
+			}
+		}
+	}
+	found := recorder.SearchFiles(command.Context(), index, query)
+	return printMatches(command, func(yield func(api.Match, error) bool) {
+		for m, err := range found {
+			if !yield(api.Match(m), err) {
+				return
+			}
+		}
+	}, limit)
+}
+
+// printMatches prints matches as they come: JSON Lines with --json, else one line each.
+func printMatches(command *cobra.Command, matches iter.Seq2[api.Match, error], limit int) error {
 	out := command.OutOrStdout()
 	encoder := newJSON(out)
 	found := 0
-	for m, err := range client.Lines[api.Match](command.Context(), c, path) {
+	for m, err := range matches {
 		if err != nil {
 			return err
 		}

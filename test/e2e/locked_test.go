@@ -61,10 +61,53 @@ func TestLockedRecordings(t *testing.T) {
 	if out := r.As("carol", "search", "canary"); out.Code == 0 || strings.Contains(out.Stdout, "canary-") {
 		t.Errorf("search by the gateway: %+v", out)
 	}
+	searchLocked(t, r, key, inSQL, inSSH)
 	if out := r.As("carol", "verify"); out.Code != 0 {
 		t.Errorf("verify: %+v", out)
 	}
 	nowhere(t, r, inSQL, inSSH)
+}
+
+// searchLocked: who has the identity and a copy of the recordings searches in an index of his own, which is kept up to date
+// and can't be made without the identity.
+func searchLocked(t *testing.T, r *rig.Rig, key string, canaries ...string) {
+	t.Helper()
+	recordings, index := filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "audit.db")
+	if err := os.CopyFS(recordings, os.DirFS(r.Path("recordings"))); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.As("carol", "search", "canary"); !strings.Contains(out.Stderr, "sallyport index") {
+		t.Errorf("a search does not say how: %+v", out)
+	}
+	if out := r.As("carol", "index", recordings, "-o", index); out.Code == 0 || !strings.Contains(out.Stderr, "--identity") {
+		t.Errorf("without the identity: %+v", out)
+	}
+	if out := r.As("carol", "search", "canary", "--index", index); out.Code != 0 || out.Stdout != "" {
+		t.Errorf("the index without the identity: %+v", out)
+	}
+	if out := r.As("carol", "index", recordings, "-o", index, "--identity", key); out.Code != 0 {
+		t.Fatalf("%+v", out)
+	}
+	for _, canary := range canaries {
+		if out := r.As("carol", "search", canary, "--index", index); out.Code != 0 || !strings.Contains(out.Stdout, canary) {
+			t.Errorf("search for %s: %+v", canary, out)
+		}
+	}
+	if out := r.As("carol", "search", "canary", "--index", index, "--until", "1d"); out.Code != 0 || out.Stdout != "" {
+		t.Errorf("search before it happened: %+v", out)
+	}
+	if err := os.RemoveAll(recordings); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(recordings, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.As("carol", "index", recordings, "-o", index); out.Code != 0 || !strings.Contains(out.Stdout, "has 0 recordings") {
+		t.Errorf("the recordings are gone: %+v", out)
+	}
+	if out := r.As("carol", "search", "canary", "--index", index); out.Code != 0 || out.Stdout != "" {
+		t.Errorf("what is gone is found: %+v", out)
+	}
 }
 
 // lockTo has the gateway lock what it records from now on.
