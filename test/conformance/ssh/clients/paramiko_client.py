@@ -63,8 +63,10 @@ except IOError as x:
     print("missing", x.errno)
 
 results = [None] * 20
+kept = []  # a channel that Python forgets while its end is under way sends an EOF too many, for which sshd ends the connection
 def one(n):
     i, o, err = c.exec_command("echo %d; exit %d" % (n, n))
+    kept.append((i, o, err))
     results[n] = (o.read(), o.channel.recv_exit_status())
 threads = [threading.Thread(target=one, args=(n,)) for n in range(20)]
 [t.start() for t in threads]; [t.join() for t in threads]
