@@ -117,6 +117,12 @@ func (d desk) Revoke(ctx context.Context, who console.Caller, id, comment string
 	return said(d.s.Grants.Revoke(from(ctx, who), who.Identity, id, comment))
 }
 
+func (d desk) Tag(g api.Grant) (string, error) { return tagOfValue(g) }
+
+func (d desk) Unchanged(ctx context.Context, who console.Caller, id, tag string) error {
+	return d.s.unchangedGrant(from(ctx, who), as(who), id, tag)
+}
+
 func (d desk) Release(ctx context.Context, who console.Caller, id string) (api.Grant, error) {
 	return said(d.s.Grants.Release(from(ctx, who), who.Identity, id))
 }

@@ -33,8 +33,9 @@ type grantView struct {
 	Kind    string
 	Labels  map[string]string
 	Mine    bool
-	Decides bool // whoever looks may approve or deny it
-	Ends    bool // whoever looks may revoke it
+	Decides bool   // whoever looks may approve or deny it
+	Ends    bool   // whoever looks may revoke it
+	Tag     string // names this state of it, for forms that decide on what somebody looked at; empty: any
 	Lines   []line
 	Use     *use // what the person did with the same access before; for approvers
 }
@@ -99,6 +100,10 @@ func (s *server) grantView(who Caller, g api.Grant) grantView {
 	}
 	v.Ends = !v.Mine && g.EndedAt.IsZero() && g.State != string(grant.Pending) &&
 		(approver || s.Desk.May(who.Identity, grant.RevokeGrants, g.Target))
+	var err error
+	if v.Tag, err = s.Desk.Tag(g); err != nil {
+		s.Log.Error("a grant has no tag: forms about it are taken whatever became of it", "grant", g.ID, "error", err)
+	}
 	return v
 }
 
@@ -124,12 +129,6 @@ func connect(gateway api.Gateway, c api.Connection, account string) []line {
 		{"After sallyport login", "psql service=" + service},
 		{"With any Postgres client", fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=verify-full", c.Host, c.Port, c.Database, account)},
 	}
-}
-
-// offerView is an offer with the wish that the form starts from.
-type offerView struct {
-	api.Offer
-	Suggested string
 }
 
 // suggest is half an hour, or all there is where that is less.
@@ -161,7 +160,7 @@ func (s *server) access(v *visit) error {
 	}
 	var body struct {
 		Live, Waiting, Past []grantView
-		Offers              []offerView
+		Offers              []api.Offer
 		Steps               []step
 		Gateway             api.Gateway
 	}
@@ -181,9 +180,7 @@ func (s *server) access(v *visit) error {
 			body.Past = append(body.Past, view)
 		}
 	}
-	for _, o := range offers {
-		body.Offers = append(body.Offers, offerView{Offer: o, Suggested: suggest(o.MaxDuration)})
-	}
+	body.Offers = offers
 	seen := grants // for the first steps: an approver sees that others asked
 	if len(seen) == 0 {
 		if seen, _, err = s.Desk.Grants(ctx, v.who, grant.Filter{All: true, Limit: 20}); err != nil {
@@ -246,7 +243,11 @@ func (s *server) steps(v *visit, offers []api.Offer, grants []api.Grant) ([]step
 
 // askForm asks why, and for how long.
 func (s *server) askForm(v *visit) error {
-	target, account := v.URL.Query().Get("target"), v.URL.Query().Get("account")
+	return s.showAsk(v, v.URL.Query().Get("target"), v.URL.Query().Get("account"), nil)
+}
+
+// showAsk shows the form, with what was refused where it was.
+func (s *server) showAsk(v *visit, target, account string, refused *asked) error {
 	offers, err := s.Desk.Offers(v.Context(), v.who)
 	if err != nil {
 		return err
@@ -261,11 +262,21 @@ func (s *server) askForm(v *visit) error {
 		return refusal.New(refusal.NotFound, "there is nothing of that name that you may ask for").WithHint("see what you may ask for under Access")
 	}
 	last := found[len(found)-1] // the longest
-	s.show(v, http.StatusOK, "ask.html", page{Title: "Ask for " + account + "@" + target, Path: home, Body: struct {
-		offerView
-		Policies []api.Offer
-	}{offerView{last, suggest(last.MaxDuration)}, found}})
+	status, said := http.StatusOK, asked{Duration: suggest(last.MaxDuration)}
+	if refused != nil {
+		status, said = refused.Problem.Status, *refused
+	}
+	s.show(v, status, "ask.html", page{Title: "Ask for " + account + "@" + target, Path: home, Body: struct {
+		api.Offer
+		Said asked
+	}{last, said}})
 	return nil
+}
+
+// asked is what somebody wrote into the form that asks, and why it was not taken.
+type asked struct {
+	Duration, Reason, Ticket string
+	Problem                  *api.Problem
 }
 
 // ask files a request.
@@ -275,14 +286,25 @@ func (s *server) ask(v *visit) error {
 		Duration: strings.TrimSpace(v.PostForm.Get("duration")), Reason: strings.TrimSpace(v.PostForm.Get("reason")),
 		Ticket: strings.TrimSpace(v.PostForm.Get("ticket")),
 	})
+	if refusal.Is(err, refusal.Invalid) { // nothing that was written is lost
+		return s.showAsk(v, v.PostForm.Get("target"), v.PostForm.Get("account"), &asked{
+			Duration: v.PostForm.Get("duration"), Reason: v.PostForm.Get("reason"), Ticket: v.PostForm.Get("ticket"), Problem: s.Desk.Problem("ask", err),
+		})
+	}
 	if err != nil {
 		return err
 	}
 	return v.redirect("/console/requests/"+g.ID, "asked")
 }
 
+// stale is what somebody wrote about a request that had changed since they looked at it.
+type stale struct{ Verb, Comment, Duration string }
+
 // request is one request and what became of it.
-func (s *server) request(v *visit) error {
+func (s *server) request(v *visit) error { return s.showRequest(v, nil) }
+
+// showRequest shows a request, and beside it what was not done because it had changed.
+func (s *server) showRequest(v *visit, was *stale) error {
 	g, err := s.Desk.Grant(v.Context(), v.who, v.PathValue("id"))
 	if err != nil {
 		return err
@@ -314,18 +336,33 @@ func (s *server) request(v *visit) error {
 	if !view.Mine && s.Desk.Approves(v.who.Identity) {
 		at = "/console/inbox"
 	}
-	s.show(v, http.StatusOK, "request.html", page{Title: g.Account + "@" + g.Target, Path: at, Body: struct {
+	status := http.StatusOK
+	if was != nil {
+		status = http.StatusPreconditionFailed
+	}
+	s.show(v, status, "request.html", page{Title: g.Account + "@" + g.Target, Path: at, Body: struct {
 		G        grantView
 		Sessions []api.Session
-	}{view, sessions}})
+		Stale    *stale
+	}{view, sessions, was}})
 	return nil
 }
 
 // decide does what the verb in the address says to a request.
 func (s *server) decide(v *visit) error {
 	id, verb, comment := v.PathValue("id"), v.PathValue("verb"), strings.TrimSpace(v.PostForm.Get("comment"))
-	var err error
 	to := "/console/requests/" + url.PathEscape(id)
+	// Who approves, denies or asks for more says yes or no to what they saw. Ending something needs no such care.
+	if tag := v.PostForm.Get("seen"); tag != "" && (verb == "approve" || verb == "deny" || verb == "extend") {
+		err := s.Desk.Unchanged(v.Context(), v.who, id, tag)
+		if refusal.Is(err, api.Changed) {
+			return s.showRequest(v, &stale{Verb: verb, Comment: comment, Duration: strings.TrimSpace(v.PostForm.Get("duration"))})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var err error
 	switch verb {
 	case "approve":
 		_, err = s.Desk.Approve(v.Context(), v.who, id, comment)

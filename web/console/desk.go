@@ -50,6 +50,9 @@ type Desk interface {
 	Approve(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
 	Deny(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
 	Revoke(ctx context.Context, who Caller, id, comment string) (api.Grant, error)
+	// Tag is a grant's ETag, as the API has it; Unchanged refuses with api.Changed when the grant has another by now.
+	Tag(g api.Grant) (string, error)
+	Unchanged(ctx context.Context, who Caller, id, tag string) error
 	Release(ctx context.Context, who Caller, id string) (api.Grant, error)
 
 	FindSessions(ctx context.Context, who Caller, f session.Filter) ([]api.Session, error)
