@@ -17,7 +17,14 @@ func driverProgram(b *bench, name string) string {
 
 // scenario runs a driver's program and reads its lines.
 func scenario(ctx context.Context, b *bench, s *side, env []string, args ...string) ([]result, error) {
-	out, err := b.do(ctx, s, command{as: s.plain, log: "log", env: env, args: args})
+	url, closing, err := b.offer(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	out, err := b.do(ctx, s, command{as: s.plain, log: "log", env: append(env, "CONFORMANCE_ACCESS="+url), args: args})
+	if err := closing(); err != nil {
+		return nil, fmt.Errorf("give the account back its access: %w", err)
+	}
 	results := readSteps(out)
 	if err != nil {
 		if len(results) == 0 {
@@ -88,13 +95,14 @@ func runNode(ctx context.Context, b *bench, s *side) ([]result, error) {
 	return scenario(ctx, b, s, nil, "node", filepath.Join(driverProgram(b, "node"), "scenario.js"))
 }
 
-const jdbcJar = "/usr/share/java/postgresql.jar"
+// jars are the driver and a pool, which wants a logger's interface.
+const jars = "/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:/usr/share/java/slf4j-api.jar"
 
 func buildJava(ctx context.Context, b *bench) error {
 	if err := b.stage("java"); err != nil {
 		return err
 	}
-	return tool(ctx, driverProgram(b, "java"), "javac", "-encoding", "UTF-8", "-cp", jdbcJar, "Scenario.java")
+	return tool(ctx, driverProgram(b, "java"), "javac", "-encoding", "UTF-8", "-cp", jars, "Scenario.java")
 }
 
 func runJava(ctx context.Context, b *bench, s *side) ([]result, error) {
@@ -111,5 +119,5 @@ func runJava(ctx context.Context, b *bench, s *side) ([]result, error) {
 		}
 		env = append(env, "CONFORMANCE_PKCS12="+bundle)
 	}
-	return scenario(ctx, b, s, env, "java", "-cp", jdbcJar+":"+driverProgram(b, "java"), "Scenario")
+	return scenario(ctx, b, s, env, "java", "-cp", jars+":"+driverProgram(b, "java"), "Scenario")
 }

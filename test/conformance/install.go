@@ -19,9 +19,9 @@ var packages = []struct {
 	has  string // a program that makes the package unnecessary
 }{
 	{name: "postgresql-" + packaged}, {name: "postgresql-contrib"}, {name: "libpq-dev"}, {name: "gcc", has: "gcc"}, {name: "bzip2", has: "bzip2"},
-	{name: "dpkg-dev", has: "dpkg-source"}, {name: "python3-psycopg2"}, {name: "python3-psycopg"}, {name: "python3-asyncpg"},
+	{name: "dpkg-dev", has: "dpkg-source"}, {name: "python3-psycopg2"}, {name: "python3-psycopg"}, {name: "python3-psycopg-pool"}, {name: "python3-asyncpg"},
 	{name: "nodejs", has: "node"}, {name: "npm", has: "npm"}, {name: "openssl", has: "openssl"},
-	{name: "libpostgresql-jdbc-java"}, {name: "openjdk-17-jdk-headless", has: "javac"},
+	{name: "libpostgresql-jdbc-java"}, {name: "libhikaricp-java"}, {name: "openjdk-17-jdk-headless", has: "javac"},
 }
 
 // install brings what is missing and unpacks PostgreSQL's own source and the server's development files, both of exactly

@@ -1,4 +1,10 @@
+import com.zaxxer.hikari.HikariConfig;
+import com.zaxxer.hikari.HikariDataSource;
 import java.io.*;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.sql.*;
 import java.util.*;
@@ -20,6 +26,12 @@ public class Scenario {
 
     /** The driver reads none of libpq's variables, so they are translated. The key comes as PKCS#12, which it can read. */
     static Connection openIn(String database, String... more) throws SQLException {
+        return DriverManager.getConnection(url(database), properties(more));
+    }
+
+    static String url(String database) { return "jdbc:postgresql://" + System.getenv("PGHOST") + ":" + System.getenv("PGPORT") + "/" + database; }
+
+    static Properties properties(String... more) {
         Properties p = new Properties();
         p.setProperty("user", System.getenv("PGUSER"));
         // Without one it looks into the file that PGPASSFILE names.
@@ -34,7 +46,7 @@ public class Scenario {
             }
         }
         for (int i = 0; i < more.length; i += 2) p.setProperty(more[i], more[i + 1]);
-        return DriverManager.getConnection("jdbc:postgresql://" + System.getenv("PGHOST") + ":" + System.getenv("PGPORT") + "/" + database, p);
+        return p;
     }
 
     static Connection open(String... more) throws SQLException { return openIn(System.getenv("PGDATABASE"), more); }
@@ -71,16 +83,44 @@ public class Scenario {
         throw new AssertionError("no error, want " + state);
     }
 
-    static void cancelWhenAsleep(Statement statement) {
+    /** Acts once the server is in pg_sleep in the session of that process id. */
+    static void whenAsleep(int pid, Step act) {
         try (Connection other = open(); PreparedStatement s = other.prepareStatement("select coalesce(wait_event, '') from pg_stat_activity where pid = ?")) {
-            s.setInt(1, connection.unwrap(PGConnection.class).getBackendPID());
+            s.setInt(1, pid);
             for (long end = System.nanoTime() + 10_000_000_000L; System.nanoTime() < end; ) {
                 try (ResultSet r = s.executeQuery()) { if (r.next() && r.getString(1).equals("PgSleep")) break; }
             }
-            statement.cancel();
-        } catch (SQLException e) {
+            act.run();
+        } catch (Exception e) {
             e.printStackTrace();
         }
+    }
+
+    /** Has the account's access ended ("end") or given back ("renew"). */
+    static void access(String what) throws Exception {
+        HttpRequest request = HttpRequest.newBuilder(URI.create(System.getenv("CONFORMANCE_ACCESS") + "/" + what)).POST(HttpRequest.BodyPublishers.noBody()).build();
+        HttpResponse<String> answer = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString());
+        if (answer.statusCode() != 200) throw new AssertionError(what + ": " + answer.body());
+    }
+
+    static int pid(Connection c) throws SQLException { return c.unwrap(PGConnection.class).getBackendPID(); }
+
+    /** Uses four connections of the pool's at the same time and gives their process ids. */
+    static Set<Integer> useAtOnce(HikariDataSource pool) throws SQLException {
+        Set<Integer> pids = new HashSet<>();
+        List<Connection> all = new ArrayList<>();
+        try {
+            for (int i = 0; i < 4; i++) {
+                Connection c = pool.getConnection();
+                all.add(c);
+                try (Statement s = c.createStatement()) { s.execute("select 1"); }
+                pids.add(pid(c));
+            }
+        } finally {
+            for (Connection c : all) c.close();
+        }
+        same(pids.size(), 4);
+        return pids;
     }
 
     public static void main(String[] args) throws Exception {
@@ -194,7 +234,8 @@ public class Scenario {
         });
         step("cancel", () -> {
             try (Statement s = connection.createStatement()) {
-                Thread canceller = new Thread(() -> cancelWhenAsleep(s));
+                int pid = pid(connection);
+                Thread canceller = new Thread(() -> whenAsleep(pid, s::cancel));
                 canceller.start();
                 fails("57014", () -> s.execute("select pg_sleep(30)"));
                 canceller.join();
@@ -260,6 +301,43 @@ public class Scenario {
             Connection other = open();
             number("select pg_terminate_backend(" + other.unwrap(PGConnection.class).getBackendPID() + ")::int");
             fails("57P01", () -> { try (Statement s = other.createStatement()) { s.execute("select pg_sleep(10)"); } });
+        });
+        step("access-ends-and-is-renewed", () -> {
+            HikariConfig config = new HikariConfig();
+            config.setJdbcUrl(url(System.getenv("PGDATABASE")));
+            config.setDataSourceProperties(properties());
+            config.setMaximumPoolSize(4);
+            config.setConnectionTimeout(2000);
+            try (HikariDataSource pool = new HikariDataSource(config)) {
+                Set<Integer> before = useAtOnce(pool);
+                try (Connection busy = pool.getConnection(); Statement s = busy.createStatement()) {
+                    int pid = pid(busy);
+                    Thread ender = new Thread(() -> whenAsleep(pid, () -> access("end")));
+                    ender.start();
+                    fails("57P01", () -> s.execute("select pg_sleep(60)"));
+                    ender.join();
+                }
+                // The pool looks whether a connection is alive before it gives it, so what one sees is that there is none.
+                SQLException none = null;
+                try (Connection c = pool.getConnection()) {
+                    throw new AssertionError("the pool works without access");
+                } catch (SQLTransientConnectionException e) {
+                    none = e;
+                }
+                Throwable cause = none.getCause();
+                same(cause instanceof SQLException ? ((SQLException) cause).getSQLState() : String.valueOf(cause), "28000");
+                access("renew");
+                for (long end = System.nanoTime() + 60_000_000_000L; ; ) {
+                    try (Connection c = pool.getConnection()) {
+                        break;
+                    } catch (SQLTransientConnectionException e) {
+                        if (System.nanoTime() > end) throw e;
+                    }
+                }
+                Set<Integer> after = useAtOnce(pool);
+                after.retainAll(before);
+                same(after.isEmpty(), true);
+            }
         });
         connection.close();
     }

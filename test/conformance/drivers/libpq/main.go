@@ -26,6 +26,7 @@ func main() {
 		{Name: "big-values", Do: s.bigValues}, {Name: "many-rows", Do: s.manyRows}, {Name: "error", Do: s.error},
 		{Name: "transaction", Do: s.transaction}, {Name: "startup-options", Do: s.startupOptions}, {Name: "pool", Do: s.pool},
 		{Name: "no-such-database", Do: s.noSuchDatabase}, {Name: "terminated", Do: s.terminated},
+		{Name: "access-ends-and-is-renewed", Do: s.accessEnds},
 	})
 }
 
@@ -393,4 +394,89 @@ func gone(err error) error {
 		return nil
 	}
 	return code(err, "57P01")
+}
+
+// accessEnds is what a pool sees when the account's access ends under it and is given back.
+func (s *scenario) accessEnds(ctx context.Context) error {
+	db, err := sql.Open("postgres", "")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(4)
+	db.SetMaxIdleConns(4)
+	before, err := useAtOnce(ctx, db)
+	if err != nil {
+		return err
+	}
+	busy, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer busy.Close()
+	var pid int
+	if err := busy.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for event := ""; event != "PgSleep"; {
+			if err := db.QueryRowContext(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", pid).Scan(&event); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- steps.Access(ctx, "end")
+	}()
+	_, asleep := busy.ExecContext(ctx, "select pg_sleep(60)")
+	if err := errors.Join(code(asleep, "57P01"), <-ended); err != nil {
+		return err
+	}
+	if err := busy.Close(); err != nil && !errors.Is(err, driver.ErrBadConn) {
+		return err
+	}
+	refused := 0
+	for range 5 {
+		_, err := db.ExecContext(ctx, "select 1")
+		if err == nil {
+			return errors.New("the pool works without access")
+		}
+		if code(err, "28000") == nil {
+			refused++
+		}
+	}
+	if refused == 0 {
+		return errors.New("nobody was refused")
+	}
+	if err := steps.Access(ctx, "renew"); err != nil {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, "select 1"); err != nil {
+		return err
+	}
+	after, err := useAtOnce(ctx, db)
+	for pid := range before {
+		if after[pid] {
+			err = errors.Join(err, fmt.Errorf("backend %d is there again", pid))
+		}
+	}
+	return err
+}
+
+// useAtOnce uses four connections of the pool's at the same time and gives their process ids.
+func useAtOnce(ctx context.Context, db *sql.DB) (map[int]bool, error) {
+	pids := map[int]bool{}
+	for range 4 {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		var pid int
+		if err := conn.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
+			return nil, err
+		}
+		pids[pid] = true
+	}
+	return pids, same(len(pids), 4)
 }

@@ -48,6 +48,12 @@ async function untilAsleep(pid) {
   await other.end()
 }
 
+// access has the account's access ended ("end") or given back ("renew").
+async function access(what) {
+  const answer = await fetch(process.env.CONFORMANCE_ACCESS + '/' + what, { method: 'POST' })
+  assert.ok(answer.ok, await answer.text())
+}
+
 const steps = {
   async connect() {
     client = await open()
@@ -191,6 +197,38 @@ const steps = {
     await client.query('select pg_terminate_backend($1)', [other.processID])
     await asleep
   },
+  async 'access-ends-and-is-renewed'() {
+    const pool = new Pool(settings({ max: 4 }))
+    pool.on('error', () => {}) // a connection that broke while nobody used it; the pool throws it away
+    // Uses all of the pool's connections at the same time and gives their process ids.
+    const useAtOnce = async () => {
+      const clients = await Promise.all([1, 2, 3, 4].map(() => pool.connect()))
+      for (const c of clients) await c.query('select 1')
+      const pids = new Set(clients.map((c) => c.processID))
+      for (const c of clients) c.release()
+      assert.equal(pids.size, 4)
+      return pids
+    }
+    const before = await useAtOnce()
+    const busy = await pool.connect()
+    busy.on('error', () => {})
+    const asleep = fails('57P01', busy.query('select pg_sleep(60)'))
+    await untilAsleep(busy.processID)
+    await access('end')
+    await asleep
+    busy.release(true)
+    let refused = 0
+    for (let i = 0; i < 5; i++) {
+      const error = await pool.query('select 1').then(() => null, (e) => e)
+      assert.ok(error, 'the pool works without access')
+      if (error.code === '28000') refused++
+    }
+    assert.ok(refused > 0, 'nobody was refused')
+    await access('renew')
+    assert.equal((await pool.query('select 1 as n')).rows[0].n, 1)
+    for (const pid of await useAtOnce()) assert.ok(!before.has(pid))
+    await pool.end()
+  },
 }
 
 async function main() {
@@ -203,7 +241,7 @@ async function main() {
       console.log(`not ok ${name}: ${String(error.message).replace(/\s+/g, ' ').slice(0, 500)}`)
     }
   }
-  await client.end()
+  await client.end().catch(() => {}) // the last step had it ended
 }
 
 main()

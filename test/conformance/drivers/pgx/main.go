@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sallyport/test/conformance/drivers/steps"
 )
@@ -27,7 +28,7 @@ func main() {
 		{Name: "many-rows", Do: s.manyRows}, {Name: "error", Do: s.error}, {Name: "transaction", Do: s.transaction},
 		{Name: "large-object", Do: s.largeObject}, {Name: "startup-options", Do: s.startupOptions},
 		{Name: "many-connections", Do: s.manyConnections}, {Name: "no-such-database", Do: s.noSuchDatabase},
-		{Name: "terminated", Do: s.terminated},
+		{Name: "terminated", Do: s.terminated}, {Name: "access-ends-and-is-renewed", Do: s.accessEnds},
 	})
 }
 
@@ -428,4 +429,79 @@ func (s *scenario) terminated(ctx context.Context) error {
 	}
 	_, err = other.WaitForNotification(ctx)
 	return code(err, "57P01")
+}
+
+// accessEnds is what a pool sees when the account's access ends under it and is given back.
+func (s *scenario) accessEnds(ctx context.Context) error {
+	pool, err := pgxpool.New(ctx, "pool_min_conns=4 pool_max_conns=4")
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	before, err := useAtOnce(ctx, pool)
+	if err != nil {
+		return err
+	}
+	busy, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for event := ""; event != "PgSleep"; {
+			if err := pool.QueryRow(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", busy.Conn().PgConn().PID()).Scan(&event); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- steps.Access(ctx, "end")
+	}()
+	_, asleep := busy.Exec(ctx, "select pg_sleep(60)")
+	busy.Release()
+	if err := errors.Join(code(asleep, "57P01"), <-ended); err != nil {
+		return err
+	}
+	refused := 0
+	for range 5 {
+		_, err := pool.Exec(ctx, "select 1")
+		if err == nil {
+			return errors.New("the pool works without access")
+		}
+		if code(err, "28000") == nil {
+			refused++
+		}
+	}
+	if refused == 0 {
+		return errors.New("nobody was refused")
+	}
+	if err := steps.Access(ctx, "renew"); err != nil {
+		return err
+	}
+	if _, err := pool.Exec(ctx, "select 1"); err != nil {
+		return err
+	}
+	after, err := useAtOnce(ctx, pool)
+	for pid := range before {
+		if after[pid] {
+			err = errors.Join(err, fmt.Errorf("backend %d is there again", pid))
+		}
+	}
+	return err
+}
+
+// useAtOnce uses four connections of the pool's at the same time and gives their process ids.
+func useAtOnce(ctx context.Context, pool *pgxpool.Pool) (map[uint32]bool, error) {
+	pids := map[uint32]bool{}
+	for range 4 {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Release()
+		if _, err := conn.Exec(ctx, "select 1"); err != nil {
+			return nil, err
+		}
+		pids[conn.Conn().PgConn().PID()] = true
+	}
+	return pids, same(len(pids), 4)
 }

@@ -204,6 +204,48 @@ async def terminated():
     raise AssertionError("a terminated backend answered")
 
 
+async def access_ends_and_is_renewed():
+    lost = (asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError)
+    refused = asyncpg.InvalidAuthorizationSpecificationError
+    async with asyncpg.create_pool(min_size=4, max_size=4) as connections:
+        async def use_at_once():
+            got = [await connections.acquire() for _ in range(4)]
+            pids = {await c.fetchval("select pg_backend_pid()") for c in got}
+            for c in got:
+                await connections.release(c)
+            same(len(pids), 4)
+            return pids
+        before = await use_at_once()
+        busy = await connections.acquire()
+        asleep = asyncio.ensure_future(busy.fetchval("select pg_sleep(60)"))
+        async with connections.acquire() as other:
+            while await other.fetchval("select wait_event from pg_stat_activity where pid = $1", busy.get_server_pid()) != "PgSleep":
+                same(asleep.done(), False)
+        await asyncio.to_thread(steps.access, "end")
+        try:
+            await asleep
+        except lost:
+            pass
+        else:
+            raise AssertionError("the statement outlived the access")
+        await connections.release(busy)
+        was_refused = False
+        for _ in range(5):
+            try:
+                await connections.fetchval("select 1", timeout=10)
+            except refused:
+                was_refused = True
+            except lost:
+                pass
+            else:
+                raise AssertionError("the pool works without access")
+        same(was_refused, True)
+        await asyncio.to_thread(steps.access, "renew")
+        same(await connections.fetchval("select 1", timeout=10), 1)
+        same(await use_at_once() & before, set())
+
+
 asyncio.run(steps.run_async([connect, simple, prepared, binary, composite_types, batch, batch_error, copy_in_and_out, copy_error,
                              cursor, notify, notice, cancel, big_values, many_rows, error, transaction, parameter_status,
-                             startup_options, pool, no_such_database, terminated]))
+                             startup_options, pool, no_such_database, terminated,
+                             access_ends_and_is_renewed]))

@@ -9,6 +9,7 @@ import time
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+import psycopg2.pool
 
 import steps
 from steps import same
@@ -264,6 +265,58 @@ def terminated():
     raise AssertionError("a terminated backend answered")
 
 
+def pool_use(pool):
+    """The way this driver's pool is used: what broke is given back to be closed."""
+    c = pool.getconn()
+    try:
+        c.autocommit = True
+        with c.cursor() as cur:
+            cur.execute("select pg_backend_pid()")
+            return cur.fetchone()[0]
+    finally:
+        pool.putconn(c, close=bool(c.closed))
+
+
+def pool_use_at_once(pool, count):
+    """Uses so many of the pool's connections at the same time and gives their process ids."""
+    got = [pool.getconn() for _ in range(count)]
+    for c in got:
+        c.autocommit = True
+        c.cursor().execute("select 1")
+    pids = {c.get_backend_pid() for c in got}
+    for c in got:
+        pool.putconn(c)
+    same(len(pids), count)
+    return pids
+
+
+def access_ends_and_is_renewed():
+    pool = psycopg2.pool.ThreadedConnectionPool(4, 4, "")
+    before = pool_use_at_once(pool, 4)
+    busy = pool.getconn()
+    ender = threading.Thread(target=when_asleep, args=(busy.get_backend_pid(), lambda _: steps.access("end")))
+    ender.start()
+    try:
+        busy.cursor().execute("select pg_sleep(60)")
+    except psycopg2.OperationalError:
+        pass  # of the server's two last words the driver shows either
+    else:
+        raise AssertionError("the statement outlived the access")
+    finally:
+        ender.join()
+    pool.putconn(busy, close=True)
+    for _ in range(5):  # three that are broken, and new ones
+        try:
+            pool_use(pool)
+        except psycopg2.OperationalError:
+            continue
+        raise AssertionError("the pool works without access")
+    steps.access("renew")
+    steps.eventually(lambda: pool_use(pool), psycopg2.OperationalError)
+    same(pool_use_at_once(pool, 4) & before, set())
+    pool.closeall()
+
+
 steps.run([connect, simple, prepared, binary, batch, copy_in_and_out, copy_error, cursor, notify, notice, cancel, big_values,
            many_rows, error, transaction, large_object, parameter_status, startup_options, many_connections,
-           no_such_database, terminated])
+           no_such_database, terminated, access_ends_and_is_renewed])

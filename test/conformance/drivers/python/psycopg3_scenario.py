@@ -5,6 +5,7 @@ import threading
 import time
 
 import psycopg
+import psycopg_pool
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
@@ -267,6 +268,47 @@ def terminated():
     raise AssertionError("a terminated backend answered")
 
 
+def pool_use(pool):
+    with pool.connection(timeout=2) as c:
+        return c.execute("select pg_backend_pid()").fetchone()[0]
+
+
+def pool_use_at_once(pool, count):
+    """Uses so many of the pool's connections at the same time and gives their process ids."""
+    got = [pool.getconn(timeout=30) for _ in range(count)]
+    pids = {c.execute("select pg_backend_pid()").fetchone()[0] for c in got}
+    for c in got:
+        pool.putconn(c)
+    same(len(pids), count)
+    return pids
+
+
+def access_ends_and_is_renewed():
+    with psycopg_pool.ConnectionPool("", min_size=4, max_size=4, timeout=30) as pool:
+        before = pool_use_at_once(pool, 4)
+        with pool.connection() as busy:
+            busy.autocommit = True
+            ender = threading.Thread(target=when_asleep, args=(busy.info.backend_pid, lambda _: steps.access("end")))
+            ender.start()
+            try:
+                busy.execute("select pg_sleep(60)")
+            except psycopg.OperationalError:
+                pass
+            else:
+                raise AssertionError("the statement outlived the access")
+            finally:
+                ender.join()
+        for _ in range(5):  # three that are broken, and then none
+            try:
+                pool_use(pool)
+            except (psycopg.OperationalError, psycopg_pool.PoolTimeout):
+                continue
+            raise AssertionError("the pool works without access")
+        steps.access("renew")
+        steps.eventually(lambda: pool_use(pool), (psycopg.OperationalError, psycopg_pool.PoolTimeout))
+        same(pool_use_at_once(pool, 4) & before, set())
+
+
 steps.run([connect, simple, prepared, binary, batch, batch_error, copy_in_and_out, copy_error, cursor, stream, notify, notice,
            cancel, big_values, many_rows, error, transaction, two_phase, parameter_status, startup_options,
-           many_connections, no_such_database, terminated])
+           many_connections, no_such_database, terminated, access_ends_and_is_renewed])

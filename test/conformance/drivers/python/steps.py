@@ -1,7 +1,10 @@
 """Runs a scenario's steps one by one and prints what became of each, a line a step."""
 
+import os
 import sys
+import time
 import traceback
+import urllib.request
 
 
 class Skip(Exception):
@@ -41,6 +44,24 @@ async def run_async(steps):
             failed(name, error)
         else:
             say("ok", name)
+
+
+def access(what):
+    """Has the account's access ended ("end") or given back ("renew")."""
+    with urllib.request.urlopen(os.environ["CONFORMANCE_ACCESS"] + "/" + what, data=b"", timeout=60):
+        pass
+
+
+def eventually(attempt, errors):
+    """Gives what attempt gives, once it no longer raises one of these errors. A pool may have to find out first."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return attempt()
+        except errors:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def same(got, want):

@@ -3,7 +3,10 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"reflect"
 	"strings"
@@ -36,6 +39,24 @@ func do(step Step) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return step.Do(ctx)
+}
+
+// Access has the account's access ended ("end") or given back ("renew").
+func Access(ctx context.Context, what string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, Env("CONFORMANCE_ACCESS")+"/"+what, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		why, err := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
+		return errors.Join(fmt.Errorf("%s: %s: %s", what, answer.Status, why), err)
+	}
+	return nil
 }
 
 // Same is nil when got is want.
