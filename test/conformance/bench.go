@@ -30,6 +30,7 @@ type bench struct {
 	version        string // the server's, such as 15.18
 	source         string // PostgreSQL's source of that version
 	headers        string // the server's development files of that version, unpacked
+	loader         string // of a newer PostgreSQL's programs, beside their libraries
 
 	// runner is the operating-system account that owns the cluster, when we are root and it is another. Suites run as it,
 	// because the server must be able to read and write the files that pg_regress names.

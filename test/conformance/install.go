@@ -90,6 +90,11 @@ func (b *bench) bringNewer(ctx context.Context) error {
 		return err
 	}
 	b.bindir, b.libdir = filepath.Join(tree, "usr/lib/postgresql", b.major, "bin"), filepath.Join(tree, "usr/lib/postgresql", b.major, "lib")
+	found, err := filepath.Glob(filepath.Join(tree, "usr/lib/*/ld-linux*.so.*"))
+	if err != nil || len(found) == 0 {
+		return fmt.Errorf("no loader came with PostgreSQL %s: %w", b.major, errors.Join(err, os.ErrNotExist))
+	}
+	b.loader = found[0]
 	b.version, b.source, b.headers = strings.TrimSpace(string(version)), filepath.Join(cached, "source"), tree
 	return nil
 }

@@ -17,9 +17,23 @@ func buildPipeline(ctx context.Context, b *bench) error {
 	if err := os.MkdirAll(filepath.Dir(pipelineProgram(b)), 0o755); err != nil {
 		return err
 	}
-	return tool(ctx, b.out, "gcc", "-O1", "-I", filepath.Join(b.headers, "usr/include/postgresql", b.major, "server"), "-I", "/usr/include/postgresql",
-		"-o", pipelineProgram(b), filepath.Join(b.source, "src/test/modules/libpq_pipeline/libpq_pipeline.c"),
-		"-L", filepath.Join(b.headers, b.libdir), "-lpgcommon", "-lpgport", "-lpq")
+	args := []string{"-O1", "-I", filepath.Join(b.headers, "usr/include/postgresql", b.major, "server"), "-o", pipelineProgram(b),
+		filepath.Join(b.source, "src/test/modules/libpq_pipeline/libpq_pipeline.c")}
+	if b.major == packaged {
+		return tool(ctx, b.out, "gcc", append(args, "-I", "/usr/include/postgresql", "-L", filepath.Join(b.headers, b.libdir), "-lpgcommon", "-lpgport", "-lpq")...)
+	}
+	// The newer libraries want a newer libc than the compiler's. What it lacks is found when the program runs, which is
+	// with theirs.
+	return tool(ctx, b.out, "gcc", append(args, "-I", filepath.Join(b.source, "src/interfaces/libpq"), "-I", filepath.Join(b.source, "src/include"),
+		"-L", b.libdir, "-lpgcommon", "-lpgport", "-L", filepath.Dir(b.loader), "-l:libpq.so.5", "-Wl,--unresolved-symbols=ignore-all")...)
+}
+
+// pipelineCommand runs the program.
+func pipelineCommand(b *bench, args ...string) []string {
+	if b.major == packaged {
+		return append([]string{pipelineProgram(b)}, args...)
+	}
+	return append([]string{b.loader, "--library-path", filepath.Dir(b.loader), pipelineProgram(b)}, args...)
 }
 
 func runPipeline(ctx context.Context, b *bench, s *side) ([]result, error) {
@@ -29,7 +43,7 @@ func runPipeline(ctx context.Context, b *bench, s *side) ([]result, error) {
 		return nil, err
 	}
 	as := s.superuser.with("dbname", database)
-	list, err := b.do(ctx, s, command{log: "log", args: []string{pipelineProgram(b), "tests"}})
+	list, err := b.do(ctx, s, command{log: "log", args: pipelineCommand(b, "tests")})
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +51,7 @@ func runPipeline(ctx context.Context, b *bench, s *side) ([]result, error) {
 	var results []result
 	for test := range strings.FieldsSeq(list) {
 		trace := filepath.Join(s.dir, test+".trace")
-		_, err := b.do(ctx, s, command{as: as, log: test + ".log", args: []string{pipelineProgram(b), "-r", "700", "-t", trace, test}})
+		_, err := b.do(ctx, s, command{as: as, log: test + ".log", args: pipelineCommand(b, "-r", "700", "-t", trace, test)})
 		results = append(results, verdict(test, err))
 		want, readErr := os.ReadFile(filepath.Join(traces, test+".trace"))
 		if os.IsNotExist(readErr) {
