@@ -429,15 +429,7 @@ func (s *scenario) accessEnds(ctx context.Context) error {
 		ended <- steps.Access(ctx, "end")
 	}()
 	_, asleep := busy.ExecContext(ctx, "select pg_sleep(60)")
-	if errors.Is(asleep, driver.ErrBadConn) { // the driver's word for a session that the server ended
-		asleep = nil
-	} else {
-		asleep = code(asleep, "57P01")
-	}
-	if err := errors.Join(asleep, <-ended); err != nil {
-		return err
-	}
-	if err := busy.Close(); err != nil && !errors.Is(err, driver.ErrBadConn) {
+	if err := errors.Join(gone(asleep), <-ended); err != nil {
 		return err
 	}
 	refused := 0
