@@ -123,6 +123,7 @@ type Service struct {
 
 	hosts    hostCertificates
 	rates    rates         // of all requests to the issuer
+	logouts  rates         // of the company's provider's logout tokens
 	begins   rates         // of those that begin a sign-in
 	told     *rate.Limiter // audit events and log lines of what no configured workload is
 	failures failures      // wrong passwords
@@ -161,7 +162,8 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	}
 	s := &Service{config: config, store: st, log: log, now: now,
 		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
-		told: rate.NewLimiter(rate.Every(10*time.Second), 30)}
+		logouts: rates{rate: logoutRate, burst: logoutBurst},
+		told:    rate.NewLimiter(rate.Every(10*time.Second), 30)}
 	s.jobs.Store(workload.New(config.Workloads, now))
 	used, err := newAuthorities(keys)
 	if err != nil {

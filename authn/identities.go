@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -221,12 +220,12 @@ func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, 
 	return st, st.good(s.now())
 }
 
-// Standing returns nil while the identity is good: not disabled, not signed out since it was proven. A refusal says it is
-// not. Any other error means that it is not known.
+// Standing returns nil while the identity is good: not disabled, not signed out since it was proven, and the sign-in that
+// proved it not ended. A refusal says it is not. Any other error means that it is not known.
 func (s *Service) Standing(ctx context.Context, who Identity) error {
-	var disabled, signedOut int64
-	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out FROM identities WHERE id = ?`,
-		identityID(who.Issuer, who.Subject)).Scan(&disabled, &signedOut)
+	var disabled, signedOut, ended int64
+	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)
+		FROM identities i WHERE id = ?`, stamp(who.SignedIn), identityID(who.Issuer, who.Subject)).Scan(&disabled, &signedOut, &ended)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return refusal.New(refusal.NotAuthenticated, "%s never signed in here", who.Label()).WithHint("sign in: sallyport login")
@@ -234,7 +233,7 @@ func (s *Service) Standing(ctx context.Context, who Identity) error {
 		return fmt.Errorf("look up the standing of %s: %w", who.Key(), err)
 	case disabled != 0:
 		return refuseDisabled(who)
-	case stamp(who.SignedIn) <= signedOut:
+	case stamp(who.SignedIn) <= signedOut || ended > 0:
 		return refuseSignedOut()
 	}
 	return nil
@@ -261,31 +260,25 @@ func (s *Service) end(ctx context.Context, tx *store.Tx, who Identity, by store.
 	if _, err := tx.ExecContext(ctx, `UPDATE identities SET signed_out = ? WHERE id = ? AND signed_out < ?`, max(now, newest), id, max(now, newest)); err != nil {
 		return fmt.Errorf("sign %s out: %w", who.Key(), err)
 	}
-	rows, err := tx.QueryContext(ctx, `UPDATE credentials SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
-	if err != nil {
-		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
+	return s.endSignIns(ctx, tx, who, `SELECT id FROM sign_ins WHERE identity = ?`, id, by, reason)
+}
+
+// endSignIns ends those sign-ins of the identity that a query with one argument finds, and all that hangs on them.
+func (s *Service) endSignIns(ctx context.Context, tx *store.Tx, who Identity, which, argument string, by store.AuditEvent, reason string) error {
+	now := stamp(s.now())
+	var ended []string
+	for _, kind := range []struct{ table, name string }{{"credentials", "credentials"}, {"passwords", "passwords"}, {"ssh_keys", "SSH keys"}} {
+		rows, err := tx.QueryContext(ctx, `UPDATE `+kind.table+` SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (`+which+`) RETURNING id`, now, now, argument)
+		if err != nil {
+			return fmt.Errorf("revoke the %s of %s: %w", kind.name, who.Key(), err)
+		}
+		ids, err := column[string](rows)
+		if err != nil {
+			return fmt.Errorf("revoke the %s of %s: %w", kind.name, who.Key(), err)
+		}
+		ended = append(ended, ids...)
 	}
-	credentials, err := column[string](rows)
-	if err != nil {
-		return fmt.Errorf("revoke the credentials of %s: %w", who.Key(), err)
-	}
-	rows, err = tx.QueryContext(ctx, `UPDATE passwords SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
-	if err != nil {
-		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
-	}
-	passwords, err := column[string](rows)
-	if err != nil {
-		return fmt.Errorf("revoke the passwords of %s: %w", who.Key(), err)
-	}
-	rows, err = tx.QueryContext(ctx, `UPDATE ssh_keys SET revoked = ? WHERE revoked = 0 AND expires > ? AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?) RETURNING id`, now, now, id)
-	if err != nil {
-		return fmt.Errorf("revoke the SSH keys of %s: %w", who.Key(), err)
-	}
-	keys, err := column[string](rows)
-	if err != nil {
-		return fmt.Errorf("revoke the SSH keys of %s: %w", who.Key(), err)
-	}
-	for _, credential := range slices.Concat(credentials, passwords, keys) {
+	for _, credential := range ended {
 		if err := tx.Audit(store.AuditEvent{
 			Kind: "credential.revoked", Actor: by.Actor, ActorName: by.ActorName, Reason: reason,
 			Fields: map[string]string{"credential": credential, "identity": who.Key()},
@@ -294,10 +287,10 @@ func (s *Service) end(ctx context.Context, tx *store.Tx, who Identity, by store.
 		}
 	}
 	for _, statement := range []string{
-		`UPDATE tokens SET revoked = ? WHERE revoked = 0 AND sign_in IN (SELECT id FROM sign_ins WHERE identity = ?)`,
-		`UPDATE sign_ins SET ended = ? WHERE ended = 0 AND identity = ?`,
+		`UPDATE tokens SET revoked = ? WHERE revoked = 0 AND sign_in IN (` + which + `)`,
+		`UPDATE sign_ins SET ended = ? WHERE ended = 0 AND id IN (` + which + `)`,
 	} {
-		if _, err := tx.ExecContext(ctx, statement, now, id); err != nil {
+		if _, err := tx.ExecContext(ctx, statement, now, argument); err != nil {
 			return fmt.Errorf("end the sign-ins of %s: %w", who.Key(), err)
 		}
 	}
@@ -363,6 +356,7 @@ func (s *Service) purge(ctx context.Context) error {
 			`DELETE FROM auth_requests WHERE expires < ?`,
 			`DELETE FROM devices WHERE expires < ?`,
 			`DELETE FROM workload_tokens WHERE expires < ?`,
+			`DELETE FROM logout_tokens WHERE expires < ?`,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, stamp(now.Add(-time.Minute))); err != nil {
 				return fmt.Errorf("forget what is over: %w", err)

@@ -47,6 +47,7 @@ const (
 	pathHold          = "/oauth/wait" // of connections
 	pathHoldLogin     = "/oauth/wait/login"
 	pathHoldConfirm   = "/oauth/wait/confirm"
+	pathLogout        = "/oauth/backchannel-logout" // registered at the company's provider
 )
 
 // How long the steps of a sign-in may take.
@@ -165,6 +166,7 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathHold, s.hold)
 	mux.HandleFunc("GET "+pathHoldLogin, s.holdLogin)
 	mux.HandleFunc("POST "+pathHoldConfirm, s.holdConfirm)
+	mux.HandleFunc("POST "+pathLogout, s.backChannelLogout)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, refusal.New(refusal.NotFound, "there is nothing at this address").WithHint("sign in: sallyport login"))
 	})
@@ -184,7 +186,11 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'") // pages set their own
 		visitor := newVisitor(r)
 		now := s.now()
-		if !s.rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {
+		rates := &s.rates
+		if r.URL.Path == pathLogout {
+			rates = &s.logouts // the provider's, for many people from one address
+		}
+		if !rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {
 			s.unauthenticated("http: too many requests to sign in", r)
 			pages.RetryAfter(w.Header(), 5*time.Second)
 			refuse(w, r, http.StatusTooManyRequests, refusal.New(refusal.TooMany, "too many requests from your address").WithHint("wait some seconds, then try again"))

@@ -415,6 +415,7 @@ func TestDisabledIdentityCannotSignIn(t *testing.T) {
 
 func TestTooManyRequestsFromOneSource(t *testing.T) {
 	r := newRig(t)
+	r.stand()
 	limited := false
 	for range sourceBurst * 3 {
 		if p := r.browser().get(r.server.URL + "/oauth/device"); p.StatusCode == http.StatusTooManyRequests {
@@ -440,6 +441,7 @@ func TestOneSourceLeavesRoom(t *testing.T) {
 		t.Fatalf("one source can have %d sign-ins on their way, of %d that all may have", most, maxPending)
 	}
 	r := newRig(t)
+	r.stand()
 	for _, path := range []string{pathAuthorize, pathLogin, pathDeviceRequest, pathDeviceLogin} {
 		r.advance(time.Hour)
 		limited := false

@@ -35,10 +35,25 @@ type rig struct {
 	server  *httptest.Server
 	company *company
 	ahead   atomic.Int64 // how far the gateway's clock is ahead
+	still   atomic.Pointer[time.Time]
 	cfg     *configs.Config
 }
 
 func (r *rig) advance(d time.Duration) { r.ahead.Add(int64(d)) }
+
+// stand stops the gateway's clock but for advance, where what a test does must not take time.
+func (r *rig) stand() {
+	now := time.Now()
+	r.still.Store(&now)
+}
+
+func (r *rig) clock() time.Time {
+	now := time.Now()
+	if still := r.still.Load(); still != nil {
+		now = *still
+	}
+	return now.Add(time.Duration(r.ahead.Load()))
+}
 
 func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 	t.Helper()
@@ -64,7 +79,7 @@ func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	r.Service, err = open(t.Context(), r.cfg, st, slog.New(slog.DiscardHandler), func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) })
+	r.Service, err = open(t.Context(), r.cfg, st, slog.New(slog.DiscardHandler), r.clock)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,6 +86,10 @@ const (
 	// all the room there is for them (maxPending).
 	beginRate  = 2
 	beginBurst = 100
+
+	// The company's provider tells of everybody's logouts from one address.
+	logoutRate  = 200
+	logoutBurst = 2000
 )
 
 // rates keeps a token bucket a source, of rate a second and burst.

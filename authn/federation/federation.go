@@ -61,6 +61,7 @@ type Provider struct {
 	redirect string
 	secret   func(context.Context) (string, error)
 	now      func() time.Time
+	keys     *Keys // for what anybody may send
 
 	mu      sync.Mutex
 	found   *discovered
@@ -77,7 +78,7 @@ type discovered struct {
 // New prepares a provider; it opens no connection. redirect is where the provider sends the browser back to, secret
 // resolves the client's secret when it is needed.
 func New(config configs.Provider, redirect string, secret func(context.Context) (string, error), now func() time.Time) *Provider {
-	return &Provider{config: config, redirect: redirect, secret: secret, now: now}
+	return &Provider{config: config, redirect: redirect, secret: secret, now: now, keys: NewKeys(config.Issuer, config.CA, "provider.ca", now)}
 }
 
 // Start is where to send a browser to sign in: code flow with PKCE (RFC 7636). The arguments are secrets of this sign-in.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
+	"sallyport/authn/federation"
 	"sallyport/configs"
 )
 
@@ -74,16 +75,16 @@ func (r *Refused) Error() string {
 // Issuers verifies tokens of the configured workloads. Safe for concurrent use.
 type Issuers struct {
 	workloads []configs.Workload
-	keys      map[string]*keySet // by issuer
+	keys      map[string]*federation.Keys // by issuer
 	now       func() time.Time
 }
 
 // New prepares the issuers; it opens no connection.
 func New(workloads []configs.Workload, now func() time.Time) *Issuers {
-	i := &Issuers{workloads: workloads, keys: map[string]*keySet{}, now: now}
+	i := &Issuers{workloads: workloads, keys: map[string]*federation.Keys{}, now: now}
 	for _, w := range workloads {
 		if i.keys[w.Issuer] == nil {
-			i.keys[w.Issuer] = &keySet{issuer: w.Issuer, ca: w.CA, now: now}
+			i.keys[w.Issuer] = federation.NewKeys(w.Issuer, w.CA, "workloads.ca", now)
 		}
 	}
 	return i
@@ -93,7 +94,7 @@ func New(workloads []configs.Workload, now func() time.Time) *Issuers {
 func (i *Issuers) Renewed(workloads []configs.Workload) *Issuers {
 	renewed := New(workloads, i.now)
 	for issuer, keys := range renewed.keys {
-		if old := i.keys[issuer]; old != nil && old.ca == keys.ca {
+		if old := i.keys[issuer]; old != nil && old.Like(keys) {
 			renewed.keys[issuer] = old
 		}
 	}
@@ -128,11 +129,11 @@ func (i *Issuers) Verify(ctx context.Context, raw string) (Job, error) {
 	if keys == nil {
 		return Job{}, errors.New("the token's issuer is none of those configured")
 	}
-	if _, err := keys.current(ctx, nil); err != nil { // go-oidc hides what its key set fails with
+	if err := keys.Ready(ctx); err != nil { // go-oidc hides what its key set fails with
 		return Job{}, err
 	}
-	proven, err := oidc.NewVerifier(keys.issuer, keys, &oidc.Config{
-		SupportedSigningAlgs: algorithmNames(),
+	proven, err := oidc.NewVerifier(keys.Issuer(), keys, &oidc.Config{
+		SupportedSigningAlgs: federation.Algorithms(),
 		SkipClientIDCheck:    true, // one issuer may have workloads of several audiences
 		SkipExpiryCheck:      true, // go-oidc allows no skew for exp and five minutes for nbf
 	}).Verify(ctx, raw)
@@ -140,12 +141,12 @@ func (i *Issuers) Verify(ctx context.Context, raw string) (Job, error) {
 		return Job{}, fmt.Errorf("verify the token: %w", err)
 	}
 	refused := func(format string, args ...any) error {
-		return &Refused{Issuer: keys.issuer, Subject: printable(proven.Subject, 128), Why: fmt.Sprintf(format, args...)}
+		return &Refused{Issuer: keys.Issuer(), Subject: printable(proven.Subject, 128), Why: fmt.Sprintf(format, args...)}
 	}
 	if typ := text(header["typ"]); typ != "" && !strings.EqualFold(typ, "JWT") {
 		return Job{}, refused("it is of type %q, not a JWT", printable(typ, 32)) // RFC 9068's access tokens, for example
 	}
-	return i.fit(raw, keys.issuer, proven, claims, refused)
+	return i.fit(raw, keys.Issuer(), proven, claims, refused)
 }
 
 // fit finds the workload that a verified token is one of.

@@ -33,7 +33,6 @@ const audience = "https://gateway.example:8443"
 
 // issuer is a CI system's issuer over TLS.
 type issuer struct {
-	t      *testing.T
 	server *httptest.Server
 	ca     string
 	keys   atomic.Pointer[jose.JSONWebKeySet]
@@ -41,9 +40,9 @@ type issuer struct {
 	broken atomic.Bool
 }
 
-func newIssuer(t *testing.T, keys ...jose.JSONWebKey) *issuer {
+func newIssuer(t testing.TB, keys ...jose.JSONWebKey) *issuer {
 	t.Helper()
-	i := &issuer{t: t}
+	i := &issuer{}
 	mux := http.NewServeMux()
 	i.server = httptest.NewTLSServer(mux)
 	t.Cleanup(i.server.Close)
@@ -322,12 +321,12 @@ func TestUnknownKeys(t *testing.T) {
 		}
 	}
 	if n := i.asked.Load(); n != 1 {
-		t.Errorf("the issuer was asked %d times within %s", n, refetch)
+		t.Errorf("the issuer was asked %d times within %s", n, federation.Refetch)
 	}
 	i.has(old, fresh)
-	ahead.Add(int64(refetch))
+	ahead.Add(int64(federation.Refetch))
 	if err := verify(fresh); err != nil {
-		t.Errorf("a new key, after %s: %v", refetch, err)
+		t.Errorf("a new key, after %s: %v", federation.Refetch, err)
 	}
 	i.has(fresh)
 	ahead.Add(int64(2 * time.Hour))
@@ -385,10 +384,9 @@ func FuzzVerify(f *testing.F) {
 	key := newKey(f, "k1", jose.ES256)
 	f.Add(sign(f, key, github("https://issuer.example"), nil))
 	f.Add("a.b.c")
-	issuers := New([]configs.Workload{{Name: "x", Issuer: "https://issuer.example", Audience: audience}}, time.Now)
-	known := issuers.keys["https://issuer.example"]
-	other := newKey(f, "k1", jose.ES256)
-	known.known.Store(&keys{[]jose.JSONWebKey{other.Public()}, time.Now().Add(1000 * time.Hour)})
+	i := newIssuer(f, newKey(f, "k1", jose.ES256))
+	issuers := New([]configs.Workload{{Name: "x", Issuer: i.server.URL, CA: i.ca, Audience: audience}}, time.Now)
+	f.Add(sign(f, key, github(i.server.URL), nil))
 	f.Fuzz(func(t *testing.T, token string) {
 		if _, err := issuers.Verify(t.Context(), token); err == nil {
 			t.Error("let in")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,9 +66,13 @@ func (d *Demo) startProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	roots := x509.NewCertPool()
+	roots.AddCert(d.authority.certificate)
+	gateway := fmt.Sprintf("https://localhost:%d/oauth/", d.port(portHTTPS))
 	d.provider, err = provider.Start(listener, provider.Options{
 		Users:  d.makePeople(),
-		Client: provider.Client{ID: clientID, Secret: d.clientSecret(), Redirect: fmt.Sprintf("https://localhost:%d/oauth/callback", d.port(portHTTPS))},
+		Client: provider.Client{ID: clientID, Secret: d.clientSecret(), Redirect: gateway + "callback", BackChannel: gateway + "backchannel-logout"},
+		Roots:  roots,
 		TLS:    &tls.Config{Certificates: []tls.Certificate{pair}},
 		Log:    d.log,
 	})

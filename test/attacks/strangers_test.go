@@ -4,14 +4,20 @@ package attacks
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // TestStrangers is everything that somebody can do who has proven nothing.
@@ -119,6 +125,41 @@ func TestStrangers(t *testing.T) {
 		s.undisturbed()
 	})
 
+	// Logout tokens that the provider did not make; authn's own tests have those that it made for something else.
+	t.Run("signing others out", func(t *testing.T) {
+		now := time.Now()
+		claims := map[string]any{
+			"iss": s.Env["SALLYPORT_ISSUER"], "sub": "alice", "aud": "sallyport-gateway", "iat": now.Unix(), "exp": now.Add(2 * time.Minute).Unix(), "jti": "1",
+			"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
+		}
+		payload, err := json.Marshal(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"logout+jwt"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload) + "."
+		client := s.api()
+		for name, token := range map[string]string{
+			"not signed":       unsigned,
+			"of another key":   sign(t, newKey(t, "1"), claims, nil, nil),
+			"with its own key": sign(t, newKey(t, "1"), claims, nil, &jose.SignerOptions{EmbedJWK: true}),
+			"a megabyte":       strings.Repeat("x", 1<<20),
+			"none":             "",
+		} {
+			answer, err := client.PostForm(s.Env["SALLYPORT_URL"]+"/oauth/backchannel-logout", url.Values{"logout_token": {token}})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			answer.Body.Close()
+			if answer.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: %s", name, answer.Status)
+			}
+		}
+		if out := s.As("alice", "whoami"); out.Code != 0 {
+			t.Errorf("alice is signed out: %s", out.Text())
+		}
+		s.undisturbed()
+	})
+
 	// Strangers are counted: the sums are written once a minute and at the end, not one event a packet.
 	t.Run("counted in sums", func(t *testing.T) {
 		if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
@@ -131,7 +172,7 @@ func TestStrangers(t *testing.T) {
 			return nil
 		})
 		s.Ready()
-		for _, kind := range []string{"postgres: no TLS", "postgres: no valid client certificate", "postgres: no valid start-up", "ssh: "} {
+		for _, kind := range []string{"postgres: no TLS", "postgres: no valid client certificate", "postgres: no valid start-up", "ssh: ", "http: bad logout token"} {
 			s.audited("unauthenticated.refused", kind)
 		}
 		events := strings.Count(s.As("carol", "audit", "--json").Stdout, "unauthenticated.refused")

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -177,6 +178,10 @@ func (s *signing) toLogin(t *testing.T, p *talking, b *rig.Browser) *url.URL {
 func TestIssuer(t *testing.T) {
 	s := signingIn(t)
 
+	if !s.outside {
+		t.Run("signed out at the provider", s.signedOut)
+	}
+
 	t.Run("by browser", func(t *testing.T) {
 		p, as := s.login(t, "--no-browser")
 		b := s.browser(t)
@@ -266,4 +271,44 @@ func TestIssuer(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// signedOut: who signs out at the provider, which tells the gateway so (back-channel logout), loses everything here: credentials at
+// once, open sessions within a minute. Somebody else loses nothing.
+func (s *signing) signedOut(t *testing.T) {
+	conn, err := s.Connect(t.Context(), "SALLYPORT_PG")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	b := s.Browser("alice")
+	if page := b.Post(s.issuer+"/sign-out", url.Values{"name": {"alice"}, "password": {"not hers"}}); page.Status != http.StatusUnauthorized {
+		t.Fatalf("with a wrong password: %d %s", page.Status, page.Text)
+	}
+	if err := conn.Ping(t.Context()); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	if page := b.Post(s.issuer+"/sign-out", url.Values{"name": {"alice"}, "password": {b.Password}}); page.Status != http.StatusNoContent {
+		t.Fatalf("%d %s", page.Status, page.Text)
+	}
+	began := time.Now()
+	if out := s.PSQL("SALLYPORT_PG", "-c", "select 1"); out.Code == 0 || !strings.Contains(out.Stderr, "sallyport login") {
+		t.Errorf("her certificate: exit %d: %s", out.Code, out.Text())
+	}
+	if out := s.As("alice", "whoami"); out.Code == 0 {
+		t.Errorf("her tokens: %s", out.Text())
+	}
+	s.Until(time.Minute, "her session ends", func() error {
+		if err := conn.Ping(t.Context()); err == nil {
+			return errors.New("it goes on")
+		}
+		return nil
+	})
+	t.Logf("her session ended after %s", time.Since(began).Round(time.Millisecond))
+	if out := s.As("bob", "whoami"); out.Code != 0 {
+		t.Errorf("bob: %s", out.Text())
+	}
+	if events := s.As("carol", "audit", "--json").Stdout; !strings.Contains(events, "signed out at the company's provider") {
+		t.Error("it is not audited")
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,8 @@ type Client struct {
 	ID       string
 	Secret   string
 	Redirect string // the only address codes are sent to
+	// BackChannel is where it is told who has signed out (OpenID Connect Back-Channel Logout 1.0); "" for nowhere.
+	BackChannel string
 }
 
 // Options configure Start.
@@ -44,7 +47,9 @@ type Options struct {
 	Client Client
 	// TLS is the server's certificate.
 	TLS *tls.Config
-	Log *slog.Logger
+	// Roots is what the Client's own server is trusted by; nil for the system's.
+	Roots *x509.CertPool
+	Log   *slog.Logger
 }
 
 // Provider is a running provider and CI issuer. Its methods are safe for concurrent use.
@@ -106,6 +111,7 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 
 	mux := http.NewServeMux()
 	mux.Handle("/login", &loginPage{storage: store, done: op.AuthCallbackURL(endpoints), issuer: op.NewIssuerInterceptor(endpoints.IssuerFromRequest)})
+	mux.Handle("POST /sign-out", newSignOut(issuer, store, o.Client, o.Roots))
 	mux.Handle("/ci/", http.StripPrefix("/ci", ci))
 	mux.Handle("/", endpoints)
 

@@ -1,4 +1,4 @@
-package workload
+package federation
 
 import (
 	"context"
@@ -16,13 +16,11 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
-
-	"sallyport/authn/federation"
 )
 
 const (
-	// refetch is the shortest time between two questions for an issuer's keys, whatever comes.
-	refetch = 30 * time.Second
+	// Refetch is the shortest time between two questions for an issuer's keys, whatever comes.
+	Refetch = 30 * time.Second
 	// fresh is how long keys are used without asking again; after stale they are not used any more, so that a key that
 	// its issuer has withdrawn dies here too.
 	fresh = time.Hour
@@ -36,7 +34,8 @@ var algorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 }
 
-func algorithmNames() []string {
+// Algorithms are the names of those that a token may be signed with.
+func Algorithms() []string {
 	names := make([]string, len(algorithms))
 	for i, a := range algorithms {
 		names[i] = string(a)
@@ -44,17 +43,36 @@ func algorithmNames() []string {
 	return names
 }
 
-// keySet is an issuer's public keys. It is go-oidc's KeySet; go-oidc's own asks the issuer again for every unknown key
-// id, and anybody can make those up.
-type keySet struct {
-	issuer, ca string
-	now        func() time.Time
+// Keys are an issuer's public keys, for tokens that anybody can send: go-oidc's own KeySet asks the issuer again for every
+// unknown key id, and anybody can make those up. Safe for concurrent use.
+type Keys struct {
+	issuer, ca, setting string
+	now                 func() time.Time
 
 	known atomic.Pointer[keys]
 
 	mu     sync.Mutex // held while asking
 	tried  time.Time
 	failed error // of the last attempt
+}
+
+// NewKeys prepares an issuer's keys; they are asked for when they are needed. ca is a PEM file to trust beside the system's
+// ("": none), setting its name in the configuration.
+func NewKeys(issuer, ca, setting string, now func() time.Time) *Keys {
+	return &Keys{issuer: issuer, ca: ca, setting: setting, now: now}
+}
+
+// Issuer is whose they are.
+func (k *Keys) Issuer() string { return k.issuer }
+
+// Like tells whether o are the same issuer's, found in the same way.
+func (k *Keys) Like(o *Keys) bool { return k.issuer == o.issuer && k.ca == o.ca }
+
+// Ready asks for the keys unless they are known. Where it can't, the error has ErrUnavailable in it; go-oidc hides what
+// VerifySignature fails with.
+func (k *Keys) Ready(ctx context.Context) error {
+	_, err := k.current(ctx, nil)
+	return err
 }
 
 type keys struct {
@@ -64,7 +82,7 @@ type keys struct {
 
 // VerifySignature returns the payload of a token that one of the issuer's keys signed. Only the token's key id and
 // algorithm are looked at; keys that it brings itself (jwk, jku, x5c, x5u) are not.
-func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+func (k *Keys) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
 	token, err := jose.ParseSignedCompact(raw, algorithms)
 	if err != nil {
 		return nil, err
@@ -103,7 +121,7 @@ func (s *keys) fitting(header jose.Header) (found []jose.JSONWebKey) {
 }
 
 // current are the issuer's keys; others than those that were not enough, if it has been long enough since it was asked.
-func (k *keySet) current(ctx context.Context, notEnough *keys) (*keys, error) {
+func (k *Keys) current(ctx context.Context, notEnough *keys) (*keys, error) {
 	if have := k.known.Load(); have != nil && have != notEnough && k.now().Sub(have.at) < fresh {
 		return have, nil
 	}
@@ -114,7 +132,7 @@ func (k *keySet) current(ctx context.Context, notEnough *keys) (*keys, error) {
 	if have != nil && have != notEnough && now.Sub(have.at) < fresh {
 		return have, nil // somebody else has just asked
 	}
-	if since := now.Sub(k.tried); since < 0 || since >= refetch {
+	if since := now.Sub(k.tried); since < 0 || since >= Refetch {
 		k.tried = now
 		var list []jose.JSONWebKey
 		// Whoever asked first may go away; those who wait for the same answer should still get it.
@@ -130,18 +148,18 @@ func (k *keySet) current(ctx context.Context, notEnough *keys) (*keys, error) {
 	case k.failed != nil:
 		return nil, k.failed
 	}
-	return nil, fmt.Errorf("%w: its keys are older than %s", federation.ErrUnavailable, stale)
+	return nil, fmt.Errorf("%w: its keys are older than %s", ErrUnavailable, stale)
 }
 
 // fetch asks the issuer where its keys are, and for them.
-func (k *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
-	client, err := federation.Client(k.ca, "workloads.ca")
+func (k *Keys) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
+	client, err := Client(k.ca, k.setting)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", federation.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer client.CloseIdleConnections()
 	unavailable := func(err error) error {
-		return fmt.Errorf("%w: the keys of %s: %w", federation.ErrUnavailable, k.issuer, err)
+		return fmt.Errorf("%w: the keys of %s: %w", ErrUnavailable, k.issuer, err)
 	}
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), k.issuer)
 	if err != nil {
