@@ -237,6 +237,10 @@ type Target struct {
 	// Postgres: EndWith is the account that ends what another account's session left running where that account is locked out of its own
 	// role; without one nobody does, and it is audited.
 	EndWith string `yaml:"end_with"`
+	// Postgres: MakeRolesWith is the account with which the gateway makes and drops the roles of ephemeral accounts; nobody
+	// connects as it. Heir is the role that gets what such a role leaves owned; default: sallyport_estate.
+	MakeRolesWith string `yaml:"make_roles_with"`
+	Heir          string `yaml:"heir"`
 
 	// SSH: Aliases are other names and addresses (host or host:port) under which users jump to it. HostKeys are pinned
 	// keys in authorized_keys form, HostCA a host authority's key; with neither, no connection is made.
@@ -284,6 +288,11 @@ type Account struct {
 	Principal string    `yaml:"principal"`
 	// Replication allows replication connections (Postgres).
 	Replication bool `yaml:"replication"`
+	// Ephemeral has the login made for each grant, as a member of the roles in MemberOf, and dropped after it (Postgres).
+	// ConnectionLimit is how many sessions a grant may have on the target at once; default: 5.
+	Ephemeral       bool     `yaml:"ephemeral"`
+	MemberOf        []string `yaml:"member_of"`
+	ConnectionLimit int      `yaml:"connection_limit"`
 	// Forwarding allows direct-tcpip through the target (SSH).
 	Forwarding bool `yaml:"forwarding"`
 }

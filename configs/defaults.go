@@ -51,6 +51,7 @@ func (c *Config) setDefaults() {
 			if host, _, err := net.SplitHostPort(t.Address); err == nil {
 				set(&t.TLS.ServerName, host)
 			}
+			t.setEphemeralDefaults()
 		}
 	}
 	for i := range c.Policies {

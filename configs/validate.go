@@ -234,6 +234,7 @@ func validatePostgres(at reporter, t Target) {
 	if t.EndWith != "" && !slices.ContainsFunc(t.Accounts, func(a Account) bool { return a.Name == t.EndWith }) {
 		at("end_with", "end_with names an account of this target; there is no %q", t.EndWith)
 	}
+	validateEphemeral(at, t)
 	if len(t.HostKeys) > 0 || t.HostCA != "" || len(t.Aliases) > 0 {
 		at("host_keys", "aliases, host_keys and host_ca are for targets of kind %q", KindSSH)
 	}
@@ -251,8 +252,8 @@ func validateSSH(at reporter, t Target) {
 			at(fmt.Sprintf("aliases[%d]", i), "an alias is a host name or address, with a port if it is not the target's; got %q", alias)
 		}
 	}
-	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) || t.EndWith != "" {
-		at("listen", "listen, server_name, database, tls and end_with are for targets of kind %q", KindPostgres)
+	if t.Listen != "" || t.ServerName != "" || t.Database != "" || t.TLS != (TargetTLS{}) || t.EndWith != "" || t.MakeRolesWith != "" || t.Heir != "" {
+		at("listen", "listen, server_name, database, tls, end_with, make_roles_with and heir are for targets of kind %q", KindPostgres)
 	}
 }
 
@@ -275,8 +276,8 @@ func validateAccounts(at reporter, t Target) {
 		if t.Kind != KindSSH && (a.Principal != "" || a.Forwarding) {
 			at(path, "principal and forwarding are for targets of kind %q", KindSSH)
 		}
-		if t.Kind != KindPostgres && (a.Replication || a.ReadOnly || a.Certificate != "") {
-			at(path, "replication, read_only and certificate are for targets of kind %q", KindPostgres)
+		if t.Kind != KindPostgres && (a.Replication || a.ReadOnly || a.Certificate != "" || a.Ephemeral || len(a.MemberOf) > 0 || a.ConnectionLimit != 0) {
+			at(path, "replication, read_only, certificate, ephemeral, member_of and connection_limit are for targets of kind %q", KindPostgres)
 		}
 		if t.Kind == KindPostgres {
 			checkFile(at, path+".certificate", a.Certificate)

@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"time"
 
 	"sallyport/authn"
 	"sallyport/internal/refusal"
@@ -29,4 +30,22 @@ func (s *Service) InUse(_ context.Context, who authn.Identity, id string) error 
 	}
 	e.idleSince = e.clock.elapsed()
 	return nil
+}
+
+// Running says until when a grant gives access at the latest, as it stands, and whether it does.
+func (s *Service) Running(id string) (until time.Time, running bool) {
+	s.mu.RLock()
+	e := s.open[id]
+	s.mu.RUnlock()
+	if e == nil {
+		return time.Time{}, false
+	}
+	r := e.row.Load()
+	if r.grant.State != Active {
+		return time.Time{}, false
+	}
+	if _, over := s.judgeTime(r); over {
+		return time.Time{}, false
+	}
+	return r.grant.Until, true
 }

@@ -166,6 +166,8 @@ const (
 	ActSweep     ActKind = "sweep"     // end what a crashed gateway left running
 	ActCheck     ActKind = "check"     // targets check: log in and look
 	ActTrust     ActKind = "trust"     // targets trust: read the host key
+	ActMakeRole  ActKind = "make_role" // make the role of one grant, or give it a new password
+	ActDropRole  ActKind = "drop_role" // drop it
 )
 
 // Act is one act: why, and the protocol's way to do it on a fresh connection to the target. Do's outcome goes to the
@@ -178,7 +180,7 @@ type Act struct {
 
 func perform(ctx context.Context, target configs.Target, act Act) (outcome string, err error) {
 	switch act.Kind {
-	case ActCancel, ActTerminate, ActConfirm, ActSweep, ActCheck, ActTrust:
+	case ActCancel, ActTerminate, ActConfirm, ActSweep, ActCheck, ActTrust, ActMakeRole, ActDropRole:
 	default:
 		return "", fmt.Errorf("%q is not an act", act.Kind)
 	}

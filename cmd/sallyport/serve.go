@@ -27,6 +27,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
 	"sallyport/protocols/postgres"
+	"sallyport/protocols/postgres/ephemeral"
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
 	"sallyport/recorder"
@@ -77,6 +78,7 @@ type gateway struct {
 	certificate *proxy.Certificate
 	front       *proxy.Proxy
 	postgres    *postgres.Handler
+	roles       *ephemeral.Roles
 	ssh         *ssh.Handler
 	bound       sync.Map // listener name → address, for ports that the system chose
 }
@@ -213,6 +215,10 @@ func (g *gateway) listen(ctx context.Context, config *configs.Config) (<-chan er
 		Authn: g.authn, Grants: g.grants, Sessions: g.sessions, TLS: g.certificate.TLS(), URL: config.URL,
 		HandshakeTimeout: config.Limits.Handshake.D(), Log: g.log,
 	})
+	var err error
+	if g.roles, err = g.postgres.KeepRoles(ctx, g.store, func() []configs.Target { return g.config.Load().Targets }); err != nil {
+		return nil, err
+	}
 	g.ssh = ssh.New(ssh.Options{
 		Authn: g.authn, Grants: g.grants, Sessions: g.sessions, Host: config.SSH.Host, Version: config.SSH.Version,
 		URL: config.URL, HandshakeTimeout: config.Limits.Handshake.D(), Log: g.log,
@@ -328,6 +334,9 @@ func (g *gateway) close() error {
 		g.front.Close()
 	}
 	g.telemetry.Close()
+	if g.roles != nil {
+		g.roles.Close()
+	}
 	if g.approvals != nil {
 		g.approvals.close()
 	}

@@ -61,6 +61,9 @@ func (h *Handler) resolve(a address, s startup) (configs.Target, configs.Account
 		return t, account, refusal.New(refusal.UnknownAccount, "target %s has no account %q", t.Name, s.user).
 			WithHint("see which there are with: sallyport targets")
 	}
+	if err := notForPeople(t, account.Name); err != nil {
+		return t, account, err
+	}
 	if s.replication != "" && !account.Replication {
 		return t, account, refusal.New(refusal.NotPermitted, "account %s@%s may not be used for replication", account.Name, t.Name).
 			WithHint("an administrator can allow it for the account with: replication: true")

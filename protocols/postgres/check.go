@@ -52,6 +52,9 @@ const (
 // Check logs in to a target with one of its accounts, as a session would, and looks what it finds. who asked for it; the act
 // is audited.
 func (h *Handler) Check(ctx context.Context, who authn.Identity, t configs.Target, account configs.Account) (CheckResult, error) {
+	if account.Ephemeral {
+		return h.checkEphemeral(ctx, who, t, account)
+	}
 	result := CheckResult{Account: account.Name}
 	c, err := accountCredentials(ctx, t, account)
 	if err != nil {

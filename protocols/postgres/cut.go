@@ -97,7 +97,8 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 	if err := r.cancelTarget(ctx, reason); err != nil {
 		r.handler.log.Warn("what ran on the target could not be cancelled", "session", r.session.ID(), "error", err)
 	}
-	if r.endAs(ctx, r.credentials, reason, cut) {
+	// The role of an ephemeral account has no password any more, and may itself be on its way out: who made it ends it.
+	if !r.session.Opening().Account.Ephemeral && r.endAs(ctx, r.credentials, reason, cut) {
 		return
 	}
 	// The account's own login can be spoilt by who has the account (all its connections taken, its password changed). Only
@@ -115,6 +116,9 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 func (r *relay) endWith(ctx context.Context, reason string, cut time.Time) (gone bool) {
 	opening := r.session.Opening()
 	name := opening.Target.EndWith
+	if opening.Account.Ephemeral {
+		name = opening.Target.MakeRolesWith
+	}
 	if name == "" || name == opening.Account.Name {
 		return false
 	}
@@ -127,7 +131,7 @@ func (r *relay) endWith(ctx context.Context, reason string, cut time.Time) (gone
 		r.handler.log.Error("the account that ends what others left running can't be used", "target", opening.Target.Name, "account", name, "error", err)
 		return false
 	}
-	if gone = r.endAs(ctx, c, reason+"; as "+name, cut); gone {
+	if gone = r.endAs(ctx, c, reason+"; as "+name, cut); gone && !opening.Account.Ephemeral {
 		r.session.EndedAs(name)
 	}
 	return gone

@@ -28,6 +28,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/postgres/ephemeral"
 	"sallyport/protocols/postgres/interpret"
 	"sallyport/protocols/postgres/wire"
 	"sallyport/recorder"
@@ -60,7 +61,8 @@ type Handler struct {
 	log      *slog.Logger
 
 	cancels  cancels
-	versions sync.Map // of targets, by address: their major version as an int, once the gateway has seen it
+	roles    *ephemeral.Roles // nil: see KeepRoles
+	versions sync.Map         // of targets, by address: their major version as an int, once the gateway has seen it
 }
 
 // New makes a Handler. A client's certificate is asked for and not required by TLS, and verified by authn: so a person

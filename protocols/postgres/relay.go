@@ -162,6 +162,14 @@ func (r *relay) connect(ctx context.Context) error {
 	}
 	// The parameters a later confirmation of the end logs in with are the gateway's own; see cut.go.
 	login := r.credentials
+	if opening.Account.Ephemeral {
+		var done func()
+		if login, done, err = r.roleFor(ctx, login); err != nil {
+			return err
+		}
+		defer done()
+		r.credentials.user = login.user // its password is good for this one login
+	}
 	login.params = r.parameters(opening.Target.Address)
 	return r.session.Dial(ctx, r.dialled(login))
 }

@@ -27,6 +27,7 @@ type crashed struct {
 	connected format.Connected
 	at        time.Time // of the connection
 	database  string
+	user      string // the login's name on the target
 }
 
 // Sweep ends what the sessions of a gateway that died left running on their targets; headers are those that recorder.Open
@@ -68,7 +69,7 @@ func readCrashed(ctx context.Context, r *recorder.Recorder, header format.Header
 		case format.TypeNote:
 			var note format.Note
 			if json.Unmarshal(event.Data, &note) == nil && note.Kind == noteStartup {
-				s.database = note.Fields["database"]
+				s.database, s.user = note.Fields["database"], note.Fields["user"]
 				return s, nil
 			}
 		}
@@ -86,7 +87,7 @@ func (h *Handler) sweep(ctx context.Context, s crashed) error {
 	if !ok {
 		return fmt.Errorf("account %s@%s is not configured any more", s.header.Account, t.Name)
 	}
-	c, err := accountCredentials(ctx, t, account)
+	c, err := h.sweeper(ctx, t, account)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (h *Handler) sweep(ctx context.Context, s crashed) error {
 		}
 		defer b.bye()
 		h.versions.Store(t.Address, b.version())
-		rows, err := b.query(s.terminate(time.Now()))
+		rows, err := b.query(s.terminate(time.Now(), h.loginOf(account, s)))
 		if err != nil {
 			return "", err
 		}
@@ -116,13 +117,32 @@ func (h *Handler) sweep(ctx context.Context, s crashed) error {
 
 // terminate is the statement that ends the backend: of that process id and role, from the recorded port, or else as old as the
 // recorded connection, as process ids are used again.
-func (s crashed) terminate(now time.Time) string {
+func (s crashed) terminate(now time.Time, role string) string {
 	var port uint16
 	if local, err := netip.ParseAddrPort(s.connected.Local); err == nil {
 		port = local.Port()
 	}
 	return fmt.Sprintf(`select pg_terminate_backend(pid) from pg_stat_activity
-where pid = %d and pid <> pg_backend_pid() and usename = current_user and (client_port = %d
+where pid = %d and pid <> pg_backend_pid() and usename = %s and (client_port = %d
 or abs(extract(epoch from clock_timestamp() - backend_start) - %f) < %f)`,
-		int32(s.connected.BackendPID), port, now.Sub(s.at).Seconds(), sweepTolerance.Seconds())
+		int32(s.connected.BackendPID), role, port, now.Sub(s.at).Seconds(), sweepTolerance.Seconds())
+}
+
+// sweeper is what the gateway logs in with to end what a session left: the account itself, or who makes its roles.
+func (h *Handler) sweeper(ctx context.Context, t configs.Target, account configs.Account) (credentials, error) {
+	if account.Ephemeral {
+		return h.makerCredentials(ctx, t, "")
+	}
+	return accountCredentials(ctx, t, account)
+}
+
+// loginOf is whose backend it is, in SQL. The role of a grant is believed only where it is one of this gateway's.
+func (h *Handler) loginOf(account configs.Account, s crashed) string {
+	if !account.Ephemeral || h.roles == nil {
+		return "current_user"
+	}
+	if _, ours := h.roles.Owner(s.user); !ours {
+		return "null"
+	}
+	return "'" + s.user + "'"
 }

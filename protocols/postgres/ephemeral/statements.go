@@ -1,0 +1,121 @@
+package ephemeral
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/xdg-go/scram"
+)
+
+// This file holds what is said to servers to make a role. Utility statements take no parameters, so names and texts are quoted here.
+
+// The SQLSTATE that is looked for.
+const stateUndefinedObject = "42704" // no such role
+
+// sqlState is the server's code for an error; empty: it is none of a server's.
+func sqlState(err error) string {
+	if coded, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok {
+		return coded.SQLState()
+	}
+	return ""
+}
+
+// identifier writes a name so that it means just that.
+func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// literal writes a text so that it means just that, whatever standard_conforming_strings is.
+func literal(text string) string {
+	quoted := strings.ReplaceAll(text, `'`, `''`)
+	if strings.Contains(quoted, `\`) {
+		return ` E'` + strings.ReplaceAll(quoted, `\`, `\\`) + `'`
+	}
+	return `'` + quoted + `'`
+}
+
+// iterations is PostgreSQL's own default.
+const iterations = 4096
+
+// newPassword makes a password of 256 bits and what a server keeps of it (pg_authid.rolpassword), so that the password itself is
+// in no statement that a server may log.
+func newPassword() (password, verifier string, err error) {
+	var random [32 + 16]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", "", err
+	}
+	password = base64.RawURLEncoding.EncodeToString(random[:32])
+	salt := random[32:]
+	client, err := scram.SHA256.NewClient("", password, "")
+	if err != nil {
+		return "", "", fmt.Errorf("make a password: %w", err)
+	}
+	keys, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(salt), Iters: iterations})
+	if err != nil {
+		return "", "", fmt.Errorf("make a password: %w", err)
+	}
+	encode := base64.StdEncoding.EncodeToString
+	return password, fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, encode(salt), encode(keys.StoredKey), encode(keys.ServerKey)), nil
+}
+
+// patient bounds what a statement may wait: a server that hangs must not hold up the roles behind it.
+const patient = "set lock_timeout = '2s'; set statement_timeout = '5s'"
+
+// begin opens a transaction that has the role for itself: nobody else makes or drops it meanwhile, also not a connection that was
+// given up here and is still at it there.
+func begin(c Conn, name string) error {
+	sum := sha256.Sum256([]byte("sallyport role " + name))
+	for _, sql := range []string{patient, "begin", fmt.Sprintf("select pg_advisory_xact_lock(%d)", int64(binary.BigEndian.Uint64(sum[:])))} {
+		if _, err := c.Query(sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRole makes the role, or has it as if it were new: with a new password and end, and without settings of its own.
+func makeRole(c Conn, name, verifier string, until time.Time, w Wanted) (outcome string, err error) {
+	if err := begin(c, name); err != nil {
+		return "", err
+	}
+	there, err := exists(c, name)
+	if err != nil {
+		return "", err
+	}
+	verb, outcome := "create role", "made"
+	if there {
+		verb, outcome = "alter role", "given a new password"
+	}
+	role := identifier(name)
+	say := []string{fmt.Sprintf("%s %s login nosuperuser nocreaterole nocreatedb noreplication nobypassrls inherit connection limit %d password %s valid until %s",
+		verb, role, w.Account.ConnectionLimit, literal(verifier), literal(until.UTC().Format("2006-01-02 15:04:05.000000+00")))}
+	if there {
+		say = []string{
+			strings.Replace(say[0], " nosuperuser nocreaterole nocreatedb noreplication nobypassrls", "", 1), // which from 16 on only those may say who have them
+			fmt.Sprintf("alter role %s reset all", role),
+		}
+	}
+	for _, group := range w.Account.MemberOf {
+		say = append(say, fmt.Sprintf("grant %s to %s", identifier(group), role))
+	}
+	comment := fmt.Sprintf("sallyport: %s@%s for grant %s", w.Account.Name, w.Target.Name, w.Grant)
+	say = append(say, fmt.Sprintf("comment on role %s is %s", role, literal(comment)), "commit")
+	for _, sql := range say {
+		if _, err := c.Query(sql); err != nil {
+			return "", err
+		}
+	}
+	return outcome, nil
+}
+
+func exists(c Conn, name string) (bool, error) {
+	rows, err := c.Query("select 1 from pg_roles where rolname = " + literal(name))
+	return len(rows) > 0, err
+}
