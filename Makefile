@@ -77,5 +77,6 @@ conformance: build browser store ## other people's tests and stock programs thro
 	test/tools/with-rig -- test/conformance/run
 	cd test/conformance/powerloss && $(GO) test -count=1 ./...
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport
+	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport -postgres 18
 	cd test/conformance/acme && $(GO) test -count=1 ./...
 	test/tools/with-rig --durability written --no-target-log -- $(GO) run -C test/conformance ./ssh $(SSHCONFORMANCEFLAGS)
