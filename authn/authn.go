@@ -156,6 +156,9 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	if err := st.Migrate(ctx, "authn", migrations); err != nil {
 		return nil, err
 	}
+	if err := endRestored(ctx, st, now()); err != nil {
+		return nil, err
+	}
 	keys, err := keyring.Open(filepath.Join(config.State, "keys"), log)
 	if err != nil {
 		return nil, err

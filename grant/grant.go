@@ -79,6 +79,8 @@ const (
 	// EndStoreLost: whether it was revoked can't be known. It ends leases while the store does not answer, and grants at a
 	// start from a store that is too old.
 	EndStoreLost = "store_lost"
+	// EndRestored: the store was brought back from a backup, and what has become of it since then can't be known.
+	EndRestored = "restored"
 	// What a grant hung on is no more: its ticket, the shift of who holds it, the job, or other evidence; or it could not be read
 	// for too long.
 	EndTicketClosed  = "ticket_closed"

@@ -122,6 +122,9 @@ func (s *Service) load(ctx context.Context) error {
 		return err
 	}
 	s.clock.begin(high)
+	if err := s.endRestored(ctx); err != nil {
+		return err
+	}
 	if err := s.remember(ctx, s.rules.Load()); err != nil {
 		return err
 	}

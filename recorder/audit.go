@@ -59,6 +59,9 @@ func openAuditLog(ctx context.Context, r *Recorder) (*auditLog, error) {
 			break
 		}
 	}
+	if err := r.Store.RaiseNumber(ctx, a.last); err != nil { // a store older than the log
+		return nil, err
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	a.stop = stop
 	go a.run(running)

@@ -38,7 +38,8 @@ var postgres = dialect{
 	// A sequence leaves gaps where a transaction is undone, and a gap in the audit log would mean an event is missing.
 	newEvent: `WITH next AS (UPDATE audit_number SET last = last + 1 RETURNING last)
 		INSERT INTO audit_outbox (number, body) SELECT last, ? FROM next RETURNING number`,
-	lastNumber: `SELECT last FROM audit_number`,
+	lastNumber:  `SELECT last FROM audit_number`,
+	raiseNumber: []string{`UPDATE audit_number SET last = %d`},
 }
 
 // OpenPostgres locks dir, makes it where it is missing (mode 0700), and opens the database that the connection string names

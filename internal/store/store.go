@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -50,6 +51,8 @@ type dialect struct {
 	migrations func(fs.FS) (fs.FS, error) // from the rooms' words to the database's
 	newEvent   string                     // inserts an audit event with the next number and returns that
 	lastNumber string                     // the number last given; no row or 0: none was
+	// raiseNumber makes %d the number last given.
+	raiseNumber []string
 }
 
 var sqlite = dialect{
@@ -58,6 +61,10 @@ var sqlite = dialect{
 	migrations: func(files fs.FS) (fs.FS, error) { return carried(files, ".postgres.sql", strings.NewReplacer()) },
 	newEvent:   `INSERT INTO audit_outbox (body) VALUES (?) RETURNING number`,
 	lastNumber: `SELECT seq FROM sqlite_sequence WHERE name = 'audit_outbox'`,
+	raiseNumber: []string{
+		`DELETE FROM sqlite_sequence WHERE name = 'audit_outbox'`,
+		`INSERT INTO sqlite_sequence (name, seq) VALUES ('audit_outbox', %d)`,
+	},
 }
 
 // open locks dir, which it makes where it is missing (mode 0700).
@@ -70,6 +77,16 @@ func open(dir string, d dialect) (*Store, error) {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return &Store{lock: lock, dialect: d, waiting: make(chan struct{})}, nil
+}
+
+// Lock takes the lock of a state directory, which must be there, as a gateway on it does, until the result is closed. It is
+// for what may only be done while no gateway runs.
+func Lock(dir string) (io.Closer, error) {
+	lock, err := lockDirectory(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return lock, nil
 }
 
 // Open locks dir, makes it where it is missing (mode 0700) and opens the SQLite database in it, which is in WAL mode with
