@@ -45,7 +45,7 @@ type Item struct {
 	Ref      int           `json:"ref,omitempty"`
 	SQL      string        `json:"sql,omitempty"`
 	Params   []Param       `json:"params,omitempty"`
-	Via      string        `json:"via,omitempty"` // "simple", "execute", "copy", "function"; "shell", "exec", "subsystem"
+	Via      string        `json:"via,omitempty"` // "simple", "execute", "copy", "function"; "shell", "exec", "subsystem", or "screen": a guess, read from a terminal
 	Rows     *int64        `json:"rows,omitempty"`
 	Tag      string        `json:"tag,omitempty"` // Postgres's command tag
 	SQLState string        `json:"sqlstate,omitempty"`

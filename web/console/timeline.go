@@ -145,6 +145,9 @@ func follow(items iter.Seq2[item.Item, error], protocol string, c choice) (timel
 				channels[it.Channel] = &channel{Number: it.Channel}
 				order = append(order, it.Channel)
 			}
+			if it.Via == "screen" { // what a line on the screen says is no command of the channel's own
+				break
+			}
 			what := it.Command
 			if what == "" {
 				what = it.Via
@@ -195,6 +198,9 @@ func momentOf(it item.Item, protocol string) *moment {
 		}
 		if it.Terminal != "" {
 			m.Params = []string{"terminal " + plain(it.Terminal)}
+		}
+		if it.Via == "screen" {
+			m.Params = []string{"read from the screen"}
 		}
 	case item.Note:
 		m.Failed = it.Command == "damage"

@@ -2,8 +2,8 @@
 // terminal output and sizes, file operations.
 //
 // It is pure and stands any bytes: what it reads was said by a client or a target that may be hostile. It bounds what it
-// remembers, and where it loses the thread it says so and goes on with the rest. What happens inside a terminal or a
-// tunnel it does not guess.
+// remembers, and where it loses the thread it says so and goes on with the rest. What happens inside a tunnel it does not
+// guess; the lines that were entered at a terminal it does, from the screen, and says that it is a guess.
 package interpret
 
 import (
@@ -46,6 +46,7 @@ type channel struct {
 	forwards       map[string]string // of a forwarded connection: where it goes
 	bulk           map[string]format.Bulk
 	streams        []string // the keys of bulk in order of appearance
+	typed          typedLines
 }
 
 // New is an interpreter for one recording.
@@ -98,11 +99,17 @@ func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
 			c.scp.follow(false, event.Data, event.At, out)
 		} else {
 			c.output(0, event.Data, out)
+			if c.pty {
+				c.typed.output(event.Data, event.At, c.columns, screenLines(out))
+			}
 		}
 	case format.TypeAnsweredError:
 		c.output(1, event.Data, out)
 	case format.TypeBulk:
-		c.count(event.Data)
+		b := c.count(event.Data)
+		if c.pty && b.FromClient && b.Why == WhyTyped {
+			c.typed.typed(b.Bytes, c.columns, screenLines(out))
+		}
 	case TypeClosed:
 		c.finish(event.At, out)
 		delete(p.channels, event.Channel)
@@ -290,6 +297,7 @@ func (c *channel) ended(r channelRequest, at time.Duration, out func(recorder.It
 		return
 	}
 	c.flush(out)
+	c.typed.decide(c.columns, screenLines(out))
 	c.exited = true
 	out(item)
 }
@@ -336,16 +344,16 @@ func (c *channel) flush(out func(recorder.Item)) {
 }
 
 // count keeps the latest state of a stream that is kept by length and hash.
-func (c *channel) count(data []byte) {
+func (c *channel) count(data []byte) format.Bulk {
 	b, err := parseBulk(data)
 	if err != nil {
-		return
+		return format.Bulk{}
 	}
 	key := b.Stream + " " + b.Why
 	last, known := c.bulk[key]
 	if !known {
 		if len(c.streams) >= 16 {
-			return
+			return b
 		}
 		if c.bulk == nil {
 			c.bulk = map[string]format.Bulk{}
@@ -356,11 +364,13 @@ func (c *channel) count(data []byte) {
 		b.SHA256 = last.SHA256
 	}
 	c.bulk[key] = b
+	return b
 }
 
 // finish emits what was still open when the channel was closed.
 func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
 	c.flush(out)
+	c.typed.decide(c.columns, screenLines(out))
 	if c.sftp != nil {
 		c.sftp.finish(at, out)
 		if c.sftp.lost != "" {

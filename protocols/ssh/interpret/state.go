@@ -26,6 +26,7 @@ type channelState struct {
 	Tails    [2][]byte              `json:"tails"`
 	Bulk     map[string]format.Bulk `json:"bulk,omitempty"`
 	Streams  []string               `json:"streams,omitempty"`
+	Typed    typedLines             `json:"typed"`
 }
 
 // State implements recorder.Resumable. While files are transferred it has none.
@@ -37,7 +38,7 @@ func (p *Interpreter) State() ([]byte, bool) {
 		}
 		s.Channels[number] = channelState{
 			Terminal: c.terminal, Columns: c.columns, Lines: c.lines, PTY: c.pty, Ref: c.ref, Started: c.started, Exited: c.exited,
-			Tails: c.tails, Bulk: c.bulk, Streams: c.streams,
+			Tails: c.tails, Bulk: c.bulk, Streams: c.streams, Typed: c.typed,
 		}
 	}
 	b, err := json.Marshal(s)
@@ -58,6 +59,7 @@ func (p *Interpreter) Resume(b []byte) error {
 		p.channels[number] = &channel{
 			terminal: c.Terminal, columns: size(uint32(max(c.Columns, 0))), lines: size(uint32(max(c.Lines, 0))), pty: c.PTY,
 			ref: c.Ref, started: c.Started, exited: c.Exited, tails: c.Tails, bulk: c.Bulk, streams: c.Streams[:min(len(c.Streams), 16)],
+			typed: c.Typed,
 		}
 	}
 	return nil
