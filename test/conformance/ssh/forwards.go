@@ -228,25 +228,31 @@ policies:
 		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 			return err
 		}
-		pid, err := os.ReadFile(os.Getenv("SALLYPORT_PID_FILE"))
-		if err != nil {
-			return err
-		}
-		n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
-		if err != nil {
-			return err
-		}
-		if err := syscall.Kill(n, syscall.SIGHUP); err != nil {
-			return err
-		}
+	}
+	return reloadAndRequest(ctx, "everything@web-1", "everything")
+}
+
+// reloadAndRequest has the gateway read its configuration anew until it knows an account at last, and asks for it as alice. A
+// reason of its own tells whose it is.
+func reloadAndRequest(ctx context.Context, account, reason string) error {
+	pid, err := os.ReadFile(os.Getenv("SALLYPORT_PID_FILE"))
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(n, syscall.SIGHUP); err != nil {
+		return err
 	}
 	var out []byte
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		request := exec.CommandContext(ctx, os.Getenv("SALLYPORT_BIN"), "request", "everything@web-1", "--duration", "6h", "--reason", "conformance of forwarding")
+		request := exec.CommandContext(ctx, os.Getenv("SALLYPORT_BIN"), "request", account, "--duration", "6h", "--reason", "conformance: "+reason)
 		request.Env = append(os.Environ(), "SALLYPORT_HOME="+os.Getenv("SALLYPORT_HOME_ALICE"))
 		if out, err = request.CombinedOutput(); err == nil || strings.Contains(string(out), "already") {
 			return nil
 		}
 	}
-	return fmt.Errorf("alice gets no grant for everything@web-1: %w: %s", err, out)
+	return fmt.Errorf("alice gets no grant for %s: %w: %s", account, err, out)
 }
