@@ -23,7 +23,7 @@ const (
 // Verbs are what permissions may name beside "*"; grant.Permission has their meaning.
 var Verbs = []string{
 	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
-	"recordings.read", "recordings.export", "recordings.hold", "log.verify", "targets.manage",
+	"recordings.read", "recordings.export", "recordings.hold", "recordings.shred", "log.verify", "targets.manage",
 	"authorities.manage",
 }
 

@@ -64,7 +64,7 @@ func (ix *indexer) run(ctx context.Context) {
 			ix.set(nil, err)
 			f.close()
 		}
-		remove = errors.Is(err, index.ErrDamaged)
+		remove = errors.Is(err, index.ErrDamaged) || errors.Is(err, errRenewed)
 		switch {
 		case ctx.Err() != nil:
 		case remove:
@@ -154,6 +154,30 @@ func (ix *indexer) forget(ctx context.Context, session string) error {
 		return nil
 	}
 	return f.forget(ctx, session)
+}
+
+var errRenewed = errors.New("what it had of a recording is destroyed")
+
+// renew makes the index anew, and waits until the old one's file is gone.
+func (ix *indexer) renew(ctx context.Context) error {
+	var old *filling
+	for {
+		switch now := ix.use(); {
+		case now == nil: // it is being opened
+		case old == nil:
+			old = now
+			now.fail(errRenewed)
+		case now != old:
+			return nil
+		}
+		select {
+		case <-ix.stopped: // what was begun is finished by the next start
+			return errors.New("the gateway is shutting down")
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (ix *indexer) status() IndexStatus {

@@ -32,6 +32,7 @@ type packer struct {
 	mu      sync.Mutex
 	waiting []string      // sessions
 	busy    bool          // one is being packed
+	current string        // which
 	changed chan struct{} // closed and replaced when these change
 }
 
@@ -66,7 +67,7 @@ func (p *packer) next(ctx context.Context) (string, bool) {
 		return "", false
 	}
 	session := p.waiting[0]
-	p.waiting, p.busy = p.waiting[1:], true
+	p.waiting, p.busy, p.current = p.waiting[1:], true, session
 	return session, true
 }
 
@@ -89,6 +90,18 @@ func (p *packer) settled(ctx context.Context) error {
 		p.wait(ctx)
 	}
 	return ctx.Err()
+}
+
+// dropped waits until nothing of a recording that is gone is being packed any more.
+func (p *packer) dropped(session string) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.busy && p.current == session {
+		p.wait(context.Background())
+	}
 }
 
 // run packs until the context ends; what is left then is found by the next Open.

@@ -152,6 +152,9 @@ func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 		if r.audit, err = openAuditLog(ctx, r); err != nil {
 			return nil, err
 		}
+		if err := r.finishShreds(ctx); err != nil {
+			return nil, fmt.Errorf("destroy what an earlier run had begun to: %w", err)
+		}
 	}
 	if o.Index != "" {
 		r.indexer = startIndexer(ctx, r)

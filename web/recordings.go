@@ -82,6 +82,7 @@ func (s *server) registerRecordings() {
 	handle(s, operation("list-holds", http.MethodGet, "/v1/holds", "Recordings on hold, which are not deleted when their time is over"), s.holds)
 	handle(s, operation("hold", http.MethodPost, "/v1/sessions/{id}/hold", "Keep a recording from being deleted when its time is over"), s.hold)
 	handle(s, operation("release-hold", http.MethodPost, "/v1/sessions/{id}/unhold", "End a hold"), s.unhold)
+	handle(s, operation("shred-recording", http.MethodPost, "/v1/sessions/{id}/shred", "Destroy the recording of a session for good, before its time"), s.shred)
 	handle(s, operation("get-status", http.MethodGet, "/v1/status", "How the gateway stands: recorder, disk, index, audit log"), s.status)
 	handle(s, operation("rebuild-index", http.MethodPost, "/v1/index/rebuild", "Make the search index anew, from the recordings"), s.rebuildIndex)
 }

@@ -94,6 +94,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"GET /v1/holds", fixed("/v1/holds"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/sessions/{id}/unhold", fixed("/v1/sessions/" + recorded + "/unhold"), api.Decision{}, [4]int{401, 403, 403, 204}},
 		{"POST /v1/sessions/{id}/unhold", fixed("/v1/sessions/" + low + "/unhold"), api.Decision{}, [4]int{401, 403, 403, 404}},
+		{"POST /v1/sessions/{id}/shred", fixed("/v1/sessions/" + recorded + "/shred"), api.Decision{Comment: "case 7"}, [4]int{401, 403, 403, 403}}, // not even with "*"
 		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/" + recorded + "/evidence"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/s-none/evidence"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/grants/{id}/evidence", fresh("/v1/grants/%s/evidence"), nil, [4]int{401, 404, 404, 404}}, // without a session

@@ -27,6 +27,7 @@ var completions = map[string]cobra.CompletionFunc{
 	"release": first(completeGrants), "extend": first(completeGrants), "revoke": first(completeGrants),
 	"kill": first(completeSessions("")), "watch": first(completeSessions("")),
 	"replay": first(completeSessions("?all=true")), "export": first(completeSessions("?all=true")),
+	"shred": first(completeSessions("?all=true")),
 }
 
 // addCompletions gives commands the completions of their arguments.

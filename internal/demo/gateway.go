@@ -134,7 +134,7 @@ policies:
       auto: true
 permissions:
   - groups: [security]
-    may: [grants.list, grants.revoke, sessions.list, sessions.kill, sessions.watch, recordings.read, recordings.export, recordings.hold, log.verify, targets.manage, authorities.manage]
+    may: [grants.list, grants.revoke, sessions.list, sessions.kill, sessions.watch, recordings.read, recordings.export, recordings.hold, recordings.shred, log.verify, targets.manage, authorities.manage]
 `))
 
 // startGateway writes the configuration and starts the gateway.

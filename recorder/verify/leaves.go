@@ -31,6 +31,7 @@ type bound struct {
 	last                    int64              // the index of the last leaf that binds something
 	held                    bool
 	heldPurged              bool
+	heldShredded            bool
 }
 
 // mark is a chain value after a block.
@@ -204,7 +205,11 @@ func (l *leaves) take(index int64, leaf transparency.Leaf) {
 			b.ending = at
 		}
 	case transparency.Shred:
-		l.of(leaf.Session).shred = index
+		b := l.of(leaf.Session)
+		b.shred, b.heldShredded = index, b.held
+		if leaf.Blocks > 0 && b.end != none && (b.ending.chain != leaf.Chain || b.ending.blocks != leaf.Blocks) {
+			l.problem(Changed, leaf.Session, index, "what was destroyed is not what had been recorded: leaf %d binds another end than leaf %d", index, b.end)
+		}
 	case transparency.Issue:
 		l.issued++
 	case transparency.Start:

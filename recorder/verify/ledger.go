@@ -280,7 +280,7 @@ func (r *Report) compareWithLog(l, later *leaves, o Options) {
 		if seen[session] || b.open == none && b.end == none {
 			continue
 		}
-		if late := later.sessions[session]; late != nil && late.purge != none {
+		if late := later.sessions[session]; late != nil && (late.purge != none || late.shred != none) {
 			b = late
 		}
 		b.absent(session, r)
@@ -358,6 +358,15 @@ func (b *bound) absent(session string, r *Report) {
 		r.Log.Problems = append(r.Log.Problems, Finding{Kind: kind, Session: session, Leaf: leaf, What: fmt.Sprintf(format, args...)})
 	}
 	switch {
+	case b.shred != none && b.heldShredded:
+		add(PurgedOnHold, b.shred, "the recording of %s was destroyed while it was on hold", session)
+	case b.shred != none:
+		i := slices.IndexFunc(r.Shredded, func(s Shredded) bool { return s.Session == session })
+		if i < 0 {
+			r.Shredded = append(r.Shredded, Shredded{Session: session})
+			i = len(r.Shredded) - 1
+		}
+		r.Shredded[i].Leaf = b.shred
 	case b.purge != none && b.heldPurged:
 		add(PurgedOnHold, b.purge, "the recording of %s was purged while it was on hold", session)
 	case b.purge != none:

@@ -99,6 +99,8 @@ type Report struct {
 	// it says were begun, of which there is no file although nothing was said of deleting it.
 	Purged  []Purged  `json:"purged,omitempty"`
 	Missing []Missing `json:"missing,omitempty"`
+	// Shredded are recordings that somebody had destroyed before their time, which the log has too.
+	Shredded []Shredded `json:"shredded,omitempty"`
 	// Log is the log over all recordings, and what is not as it says; nil where there is none. Covered is how many files are
 	// wholly bound by leaves that a witness has seen, or that a checkpoint covers which was kept.
 	Log     *Ledger `json:"log,omitempty"`
@@ -428,6 +430,9 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 		fmt.Fprintf(&b, "recordings: that of session %s, begun at %s, is missing\n", missing.Session, missing.Begun.UTC().Format(time.RFC3339))
 	}
 	r.Log.write(&b, r.Covered)
+	for _, shredded := range r.Shredded {
+		fmt.Fprintf(&b, "%s\n", shredded)
+	}
 	if len(r.Purged) > 0 {
 		fmt.Fprintf(&b, "%d recordings were purged when their time was over\n", len(r.Purged))
 	}

@@ -44,6 +44,7 @@ func (l *Log) checkpointAll() {
 			}
 			l.release(l.sealed[0])
 			l.sealed = l.sealed[1:]
+			l.settled.Broadcast()
 		default:
 			l.behind.Wait()
 		}

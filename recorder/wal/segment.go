@@ -75,6 +75,7 @@ type segment struct {
 	file File
 	path string
 	size int64
+	zero bool // nothing but zeros stands in it
 
 	// Of this use:
 	generation uint64
@@ -87,6 +88,7 @@ type segment struct {
 // begin makes the segment ready for its next use. The header is safe before the first group is written: else a loss of power
 // could leave the header of the use before, and groups of that use overwritten, which looks like damage.
 func (s *segment) begin(generation, oldest, first uint64) error {
+	s.zero = false
 	h := header{generation: generation, oldest: oldest, first: first}
 	rand.Read(h.salt[:]) // never fails
 	if _, err := s.file.WriteAt(h.encode(), 0); err != nil {

@@ -101,6 +101,7 @@ type Log struct {
 	freed   sync.Cond // a segment can be used, or the log has failed
 	behind  sync.Cond // for the checkpointer: a segment is full, or a new one is wanted
 	synced  sync.Cond // the checkpointer is done with a file
+	settled sync.Cond // for Scrub: a group is written, or a full segment can be used again
 	queue   *group
 	spare   []byte // a buffer for the group after the next
 	current *segment
@@ -112,6 +113,8 @@ type Log struct {
 	err     error
 	closed  bool
 	drained bool // closed, and the committer has ended
+
+	committing bool // a group is on its way to the current segment
 
 	generation uint64        // of the current segment
 	number     uint64        // of the last group that was written
@@ -146,7 +149,7 @@ func New(o Options) *Log {
 		o: o, limit: int(min(groupLimit, min(firstSegment, o.Segment)-page)),
 		syncing: map[Syncer]bool{}, committed: make(chan struct{}), cleaned: make(chan struct{}),
 	}
-	for _, c := range []*sync.Cond{&l.work, &l.room, &l.freed, &l.behind, &l.synced} {
+	for _, c := range []*sync.Cond{&l.work, &l.room, &l.freed, &l.behind, &l.synced, &l.settled} {
 		c.L = &l.mu
 	}
 	l.queue = l.newGroup()
@@ -307,6 +310,8 @@ func (l *Log) commit(g *group) error {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.committing = false
+	l.settled.Broadcast()
 	s.used += size
 	for _, f := range g.files {
 		s.files[f] = struct{}{}
@@ -327,6 +332,7 @@ func (l *Log) segmentFor(size int64) (*segment, error) {
 		return nil, l.err
 	}
 	if l.current != nil && l.current.used+size <= l.current.size {
+		l.committing = true
 		return l.current, nil
 	}
 	if l.current != nil {
@@ -350,7 +356,7 @@ func (l *Log) segmentFor(size int64) (*segment, error) {
 	if err := s.begin(l.generation, oldest, l.number+1); err != nil {
 		return nil, err
 	}
-	l.current = s
+	l.current, l.committing = s, true
 	return s, nil
 }
 
@@ -362,7 +368,7 @@ func (l *Log) fail(err error) error {
 		return l.err
 	}
 	l.err = &Failure{err}
-	for _, c := range []*sync.Cond{&l.work, &l.room, &l.freed, &l.behind, &l.synced} {
+	for _, c := range []*sync.Cond{&l.work, &l.room, &l.freed, &l.behind, &l.synced, &l.settled} {
 		c.Broadcast()
 	}
 	if l.o.Failed != nil {

@@ -271,7 +271,16 @@ func (b builder) integrity(f Facts) {
 	}
 	purged := *t
 	b.count("purged in the period", purged, all)
-	acts := b.events("Retention, holds, keys and configuration", f, kinds("recording.purged", "recording.held", "recording.released", "authority", "config"))
+	t = b.table("Recordings destroyed before their time", "session", "destroyed", "by", "reason", "leaf", "sha256")
+	if f.Check != nil {
+		for _, s := range f.Check.Shredded {
+			if s.Time.IsZero() || !s.Time.Before(f.From) && s.Time.Before(f.To) {
+				t.Rows = append(t.Rows, []string{s.Session, when(s.Time), s.By, s.Reason, strconv.FormatInt(s.Leaf, 10), s.SHA256})
+			}
+		}
+	}
+	b.count("destroyed before their time in the period", *t, all)
+	acts := b.events("Retention, holds, keys and configuration", f, kinds("recording.purged", "recording.shredded", "recording.held", "recording.released", "authority", "config"))
 	b.count("acts on retention, keys and configuration", acts, all)
 	outages := b.events("Sessions that were refused because they could not be recorded", f, func(e store.AuditEvent) bool {
 		return e.Kind == "session.refused" && e.Outcome == "recorder_failed"
