@@ -114,10 +114,10 @@ type Service struct {
 	authorities atomic.Pointer[authorities] // replaced by Rotate
 	rotating    sync.Mutex
 
-	issuer   issuer
-	provider *federation.Provider
-	jobs     atomic.Pointer[workload.Issuers] // replaced by Reload
-	handler  http.Handler
+	issuer    issuer
+	providers []*federation.Provider           // of people; the first is config.Provider's
+	jobs      atomic.Pointer[workload.Issuers] // replaced by Reload
+	handler   http.Handler
 
 	consoleSecret string // see consoleClient
 

@@ -33,7 +33,13 @@ func (s *Service) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 		no(http.StatusBadRequest, "invalid_request", "there is not exactly one logout_token in the form, or it is too long")
 		return
 	}
-	told, err := s.provider.Logout(r.Context(), r.PostForm.Get("logout_token"))
+	provider := s.providerAt(r)
+	if provider == nil {
+		s.unauthenticated(strangeLogout, r)
+		no(http.StatusNotFound, "invalid_request", "there is no provider of that name")
+		return
+	}
+	told, err := provider.Logout(r.Context(), r.PostForm.Get("logout_token"))
 	if err == nil {
 		err = s.logOut(r.Context(), told, visitorOf(r.Context()).address)
 	} else if !errors.Is(err, federation.ErrUnavailable) {

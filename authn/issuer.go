@@ -35,7 +35,7 @@ const (
 	pathAuthorized    = pathAuthorize + "/callback" // op appends it
 	pathLogin         = "/oauth/login"
 	pathLoginGo       = pathLogin + "/go" // after the person has said that they began it
-	pathCallback      = "/oauth/callback" // registered at the company's provider
+	pathCallback      = "/oauth/callback" // registered at the company's provider; with /NAME at those of config.Providers
 	pathToken         = "/oauth/token"
 	pathKeys          = "/oauth/keys"
 	pathUserinfo      = "/oauth/userinfo"
@@ -47,7 +47,7 @@ const (
 	pathHold          = "/oauth/wait" // of connections
 	pathHoldLogin     = "/oauth/wait/login"
 	pathHoldConfirm   = "/oauth/wait/confirm"
-	pathLogout        = "/oauth/backchannel-logout" // registered at the company's provider
+	pathLogout        = "/oauth/backchannel-logout" // likewise
 )
 
 // How long the steps of a sign-in may take.
@@ -137,12 +137,7 @@ func (s *Service) newIssuer() error {
 		return fmt.Errorf("the gateway's issuer at %q: %w", s.config.URL, err)
 	}
 	s.issuer = issuer{provider}
-	s.provider = federation.New(s.config.Provider, strings.TrimSuffix(s.config.URL, "/")+pathCallback, func(ctx context.Context) (string, error) {
-		if s.config.Provider.ClientSecret == "" {
-			return "", nil // a public client
-		}
-		return Secret(ctx, s.config.Provider.ClientSecret)
-	}, s.now)
+	s.newProviders()
 
 	// op's own router also has endpoints that nobody needs here, and lets every origin call them; so each is named.
 	mux := http.NewServeMux()
@@ -156,6 +151,7 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathLogin, s.login)
 	mux.HandleFunc("GET "+pathLoginGo, s.login)
 	mux.HandleFunc("GET "+pathCallback, s.callback)
+	mux.HandleFunc("GET "+pathCallback+"/{provider}", s.callback)
 	mux.HandleFunc("GET "+pathAuthorized, s.authorized)
 	mux.HandleFunc("POST "+pathToken, s.token)
 	mux.HandleFunc("POST "+pathRevoke, func(w http.ResponseWriter, r *http.Request) { op.Revoke(w, r, s.issuer) })
@@ -167,6 +163,7 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathHoldLogin, s.holdLogin)
 	mux.HandleFunc("POST "+pathHoldConfirm, s.holdConfirm)
 	mux.HandleFunc("POST "+pathLogout, s.backChannelLogout)
+	mux.HandleFunc("POST "+pathLogout+"/{provider}", s.backChannelLogout)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, refusal.New(refusal.NotFound, "there is nothing at this address").WithHint("sign in: sallyport login"))
 	})
@@ -187,7 +184,7 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		visitor := newVisitor(r)
 		now := s.now()
 		rates := &s.rates
-		if r.URL.Path == pathLogout {
+		if r.URL.Path == pathLogout || strings.HasPrefix(r.URL.Path, pathLogout+"/") {
 			rates = &s.logouts // the provider's, for many people from one address
 		}
 		if !rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {

@@ -82,6 +82,7 @@ type trip struct {
 	authRequest string
 	device      []byte
 	hold        string // of a connection that waits; see holds
+	provider    string // the issuer of the one that the browser was sent to
 	nonce       string
 	verifier    string
 	identity    string
@@ -91,9 +92,18 @@ type trip struct {
 // travel sends the browser to the provider, with a state, a nonce and a verifier of its own.
 func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 	ctx := r.Context()
+	provider, err := s.chosen(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if provider == nil {
+		pages.Show(w, http.StatusOK, s.choices(r))
+		return
+	}
 	state := rand.Text()
-	t.nonce, t.verifier = rand.Text(), oauth2.GenerateVerifier()
-	to, err := s.provider.Start(ctx, state, t.nonce, t.verifier, t.fresh)
+	t.provider, t.nonce, t.verifier = provider.Issuer(), rand.Text(), oauth2.GenerateVerifier()
+	to, err := provider.Start(ctx, state, t.nonce, t.verifier, t.fresh)
 	if err == nil {
 		err = s.store.Do(ctx, func(tx *store.Tx) error { return s.keepTrip(ctx, tx, state, visitorOf(ctx).browser, t, tripLife) })
 	}
@@ -112,8 +122,8 @@ func (s *Service) keepTrip(ctx context.Context, tx *store.Tx, state string, brow
 	if t.authRequest != "" {
 		authRequest = t.authRequest
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, hold, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		hashed(state), browser, t.nonce, t.verifier, authRequest, t.device, t.hold, t.identity, stamp(s.now().Add(life)))
+	_, err := tx.ExecContext(ctx, `INSERT INTO trips (state, browser, nonce, verifier, auth_request, device, hold, provider, identity, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		hashed(state), browser, t.nonce, t.verifier, authRequest, t.device, t.hold, t.provider, t.identity, stamp(s.now().Add(life)))
 	if err != nil {
 		return fmt.Errorf("keep the way to the provider: %w", err)
 	}
@@ -129,8 +139,8 @@ func (s *Service) back(ctx context.Context, tx *store.Tx, state string, proven b
 	}
 	var t trip
 	var authRequest sql.NullString
-	err := tx.QueryRowContext(ctx, `DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, hold, nonce, verifier, identity`,
-		hashed(state), v.browser, stamp(s.now()), proven).Scan(&authRequest, &t.device, &t.hold, &t.nonce, &t.verifier, &t.identity)
+	err := tx.QueryRowContext(ctx, `DELETE FROM trips WHERE state = ? AND browser = ? AND expires > ? AND (identity <> '') = ? RETURNING auth_request, device, hold, provider, nonce, verifier, identity`,
+		hashed(state), v.browser, stamp(s.now()), proven).Scan(&authRequest, &t.device, &t.hold, &t.provider, &t.nonce, &t.verifier, &t.identity)
 	if errors.Is(err, sql.ErrNoRows) {
 		return trip{}, refuseOver()
 	}
@@ -156,7 +166,7 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	who, err := s.proven(ctx, q, t)
+	who, err := s.proven(r, q, t)
 	if err != nil {
 		if !errors.Is(err, federation.ErrUnavailable) {
 			s.unauthenticated(strangeProof, r)
@@ -197,12 +207,23 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 var errSignInOver = errors.New("the client's request ended while the person signed in")
 
 // proven asks the provider what the code that came back is worth.
-func (s *Service) proven(ctx context.Context, q url.Values, t trip) (Identity, error) {
+func (s *Service) proven(r *http.Request, q url.Values, t trip) (Identity, error) {
+	ctx := r.Context()
+	provider := s.providerAt(r)
+	if provider == nil || provider.Issuer() != t.provider {
+		return Identity{}, refuseMixUp("the answer came to the address of another provider than the sign-in went to")
+	}
+	if err := provider.From(ctx, q["iss"]); err != nil {
+		if errors.Is(err, federation.ErrUnavailable) {
+			return Identity{}, err
+		}
+		return Identity{}, refuseMixUp(err.Error())
+	}
 	if q.Get("error") != "" || q.Get("code") == "" || len(q.Get("code")) > 4*maxParameter {
 		return Identity{}, refusal.New(refusal.NotAuthenticated, "the company's provider did not sign you in").
 			WithDetail("it says: %q", printable(q.Get("error"), 64)).WithHint("begin again: sallyport login")
 	}
-	claims, err := s.provider.Finish(ctx, q.Get("code"), t.nonce, t.verifier)
+	claims, err := provider.Finish(ctx, q.Get("code"), t.nonce, t.verifier)
 	if err != nil {
 		return Identity{}, err
 	}

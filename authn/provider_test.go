@@ -43,6 +43,7 @@ type company struct {
 	spoil    func(map[string]any)        // of ID tokens
 	sign     func(map[string]any) string // instead of the right key
 	userinfo func(map[string]any)
+	iss      string // what answers say that they come from (RFC 9207); "" for nothing
 }
 
 type given struct {
@@ -69,6 +70,7 @@ func newCompany(t *testing.T) *company {
 			return
 		}
 		c.reply(w, map[string]any{
+			"authorization_response_iss_parameter_supported": c.iss != "",
 			"issuer": c.URL, "authorization_endpoint": c.URL + "/authorize", "token_endpoint": c.URL + "/token",
 			"jwks_uri": c.URL + "/keys", "userinfo_endpoint": c.URL + "/userinfo", "id_token_signing_alg_values_supported": []string{"ES256"},
 		})
@@ -131,6 +133,9 @@ func (c *company) signIn(w http.ResponseWriter, r *http.Request) {
 	delete(c.requests, r.PostFormValue("request"))
 	person := r.PostFormValue("person")
 	back := url.Values{"state": {q.Get("state")}}
+	if c.iss != "" {
+		back.Set("iss", c.iss)
+	}
 	if c.claims[person] == nil {
 		back.Set("error", "access_denied")
 	} else {

@@ -19,9 +19,11 @@ type Config struct {
 	URL    string `yaml:"url"`
 	Listen Listen `yaml:"listen"`
 	// TLS is the server certificate of all TLS listeners; it is read again when its files change.
-	TLS         ServerTLS   `yaml:"tls"`
-	SSH         SSH         `yaml:"ssh"`
-	Provider    Provider    `yaml:"provider"`
+	TLS      ServerTLS `yaml:"tls"`
+	SSH      SSH       `yaml:"ssh"`
+	Provider Provider  `yaml:"provider"`
+	// Providers are more of them, such as one for people of another company; whoever signs in chooses.
+	Providers   []Provider  `yaml:"providers"`
 	Workloads   []Workload  `yaml:"workloads"`
 	Credentials Credentials `yaml:"credentials"`
 	Recording   Recording   `yaml:"recording"`
@@ -97,8 +99,11 @@ type SSH struct {
 	Version string `yaml:"version"`
 }
 
-// Provider is the company's OpenID provider, of which only the gateway is a client.
+// Provider is an OpenID provider of people, of which only the gateway is a client.
 type Provider struct {
+	// Name is what people choose it by, and a part of the redirect address of each of Config.Providers. Where there is only
+	// one provider it needs none.
+	Name         string    `yaml:"name"`
 	Issuer       string    `yaml:"issuer"`
 	ClientID     string    `yaml:"client_id"`
 	ClientSecret SecretRef `yaml:"client_secret"`
@@ -107,8 +112,15 @@ type Provider struct {
 	GroupsClaim string `yaml:"groups_claim"`
 	NameClaim   string `yaml:"name_claim"`
 	EmailClaim  string `yaml:"email_claim"`
+	// Groups are the only groups that count of those that it names; empty: all.
+	Groups []string `yaml:"groups"`
 	// CA is a PEM file to trust for the provider beside the system's authorities.
 	CA string `yaml:"ca"`
+}
+
+// AllProviders are Provider and Providers.
+func (c *Config) AllProviders() []Provider {
+	return append([]Provider{c.Provider}, c.Providers...)
 }
 
 // Credentials bounds what the gateway hands out.

@@ -14,11 +14,9 @@ func (c *Config) setDefaults() {
 	}
 	set(&c.SSH.Version, "OpenSSH_9.9 sallyport")
 	set(&c.SSH.Host, c.defaultSSHHost())
-	set(&c.Provider.GroupsClaim, "groups")
-	set(&c.Provider.NameClaim, "name")
-	set(&c.Provider.EmailClaim, "email")
-	if len(c.Provider.Scopes) == 0 {
-		c.Provider.Scopes = []string{"openid", "profile", "email"}
+	c.Provider.setDefaults()
+	for i := range c.Providers {
+		c.Providers[i].setDefaults()
 	}
 	set(&c.Credentials.SignIn, Duration(12*time.Hour))
 	set(&c.Credentials.Certificate, Duration(12*time.Hour))
@@ -96,6 +94,10 @@ func (c *Config) resolvePaths() {
 	}
 	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.Releases)
 	secret(&c.Provider.ClientSecret)
+	for i := range c.Providers {
+		resolve(&c.Providers[i].CA)
+		secret(&c.Providers[i].ClientSecret)
+	}
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)
 		secret(&c.Workloads[i].Running.Token)
@@ -123,6 +125,15 @@ func (c *Config) resolvePaths() {
 			resolve(&t.Accounts[j].Certificate)
 			secret(&t.Accounts[j].Password, &t.Accounts[j].Key)
 		}
+	}
+}
+
+func (p *Provider) setDefaults() {
+	set(&p.GroupsClaim, "groups")
+	set(&p.NameClaim, "name")
+	set(&p.EmailClaim, "email")
+	if len(p.Scopes) == 0 {
+		p.Scopes = []string{"openid", "profile", "email"}
 	}
 }
 

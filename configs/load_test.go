@@ -128,6 +128,11 @@ func TestProblems(t *testing.T) {
 		{"kept for minutes", "kind: postgres", "kind: postgres\n    keep: 400m", "sallyport.yaml:17:11: keep is 6h40m; recordings are kept for a day at least"},
 		{"no recipient", "kind: postgres", "kind: postgres\n    recipients: [age1nonsense]", `sallyport.yaml:17:18: "age1nonsense" is no age recipient`},
 		{"an identity", "kind: postgres", "kind: postgres\n    recipients: [AGE-SECRET-KEY-1ABC]", "sallyport.yaml:17:18: this is an identity, the secret half"},
+		{"providers without names", "targets:\n  - name: orders", "providers: [{issuer: https://partner.example, client_id: x}]\ntargets:\n  - name: orders", "where there are several providers each needs a name"},
+		{"providers of one issuer", "targets:\n  - name: orders", "providers: [{name: partner, issuer: https://login.example, client_id: x}]\ntargets:\n  - name: orders", "there is another provider with the issuer"},
+		{"providers of one name", "  client_secret: file:secret\n", "  client_secret: file:secret\n  name: a\nproviders: [{name: a, issuer: https://partner.example, client_id: x}]\n", "there is another provider named"},
+		{"a provider's name that is no part of an address", "  client_id: sallyport\n", "  client_id: sallyport\n  name: a/b\n", "needs a name of lower-case letters"},
+		{"another provider's client", "  client_secret: file:secret\n", "  client_secret: file:secret\n  name: a\nproviders: [{name: b, issuer: https://partner.example}]\n", "providers[0].client_id is missing"},
 		{"twice", "name: orders", "name: web-1", "there is another target named"},
 	}
 	for _, test := range tests {

@@ -77,7 +77,7 @@ func (l *loader) validate(main *file, c *Config) {
 			at("ssh.version", `ssh.version must begin with "OpenSSH_" and be printable, or stock clients hang in some cases`)
 		}
 	}
-	l.validateProvider(at, c.Provider)
+	l.validateProviders(at, c)
 	validateWorkloads(at, c)
 	validateApprovals(at, c)
 	for _, d := range []struct {
@@ -152,20 +152,49 @@ func (l *loader) validateURL(at reporter, text string) {
 	}
 }
 
-func (l *loader) validateProvider(at reporter, p Provider) {
+func (l *loader) validateProviders(at reporter, c *Config) {
+	names, issuers := map[string]bool{}, map[string]bool{}
+	for i, p := range c.AllProviders() {
+		key := "provider"
+		if i > 0 {
+			key = fmt.Sprintf("providers[%d]", i-1)
+			checkFile(at, key+".ca", p.CA)
+		}
+		validateProvider(at, key, p)
+		if p.Name != "" || len(c.Providers) > 0 {
+			if !targetName.MatchString(p.Name) {
+				at(key+".name", "where there are several providers each needs a name of lower-case letters, digits, dots and dashes, at most 63; got %q", p.Name)
+			} else if names[p.Name] {
+				at(key+".name", "there is another provider named %q", p.Name)
+			}
+		}
+		if issuers[p.Issuer] && p.Issuer != "" {
+			at(key+".issuer", "there is another provider with the issuer %q", p.Issuer)
+		}
+		names[p.Name], issuers[p.Issuer] = true, true
+	}
+	if len(c.Providers) > maxProviders {
+		at("providers", "%d providers are too many to choose from; at most %d", len(c.Providers)+1, maxProviders+1)
+	}
+}
+
+// maxProviders bounds Config.Providers.
+const maxProviders = 15
+
+func validateProvider(at reporter, key string, p Provider) {
 	u, err := url.Parse(p.Issuer)
 	switch {
 	case p.Issuer == "":
-		at("provider.issuer", "provider.issuer is missing; write the address of your OpenID provider")
+		at(key+".issuer", key+".issuer is missing; write the address of your OpenID provider")
 	case err != nil || u.Hostname() == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))):
-		at("provider.issuer", "provider.issuer is %q; write an https:// address", p.Issuer)
+		at(key+".issuer", key+".issuer is %q; write an https:// address", p.Issuer)
 	}
 	if p.ClientID == "" {
-		at("provider.client_id", "provider.client_id is missing; register the gateway at the provider")
+		at(key+".client_id", key+".client_id is missing; register the gateway at the provider")
 	}
-	checkSecret(at, "provider.client_secret", p.ClientSecret)
+	checkSecret(at, key+".client_secret", p.ClientSecret)
 	if !slices.Contains(p.Scopes, "openid") {
-		at("provider.scopes", `provider.scopes must have "openid"`)
+		at(key+".scopes", key+`.scopes must have "openid"`)
 	}
 }
 

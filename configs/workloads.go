@@ -101,7 +101,7 @@ func validateWorkloads(at reporter, c *Config) {
 			at(".preset", "preset is %q; it is one of: %s", w.Preset, strings.Join(slices.Sorted(maps.Keys(presets)), ", "))
 			continue
 		}
-		validateWorkloadIssuer(at, w, c.Provider.Issuer)
+		validateWorkloadIssuer(at, w, c.AllProviders())
 		switch {
 		case w.Audience == "":
 			at(".audience", "audience is missing; write what jobs ask their token for, best the gateway's url (%s)", c.URL)
@@ -141,14 +141,14 @@ func validateWorkloads(at reporter, c *Config) {
 	}
 }
 
-func validateWorkloadIssuer(at reporter, w Workload, people string) {
+func validateWorkloadIssuer(at reporter, w Workload, people []Provider) {
 	u, err := url.Parse(w.Issuer)
 	switch {
 	case w.Issuer == "":
 		at(".issuer", "issuer is missing; write the iss of the tokens, exactly as it stands there")
 	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))):
 		at(".issuer", "issuer is %q; write an https:// address", w.Issuer)
-	case w.Issuer == people:
+	case slices.ContainsFunc(people, func(p Provider) bool { return p.Issuer == w.Issuer }):
 		at(".issuer", "issuer is people's provider too; a person's token must not pass for a workload's")
 	}
 }

@@ -1,4 +1,4 @@
-// Package federation is the gateway as a client of the company's OpenID provider.
+// Package federation is the gateway as a client of an OpenID provider of people.
 //
 // It promises that the claims it returns come from an ID token which that one configured issuer signed for this client,
 // for this very sign-in (nonce), and which has not run out; and that the code that led to it was asked for with PKCE, so
@@ -79,6 +79,34 @@ type discovered struct {
 // resolves the client's secret when it is needed.
 func New(config configs.Provider, redirect string, secret func(context.Context) (string, error), now func() time.Time) *Provider {
 	return &Provider{config: config, redirect: redirect, secret: secret, now: now, keys: NewKeys(config.Issuer, config.CA, "provider.ca", now)}
+}
+
+// Issuer is whose people sign in there; Name is what the configuration calls it.
+func (p *Provider) Issuer() string { return p.config.Issuer }
+
+// Name is what people choose it by.
+func (p *Provider) Name() string { return p.config.Name }
+
+// From checks who the answer to a sign-in says that it comes from (iss, RFC 9207): it must be this provider, and a provider that
+// says in its metadata that it always says so must. Any error without ErrUnavailable in it is a mix-up.
+func (p *Provider) From(ctx context.Context, iss []string) error {
+	d, err := p.discover(ctx)
+	if err != nil {
+		return err
+	}
+	var says struct {
+		Iss bool `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := d.Claims(&says); err != nil {
+		return fmt.Errorf("the provider's metadata: %w", err)
+	}
+	switch {
+	case len(iss) > 1 || len(iss) == 1 && iss[0] != p.config.Issuer:
+		return errors.New("the answer says that it comes from another provider than the sign-in went to (iss)")
+	case len(iss) == 0 && says.Iss:
+		return errors.New("the answer does not say which provider it comes from (iss), and this one always does")
+	}
+	return nil
 }
 
 // Start is where to send a browser to sign in: code flow with PKCE (RFC 7636). The arguments are secrets of this sign-in.
@@ -204,6 +232,9 @@ func (p *Provider) claims(proven *oidc.IDToken, claims map[string]json.RawMessag
 	}
 	if len(c.Groups) > maxGroups {
 		return Claims{}, fmt.Errorf("the provider names %d groups; the most that is taken is %d: have it send fewer", len(c.Groups), maxGroups)
+	}
+	if only := p.config.Groups; len(only) > 0 {
+		c.Groups = slices.DeleteFunc(c.Groups, func(group string) bool { return !slices.Contains(only, group) })
 	}
 	for _, group := range c.Groups {
 		if !plain(group, maxLabel) { // cut or changed, it might be another group's name

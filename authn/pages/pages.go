@@ -70,6 +70,17 @@ type Program struct {
 	Next    string
 }
 
+// Choice is a provider to sign in at.
+type Choice struct {
+	Name, Host string
+	Next       string
+}
+
+// Choose asks at which of several providers the person signs in.
+type Choose struct {
+	Choices []Choice
+}
+
 // Show writes a page: one of the types above.
 func Show(w http.ResponseWriter, status int, page any) {
 	var name string
@@ -84,6 +95,8 @@ func Show(w http.ResponseWriter, status int, page any) {
 		name = "confirm.html"
 	case Program:
 		name = "program.html"
+	case Choose:
+		name = "choose.html"
 	case Connection:
 		name = "connection.html"
 	case ConfirmConnection:
