@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -13,7 +14,8 @@ import (
 func BenchmarkDecide(b *testing.B) {
 	for _, tt := range []struct{ name, when string }{
 		{"plain", `request.ticket == "OPS-%d" && target.labels.env == "prod"`},
-		{"calculated", `request.ticket.endsWith("-%d") && target.labels.env == "prod"`},
+		{"compared", `request.ticket.endsWith("-%d") && target.labels.env == "prod"`},
+		{"calculated", `request.ticket.split("-")[1] == "%d" && target.labels.env == "prod"`},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			var policies []configs.Policy
@@ -40,7 +42,9 @@ func TestGuardsAgreeWithConditions(t *testing.T) {
 	parts := []string{
 		`request.ticket == "OPS-1"`, `"OPS-1" == request.ticket`, `target.labels.env == "prod"`, `target.labels.zone == "a"`, `request.ticket.startsWith("OPS-")`,
 		`"eng" in identity.groups`, `"lead" in identity.groups`, `account == "app"`, `request.ticket != "OPS-1"`, `!(account == "app")`, `identity.email == "x"`,
-		`(account == "app" || account == "ro")`, `request.ticket.endsWith("1")`, `has(target.labels.env)`, `target.labels[?"zone"].orValue("b") == "b"`,
+		`(account == "app" || account == "ro")`, `(account == "x" || target.labels.zone == "a")`, `(target.labels.zone == "b" || "lead" in identity.groups)`,
+		`account in ["ro", "x"]`, `request.ticket.contains("S-1")`, `"OPS-1-x".startsWith(request.ticket)`, `target.labels.env != "prod"`, `target.labels.zone.endsWith("a")`,
+		`identity.groups == ["eng"]`, `target.labels.zone in ["b"]`, `"" in identity.groups`, `request.duration < duration("30m")`, `request.ticket.endsWith("1")`, `has(target.labels.env)`, `target.labels[?"zone"].orValue("b") == "b"`,
 	}
 	excluded := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -71,5 +75,87 @@ func TestGuardsAgreeWithConditions(t *testing.T) {
 	})
 	if excluded == 0 {
 		t.Error("nothing was ever excluded")
+	}
+}
+
+// Decide takes short cuts; what it decides is what going through the policies one by one, by the rules alone, does.
+func TestDecideIsWhatTheRulesSay(t *testing.T) {
+	groups, labels := []string{"eng", "lead", "ops"}, []map[string]string{nil, {"env": "prod"}, {"env": "test", "zone": "a"}}
+	conditions := []string{
+		"", `account == "app"`, `target.labels.env == "prod"`, `target.labels.zone == "a"`, `request.ticket.endsWith("1")`, `"lead" in identity.groups`,
+		`request.duration <= duration("30m")`, `request.ticket.split("-")[1] == "1"`, `cidr("10.0.0.0/8").containsIP(source.address)`,
+		`request.ticket == "OPS-1" || target.labels.zone == "b"`, `!(account in ["ro"]) && request.time.getHours() < 12`, `request.break_glass`,
+	}
+	outcomes := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		var written []configs.Policy
+		for i := range rapid.IntRange(1, 12).Draw(t, "policies") {
+			p := configs.Policy{
+				Name: fmt.Sprint("p", i), Groups: rapid.SliceOfNDistinct(rapid.SampledFrom(groups), 0, 2, rapid.ID[string]).Draw(t, "of"),
+				Accounts: []string{rapid.SampledFrom([]string{"*@*", "app@*", "ro@orders", "*@web-1"}).Draw(t, "accounts")},
+				Labels:   rapid.SampledFrom(labels).Draw(t, "labels"), When: rapid.SampledFrom(conditions).Draw(t, "when"),
+			}
+			if rapid.IntRange(0, 9).Draw(t, "effect") == 0 {
+				p.Effect = configs.Forbid
+			} else {
+				p.MaxDuration, p.Approve, p.BreakGlass = hours(rapid.IntRange(0, 2).Draw(t, "hours")), configs.Approve{Auto: true}, rapid.IntRange(0, 9).Draw(t, "glass") == 0
+				p.ReasonLength = rapid.SampledFrom([]int{0, 4, 400}).Draw(t, "reason")
+			}
+			written = append(written, p)
+		}
+		policies := compiled(t, written...)
+		ask := asked()
+		ask.Account = rapid.SampledFrom([]string{"app", "ro"}).Draw(t, "account")
+		ask.Target.Labels = rapid.SampledFrom(labels).Draw(t, "target")
+		ask.Identity.Groups = rapid.SliceOfNDistinct(rapid.SampledFrom(groups), 0, 3, rapid.ID[string]).Draw(t, "groups")
+		ask.Ticket = rapid.SampledFrom([]string{"", "OPS-1", "OPS-2"}).Draw(t, "ticket")
+		ask.Duration = rapid.SampledFrom([]time.Duration{0, 20 * time.Minute, 90 * time.Minute}).Draw(t, "duration")
+		ask.BreakGlass = rapid.IntRange(0, 4).Draw(t, "glass") == 0
+
+		winner, length := "", time.Duration(0)
+		for _, p := range policies {
+			if len(p.Misses(ask)) == 0 {
+				winner, length = p.Name, p.length(ask.Duration)
+				break
+			}
+		}
+		given := ask
+		if winner != "" {
+			given.Duration = length
+		}
+		forbidden := 0
+		for _, p := range policies {
+			if !p.Forbids() || !p.Covers(ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
+				continue
+			}
+			if p.condition != nil {
+				if holds, err := p.condition.whole.holds(input(given, given.Duration)); !holds && err == nil {
+					continue
+				}
+			}
+			forbidden++
+		}
+		if forbidden > 0 {
+			winner, length = "", 0
+		}
+		e := Decide(policies, ask)
+		got := ""
+		if e.Winner != nil {
+			got = e.Winner.Name
+		}
+		if got != winner || e.Duration != length || len(e.Forbidden) != forbidden {
+			t.Fatalf("decided for %q of %s, %d forbid; by the rules it is %q of %s, %d forbid", got, e.Duration, len(e.Forbidden), winner, length, forbidden)
+		}
+		switch {
+		case forbidden > 0:
+			outcomes["forbidden"]++
+		case winner != "":
+			outcomes["given"]++
+		default:
+			outcomes["nothing"]++
+		}
+	})
+	if len(outcomes) != 3 {
+		t.Errorf("only %v came up", outcomes)
 	}
 }

@@ -55,7 +55,7 @@ var variables = []cel.EnvOption{
 
 // input is what the variables stand for in one request. An unknown address is empty, which is no address, so that a
 // condition on it fails.
-func input(ask Ask, length time.Duration) map[string]any {
+func input(ask Ask, length time.Duration) *known {
 	address := ""
 	if ask.Source.IsValid() {
 		address = ask.Source.Unmap().WithZone("").String()
@@ -67,14 +67,14 @@ func input(ask Ask, length time.Duration) map[string]any {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	known := map[string]any{}
+	facts := map[string]any{}
 	for name, f := range ask.Evidence {
 		if f.Missing == "" {
-			known[name] = f.Data
+			facts[name] = f.Data
 		}
 	}
-	return map[string]any{
-		"evidence":            known,
+	plain := map[string]any{
+		"evidence":            facts,
 		"identity.kind":       string(ask.Identity.Kind),
 		"identity.issuer":     ask.Identity.Issuer,
 		"identity.subject":    ask.Identity.Subject,
@@ -92,6 +92,29 @@ func input(ask Ask, length time.Duration) map[string]any {
 		"request.break_glass": ask.BreakGlass,
 		"source.address":      address,
 	}
+	values := make(map[string]any, len(plain))
+	adapter := environment.CELTypeAdapter()
+	for name, v := range plain {
+		values[name] = adapter.NativeToValue(v)
+	}
+	activation, err := cel.NewActivation(values)
+	if err != nil {
+		panic(err) // it is a map
+	}
+	return &known{plain, values, activation}
+}
+
+// known is what conditions know of one request. It is made once for all of them: values are as CEL has them, so that no
+// evaluation has to make them.
+type known struct {
+	plain      map[string]any
+	values     map[string]any
+	activation cel.Activation // on values
+}
+
+// lasting sets request.duration, which depends on the policy.
+func (k *known) lasting(length time.Duration) {
+	k.plain["request.duration"], k.values["request.duration"] = length, types.Duration{Duration: length}
 }
 
 // environment is the one in which conditions are read. Nothing in it depends on anything but the input: there is no
@@ -249,7 +272,7 @@ func fits(ask Ask) bool {
 }
 
 // quick evaluates as cheaply as can be; small says that the input fits.
-func (c *condition) quick(in map[string]any, small bool) (bool, error) {
+func (c *condition) quick(in *known, small bool) (bool, error) {
 	if small && c.bare != nil {
 		return c.bare.holds(in)
 	}
@@ -257,13 +280,13 @@ func (c *condition) quick(in map[string]any, small bool) (bool, error) {
 }
 
 // excluded reports whether the condition certainly does not hold, without evaluating it.
-func (c *condition) excluded(in map[string]any) bool {
+func (c *condition) excluded(in *known) bool {
 	return slices.ContainsFunc(c.plain, func(g guard) bool { return g.excludes(in) })
 }
 
 // holds evaluates.
-func (p program) holds(in map[string]any) (bool, error) {
-	value, _, err := p.run.Eval(in)
+func (p program) holds(in *known) (bool, error) {
+	value, _, err := p.run.Eval(in.activation)
 	if err != nil {
 		return false, err
 	}
@@ -275,7 +298,7 @@ func (p program) holds(in map[string]any) (bool, error) {
 }
 
 // check evaluates a condition; where it does not hold, or can't be worked out, text says which part of it.
-func (c *condition) check(in map[string]any) (holds bool, text string, err error) {
+func (c *condition) check(in *known) (holds bool, text string, err error) {
 	if holds, err = c.whole.holds(in); holds && err == nil {
 		return true, "", nil
 	}

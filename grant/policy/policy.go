@@ -146,7 +146,7 @@ func Explain(policies []*Policy, ask Ask) Explanation {
 
 // Forbidding lists the policies that forbid a request. One whose condition can't be worked out forbids it too.
 func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
-	var in map[string]any
+	var in *known
 	small := false
 	for _, p := range policies {
 		if !p.Forbids() || !p.Covers(ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
@@ -185,7 +185,7 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 }
 
 // admits reports whether Misses would list none, without saying what; in is the request as conditions see it.
-func (p *Policy) admits(ask Ask, in map[string]any, small bool) bool {
+func (p *Policy) admits(ask Ask, in *known, small bool) bool {
 	if !p.Covers(ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
 		return false
 	}
@@ -193,7 +193,7 @@ func (p *Policy) admits(ask Ask, in map[string]any, small bool) bool {
 		if p.condition.excluded(in) {
 			return false
 		}
-		in["request.duration"] = p.length(ask.Duration)
+		in.lasting(p.length(ask.Duration))
 		if holds, err := p.condition.quick(in, small); !holds || err != nil {
 			return false
 		}
