@@ -39,7 +39,10 @@ func (s *server) standing(ctx context.Context, who caller) (out api.Status, err 
 		},
 		Log:    s.logStatus(),
 		Index:  s.index(),
-		Outbox: outbox,
+		Outbox: outbox, Cleanups: []api.Cleanup{},
+	}
+	if s.Cleanups != nil {
+		out.Cleanups = append(out.Cleanups, s.Cleanups()...)
 	}
 	for _, d := range usage.Days {
 		out.Recorder.Days = append(out.Recorder.Days, api.DayUsage{Day: d.Day.Format("2006-01-02"), Recordings: d.Recordings, Bytes: d.Bytes})

@@ -28,7 +28,7 @@ import (
 	"sallyport/web/idempotency"
 )
 
-// Options configure New. All but Keys, Console, Bound, Setup, Check, Trust, Decide and Notifications are required.
+// Options configure New. All but Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications and Cleanups are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -61,6 +61,9 @@ type Options struct {
 	// gateway may have neither.
 	Decide        func(ctx context.Context, name, id, timestamp, signature string, body []byte) (grant.Grant, error)
 	Notifications func(ctx context.Context, all bool) ([]approval.Notification, error)
+
+	// Cleanups are roles that are still to be dropped on targets; nil: none are made.
+	Cleanups func() []api.Cleanup
 
 	Log *slog.Logger
 }

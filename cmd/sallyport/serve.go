@@ -256,7 +256,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 		Handler: web.New(web.Options{
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
 			Recorder: g.recorder, Store: g.store, Console: g.console, Keys: g.keys, Config: g.config.Load, Bound: g.boundTo,
-			Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
+			Cleanups: g.cleanups, Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
 			Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
 		}),
 		TLSConfig:         g.certificate.TLS(),

@@ -92,3 +92,14 @@ func (g *gateway) sweep(ctx context.Context) {
 		g.log.Error("not everything that a crashed session left running could be ended", "error", err)
 	}
 }
+
+// cleanups are the roles of grants that are over, as the API has them.
+func (g *gateway) cleanups() (all []api.Cleanup) {
+	for _, p := range g.roles.Pending() {
+		all = append(all, api.Cleanup{
+			Role: p.Role, Grant: p.Grant, Target: p.Target, Account: p.Account, Ended: p.Ended, Attempts: p.Attempts, Next: p.Next,
+			Stuck: p.Stuck, Error: p.Error,
+		})
+	}
+	return all
+}

@@ -16,8 +16,9 @@ func newStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "How the gateway stands: recorder, disk, index, audit log",
-		Long:  `Show whether sessions can begin, what recordings take of the disk and how long it lasts. Exit 1 if no session can begin.`,
-		Args:  noArguments,
+		Long: `Show whether sessions can begin, what recordings take of the disk and how long it lasts, and which roles made for grants are
+still to be dropped. Exit 1 if no session can begin.`,
+		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			c, err := open()
 			if err != nil {
@@ -89,6 +90,35 @@ func statusTable(t *table, s api.Status) {
 	}
 	t.row("search index", index)
 	t.row("audit events to move", fmt.Sprint(s.Outbox))
+	cleanups(t, s.Cleanups)
+}
+
+// mostCleanups is how many roles are listed; --json has all.
+const mostCleanups = 20
+
+// cleanups lists the roles that are still to be dropped.
+func cleanups(t *table, all []api.Cleanup) {
+	if len(all) == 0 {
+		t.row("roles to drop", "none")
+		return
+	}
+	stuck := 0
+	for _, c := range all {
+		if c.Stuck {
+			stuck++
+		}
+	}
+	t.row("roles to drop", fmt.Sprintf("%d of grants that are over; %d of them stuck", len(all), stuck))
+	for _, c := range all[:min(len(all), mostCleanups)] {
+		said := fmt.Sprintf("on %s, grant %s, over since %s", c.Target, c.Grant, local(c.Ended))
+		if c.Error != "" {
+			said += fmt.Sprintf("; tried %d times, last: %s", c.Attempts, c.Error)
+		}
+		t.row("  "+c.Role, said)
+	}
+	if stuck > 0 {
+		t.row("", "mend what is in the way, then: sallyport targets check TARGET")
+	}
 }
 
 func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }

@@ -120,7 +120,7 @@ func newCluster() (*cluster, func(), error) {
 	if err != nil {
 		return nil, remove, err
 	}
-	hba := "hostssl all localhost 127.0.0.1/32 cert\nhostssl all app,weak 127.0.0.1/32 scram-sha-256\nhost all md5er 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+	hba := "hostssl all localhost 127.0.0.1/32 cert\nhostssl all app,weak 127.0.0.1/32 scram-sha-256\nhost all md5er 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\nhost all maker 127.0.0.1/32 trust\nhost all +clerks 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
 	for name, text := range map[string][]byte{
 		"ca.pem": ca, "client.crt": certificate, "client.key": key, "data/ca.crt": ca, "data/server.crt": certificate, "data/server.key": key, "data/pg_hba.conf": []byte(hba),
 	} {

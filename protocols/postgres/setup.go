@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"sallyport/configs"
+	"sallyport/grant"
 )
 
 // Setup is what an administrator of the target does once so that the gateway, and only the gateway, can log in to the
@@ -13,7 +15,13 @@ import (
 func Setup(target configs.Target) []configs.Instruction {
 	var sql, hba, conf, ansible strings.Builder
 	sql.WriteString("SET password_encryption = 'scram-sha-256';\n")
+	if target.Ephemeral() {
+		setUpEphemeral(&sql, &hba, target)
+	}
 	for _, a := range target.Accounts {
+		if a.Ephemeral || a.Name == target.MakeRolesWith {
+			continue
+		}
 		role := quoteIdentifier(a.UserName())
 		fmt.Fprintf(&sql, `CREATE ROLE %[1]s LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION;
 \password %[1]s
@@ -51,4 +59,42 @@ client_connection_check_interval = 2s    # PostgreSQL 14 and later: notice soon 
 // quoteIdentifier writes an SQL identifier so that it means just that name.
 func quoteIdentifier(name string) string {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+// setUpEphemeral is what accounts with ephemeral: true need: who makes their roles, who inherits from them, and the roles with the
+// privileges, whose members are let in from the gateway alone.
+func setUpEphemeral(sql, hba *strings.Builder, target configs.Target) {
+	maker, ok := grant.Account(target, target.MakeRolesWith)
+	if !ok {
+		return
+	}
+	name, heir := quoteIdentifier(maker.UserName()), quoteIdentifier(target.Heir)
+	fmt.Fprintf(sql, `-- makes a role for each grant and drops it; nobody connects as it
+CREATE ROLE %[1]s LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 10;
+\password %[1]s
+GRANT pg_signal_backend, pg_read_all_stats TO %[1]s;
+-- gets what such a role leaves owned, and can do nothing with it
+CREATE ROLE %[2]s NOLOGIN;
+GRANT %[2]s TO %[1]s;
+`, name, heir)
+	fmt.Fprintf(hba, "hostssl  all  %-20s  GATEWAY/32  scram-sha-256\n", name)
+	fmt.Fprintf(hba, "host     all  %-20s  all         reject\n", name)
+	var done []string
+	for _, a := range target.Accounts {
+		for _, group := range a.MemberOf {
+			if slices.Contains(done, group) {
+				continue
+			}
+			done = append(done, group)
+			role := quoteIdentifier(group)
+			fmt.Fprintf(sql, `-- has the privileges of account %[4]s; grant it just those
+CREATE ROLE %[1]s NOLOGIN;
+GRANT %[1]s TO %[2]s WITH ADMIN OPTION;    -- PostgreSQL 16 and later, better: WITH ADMIN TRUE, INHERIT FALSE, SET FALSE
+GRANT CONNECT ON DATABASE %[3]s TO %[1]s;
+-- for each schema in which %[1]s may create: GRANT CREATE ON SCHEMA … TO %[5]s;
+`, role, name, quoteIdentifier(target.Database), a.Name, heir)
+			fmt.Fprintf(hba, "hostssl  all  %-20s  GATEWAY/32  scram-sha-256\n", "+"+role)
+			fmt.Fprintf(hba, "host     all  %-20s  all         reject\n", "+"+role)
+		}
+	}
 }

@@ -50,6 +50,20 @@ type Status struct {
 	Log      LogStatus      `json:"log"`
 	Index    Index          `json:"index"`
 	Outbox   int            `json:"outbox" doc:"Audit events that wait to be moved to the audit log."`
+	Cleanups []Cleanup      `json:"cleanups" doc:"Roles made for grants that are over, and still there."`
+}
+
+// Cleanup is a role on a target that was made for a grant and is still to be dropped. Access had ended with the grant.
+type Cleanup struct {
+	Role     string    `json:"role"`
+	Grant    string    `json:"grant"`
+	Target   string    `json:"target"`
+	Account  string    `json:"account,omitempty"`
+	Ended    time.Time `json:"ended" doc:"When the grant was found over."`
+	Attempts int       `json:"attempts"`
+	Next     time.Time `json:"next,omitzero" doc:"When it is tried again."`
+	Stuck    bool      `json:"stuck" doc:"For so long that somebody should look."`
+	Error    string    `json:"error,omitempty" doc:"Why it did not go the last time."`
 }
 
 // RecorderStatus is how the session log stands.
