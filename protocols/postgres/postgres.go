@@ -131,6 +131,7 @@ func (h *Handler) begin(ctx context.Context, c *client, own string) *relay {
 	}
 	if packet.Code == wire.CancelCode {
 		h.cancel(ctx, c, packet)
+		c.linger() // libpq 17 and later take a TLS connection that ends without a word for a failed cancel
 		return nil
 	}
 	r, err := h.open(ctx, c, own, packet)

@@ -25,6 +25,18 @@ type rawClient struct {
 	key  wire.Cancel
 }
 
+// overheard keeps what came over a connection.
+type overheard struct {
+	net.Conn
+	heard bytes.Buffer
+}
+
+func (o *overheard) Read(p []byte) (int, error) {
+	n, err := o.Conn.Read(p)
+	o.heard.Write(p[:n])
+	return n, err
+}
+
 func (h *house) dial(address string) *rawClient {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -302,10 +314,20 @@ func TestCancelWithAWrongKey(t *testing.T) {
 	}
 	victim.write(query("select pg_sleep(60)"))
 	h.active("select pg_sleep(60)")
-	c := h.dialTLS(h.own, func(c *tls.Config) { c.Certificates = nil }) // over TLS, as libpq 17 does
+	c := h.dial(h.own) // over TLS, as libpq 17 does
+	c.write(wire.AppendRequest(nil, wire.SSLCode))
+	c.bytes(1)
+	line := &overheard{Conn: c.conn}
+	c.conn = line
+	c.tls(func(c *tls.Config) { c.Certificates, c.MaxVersion = nil, tls.VersionTLS12 }) // in which an alert can be told from data
+	line.heard.Reset()
 	c.write(wire.AppendCancel(nil, victim.key))
 	if b, err := io.ReadAll(c.conn); err != nil || len(b) != 0 {
 		t.Errorf("got %q, %v", b, err)
+	}
+	const alert = 0x15
+	if heard := line.heard.Bytes(); len(heard) == 0 || heard[0] != alert {
+		t.Errorf("the connection ended with %x, and not with TLS's close_notify, so libpq says that it could not cancel", heard)
 	}
 	if kind, _, err := victim.frame(); err != nil || kind != 'T' && kind != 'E' {
 		t.Errorf("got %c, %v", kind, err)
