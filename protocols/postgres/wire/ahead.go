@@ -35,6 +35,7 @@ type Ahead struct {
 	writing sync.Mutex
 	corked  bool   // what is written is kept together
 	held    []byte // of that
+	out     sender // once Arrivals has run
 }
 
 // NewAhead wraps a connection from which nothing was read yet.
@@ -183,6 +184,14 @@ func (a *Ahead) Write(p []byte) (int, error) {
 		a.held = append(a.held, p...)
 		return len(p), nil
 	}
+	return a.write(p)
+}
+
+// write is Write that keeps nothing. The lock is held.
+func (a *Ahead) write(p []byte) (int, error) {
+	if a.out.ready() {
+		return a.out.write(p)
+	}
 	return a.Conn.Write(p)
 }
 
@@ -206,7 +215,7 @@ func (a *Ahead) WriteWhole(conn net.Conn, p []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.Conn.Write(held)
+	_, err = a.write(held)
 	return err
 }
 
