@@ -249,7 +249,7 @@ func TestShellOnATerminal(t *testing.T) {
 			for _, item := range r.items(info.ID) {
 				switch item.Kind {
 				case recorder.ItemCommand:
-					shell = item.Via == "shell" && item.Columns == 80 && item.Lines == 24 && item.Terminal != ""
+					shell = shell || item.Via == "shell" && item.Columns == 80 && item.Lines == 24 && item.Terminal != ""
 				case recorder.ItemResize:
 					resized = item.Columns == 111 && item.Lines == 33
 				case recorder.ItemExit:
