@@ -16,6 +16,7 @@ import (
 	"sallyport/recorder/format"
 	"sallyport/session"
 	"sallyport/web/api"
+	"sallyport/web/console"
 )
 
 // window is a browser in which somebody is signed in to the console, or nobody.
@@ -254,7 +255,7 @@ func TestConsolePermissions(t *testing.T) {
 		return func() string { return fmt.Sprintf(form, r.begin("stock", "app").ID()) }
 	}
 	wish := url.Values{"target": {"orders"}, "account": {"report"}, "duration": {"30m"}, "reason": {"INC-42"}}
-	for _, row := range []struct {
+	rows := []struct {
 		method string
 		path   func() string
 		form   url.Values
@@ -279,6 +280,24 @@ func TestConsolePermissions(t *testing.T) {
 		{"GET", fixed("/console/sessions/" + low), nil, [3]int{200, 200, 200}},
 		{"GET", fixed("/console/sessions/s-none"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/sessions/" + recorded + "/cast"), nil, [3]int{403, 403, 404}}, // it has no output
+		{"GET", fixed("/console/sessions/" + low + "/cast"), nil, [3]int{403, 200, 200}},
+		{"GET", fixed("/console/sessions/" + recorded + "/segments"), nil, [3]int{403, 403, 200}},
+		{"GET", fixed("/console/sessions/" + recorded + "/segments/0"), nil, [3]int{403, 403, 200}},
+		{"GET", fixed("/console/sessions/" + recorded + "/segments/7"), nil, [3]int{403, 403, 404}},
+		{"GET", fixed("/console/sessions/" + recorded + "/watch"), nil, [3]int{200, 403, 200}}, // over: it leads to the session's page
+		{"GET", live("/console/sessions/%s/watch"), nil, [3]int{403, 403, 200}},
+		// Whoever may follow one that lives does so until it ends: TestConsoleWatch has that.
+		{"GET", fixed("/console/sessions/" + recorded + "/stream"), nil, [3]int{403, 403, 409}},
+		{"GET", fixed("/console/sessions/" + recorded + "/screen"), nil, [3]int{403, 403, 409}},
+		{"POST", fixed("/console/sessions/" + recorded + "/evidence"), nil, [3]int{403, 403, 200}},
+		{"POST", fixed("/console/sessions/s-none/evidence"), nil, [3]int{404, 404, 404}},
+		{"POST", fixed("/console/requests/g-none/review"), nil, [3]int{404, 404, 404}},
+		{"GET", fixed("/console/grants"), nil, [3]int{200, 200, 200}}, // each their own, and what they may see
+		{"GET", fixed("/console/policies"), nil, [3]int{200, 200, 200}},
+		{"GET", fixed("/console/health"), nil, [3]int{403, 403, 200}},
+		// These two go on for ever for everybody, each with what they may see: TestEvents and TestLive have them.
+		{"GET", fixed("/console/events"), nil, [3]int{-1, -1, -1}},
+		{"GET", fixed("/console/live"), nil, [3]int{-1, -1, -1}},
 		{"POST", live("/console/sessions/%s/kill"), nil, [3]int{200, 403, 200}},
 		{"POST", fixed("/console/sessions/s-none/kill"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/search"), nil, [3]int{200, 200, 200}},
@@ -289,8 +308,14 @@ func TestConsolePermissions(t *testing.T) {
 		{"POST", fixed("/console/verify"), nil, [3]int{403, 403, 200}},
 		{"GET", fixed("/console/sessions?since=never"), nil, [3]int{422, 422, 422}},
 		{"GET", fixed("/console/sessions/" + low + "?from=x"), nil, [3]int{422, 422, 422}},
-	} {
+	}
+	tried := map[string]bool{}
+	for _, row := range rows {
+		tried[patternOf(t, row.method, row.path())] = true
 		for i, person := range []string{"alice", "bob", "carol"} {
+			if row.want[i] < 0 {
+				continue
+			}
 			b, path := windows[person], row.path()
 			var page screen
 			if row.method == "GET" {
@@ -320,6 +345,13 @@ func TestConsolePermissions(t *testing.T) {
 			t.Errorf("%s %s as nobody: %s", row.method, page.Request.URL.Path, page.Status)
 		}
 	}
+	tried["POST /console/sign-out"], tried["POST /console/sign-out-everywhere"] = true, true // TestConsoleSignIn has them
+	_, guarded := console.Patterns()
+	for _, pattern := range guarded {
+		if !tried[pattern] {
+			t.Errorf("%s is not in this test", pattern)
+		}
+	}
 	// Alice sees her own session, but not what happened in it.
 	if page := windows["alice"].get("/console/sessions/" + recorded); !strings.Contains(page.text, "recordings.read") || strings.Contains(page.text, "uptime") {
 		t.Errorf("her own session, without the permission to read it: %s", page.text)
@@ -339,6 +371,22 @@ func TestConsolePermissions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// patternOf is the console's pattern that takes a request.
+func patternOf(t *testing.T, method, path string) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	anybody, signedIn := console.Patterns()
+	for _, pattern := range slices.Concat(anybody, signedIn) {
+		mux.HandleFunc(pattern, http.NotFound)
+	}
+	request, err := http.NewRequest(method, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pattern := mux.Handler(request)
+	return pattern
 }
 
 // A form is taken from the console's own pages only.

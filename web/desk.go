@@ -147,6 +147,10 @@ func (d desk) Part(ctx context.Context, who console.Caller, id string, from time
 	return d.s.part(ctx, as(who), id, from)
 }
 
+func (d desk) Integrity(ctx context.Context, who console.Caller, id string, most int64) (*recorder.Integrity, error) {
+	return d.s.integrity(ctx, as(who), id, most)
+}
+
 func (d desk) Segments(ctx context.Context, who console.Caller, id string) (replay.Segments, error) {
 	return d.s.segments(ctx, as(who), id)
 }

@@ -33,7 +33,7 @@ type downloads struct {
 	room chan struct{}
 }
 
-func (s *server) registerDownloads(mux *http.ServeMux) {
+func (s *server) registerDownloads(mux *router) {
 	d := &downloads{s, make(chan struct{}, maxDownloads)}
 	mux.HandleFunc("GET "+pathDownload+"{$}", d.list)
 	mux.HandleFunc("GET "+pathDownload+"{name}", d.file)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -83,6 +84,7 @@ func (s *server) registerRecordings() {
 	handle(s, operation("hold", http.MethodPost, "/v1/sessions/{id}/hold", "Keep a recording from being deleted when its time is over"), s.hold)
 	handle(s, operation("release-hold", http.MethodPost, "/v1/sessions/{id}/unhold", "End a hold"), s.unhold)
 	handle(s, operation("shred-recording", http.MethodPost, "/v1/sessions/{id}/shred", "Destroy the recording of a session for good, before its time"), s.shred)
+	handle(s, operation("session-integrity", http.MethodGet, "/v1/sessions/{id}/integrity", "Read a recording that has ended to its end and compare it with the log"), s.sessionIntegrity)
 	handle(s, operation("get-status", http.MethodGet, "/v1/status", "How the gateway stands: recorder, disk, index, audit log"), s.status)
 	handle(s, operation("rebuild-index", http.MethodPost, "/v1/index/rebuild", "Make the search index anew, from the recordings"), s.rebuildIndex)
 }
@@ -400,6 +402,25 @@ func (s *server) verifyLog(ctx context.Context, who caller) (*verify.Report, err
 		return nil, err
 	}
 	return report, nil
+}
+
+func (s *server) sessionIntegrity(ctx context.Context, who caller, in *identified) (*body[*recorder.Integrity], error) {
+	found, err := s.integrity(ctx, who, in.ID, math.MaxInt64)
+	if err != nil {
+		return nil, err
+	}
+	return &body[*recorder.Integrity]{found}, nil
+}
+
+// integrity checks one recording for somebody who may read it, and audits that; nil where it takes more room than most bytes.
+func (s *server) integrity(ctx context.Context, who caller, id string, most int64) (*recorder.Integrity, error) {
+	if size, err := s.Recorder.Size(id); err != nil || size > most {
+		return nil, err
+	}
+	if err := s.read(ctx, who, grant.ReadRecordings, id, "recording.verified", stored); err != nil {
+		return nil, err
+	}
+	return s.Recorder.Integrity(ctx, id)
 }
 
 // rebuildIndex begins to; searches read what is not in the index yet.

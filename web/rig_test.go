@@ -52,6 +52,7 @@ type rig struct {
 	sessions   *session.Manager
 	tls        *tls.Config
 	tokens     map[string]string // by person
+	options    web.Options
 }
 
 const configuration = `
@@ -192,7 +193,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	server.Config.ConnContext = web.WithConnection
-	server.Config.Handler = web.New(web.Options{
+	r.options = web.Options{
 		URL: r.url, Version: "test", Authn: who, Grants: r.grants, Sessions: r.sessions, Recorder: r.recorder, Store: r.store, Console: browsers, Keys: keys,
 		Config: func() *configs.Config { return r.config },
 		Bound: func(listener string) string {
@@ -208,7 +209,8 @@ func newRig(t *testing.T) *rig {
 			return api.Trust{Target: t.Name, Keys: []api.HostKey{}}, nil
 		},
 		Log: log,
-	})
+	}
+	server.Config.Handler = web.New(r.options)
 	server.TLS = certificates.TLS.Clone()
 	server.StartTLS()
 	t.Cleanup(server.Close)

@@ -79,9 +79,30 @@ type server struct {
 // New makes the handler of the HTTPS listener.
 func New(o Options) http.Handler {
 	s := &server{Options: o}
+	return s.guard(s.routes())
+}
+
+// router is a http.ServeMux that knows what was registered with it.
+type router struct {
+	*http.ServeMux
+	patterns []string
+}
+
+func (r *router) Handle(pattern string, h http.Handler) {
+	r.patterns = append(r.patterns, pattern)
+	r.ServeMux.Handle(pattern, h)
+}
+
+func (r *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	r.Handle(pattern, http.HandlerFunc(h))
+}
+
+// routes is every address that the gateway answers to.
+func (s *server) routes() *router {
+	o := s.Options
 	s.shows.since = map[[2]string]time.Time{}
 	s.pulses = pulses{server: s, each: map[string]*pulse{}}
-	mux := http.NewServeMux()
+	mux := &router{ServeMux: http.NewServeMux()}
 
 	config := huma.DefaultConfig("Sallyport", o.Version)
 	config.Info.Description = "The gateway's API. Sign in at the issuer that GET /v1/gateway names and send the access token as a bearer token."
@@ -131,5 +152,5 @@ func New(o Options) http.Handler {
 		mux.Handle("GET /console", http.RedirectHandler("/console/", http.StatusSeeOther))
 	}
 	mux.HandleFunc("/", s.nothingHere)
-	return s.guard(mux)
+	return mux
 }

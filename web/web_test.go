@@ -96,6 +96,9 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/sessions/{id}/unhold", fixed("/v1/sessions/" + low + "/unhold"), api.Decision{}, [4]int{401, 403, 403, 404}},
 		{"POST /v1/sessions/{id}/shred", fixed("/v1/sessions/" + recorded + "/shred"), api.Decision{Comment: "case 7"}, [4]int{401, 403, 403, 403}}, // not even with "*"
 		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/" + recorded + "/evidence"), nil, [4]int{401, 403, 403, 200}},
+		{"GET /v1/sessions/{id}/integrity", fixed("/v1/sessions/" + recorded + "/integrity"), nil, [4]int{401, 403, 403, 200}},
+		{"GET /v1/sessions/{id}/integrity", fixed("/v1/sessions/" + low + "/integrity"), nil, [4]int{401, 403, 200, 200}},
+		{"GET /v1/sessions/{id}/integrity", fixed("/v1/sessions/s-none/integrity"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/sessions/{id}/evidence", fixed("/v1/sessions/s-none/evidence"), nil, [4]int{401, 404, 404, 404}},
 		{"GET /v1/grants/{id}/evidence", fresh("/v1/grants/%s/evidence"), nil, [4]int{401, 404, 404, 404}}, // without a session
 		{"GET /v1/reports/{kind}", fixed("/v1/reports/review?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z"), nil, [4]int{401, 403, 403, 200}},

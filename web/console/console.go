@@ -13,11 +13,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,12 +65,34 @@ type visit struct {
 func New(o Options) http.Handler {
 	s := &server{Options: o, origin: http.NewCrossOriginProtection()}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /console/sign-in", s.signInPage)
-	mux.HandleFunc("GET /console/sign-in/start", s.startSignIn)
-	mux.HandleFunc("GET /console/callback", s.callback)
-	mux.HandleFunc("GET /console/assets/{file}", s.asset)
+	for pattern, do := range s.open() {
+		mux.HandleFunc(pattern, do)
+	}
+	for pattern, do := range s.guarded() {
+		mux.HandleFunc(pattern, s.signedIn(pattern, do))
+	}
+	return secure(mux)
+}
 
-	for pattern, do := range map[string]func(*visit) error{
+// Patterns are all that the console answers to: what it gives to anybody, and what only to those who are signed in.
+func Patterns() (anybody, signedIn []string) {
+	s := &server{}
+	return slices.Sorted(maps.Keys(s.open())), slices.Sorted(maps.Keys(s.guarded()))
+}
+
+// open are the handlers of what anybody may ask for.
+func (s *server) open() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /console/sign-in":       s.signInPage,
+		"GET /console/sign-in/start": s.startSignIn,
+		"GET /console/callback":      s.callback,
+		"GET /console/assets/{file}": s.asset,
+	}
+}
+
+// guarded are the handlers of what takes a sign-in.
+func (s *server) guarded() map[string]func(*visit) error {
+	return map[string]func(*visit) error{
 		"GET /console/{$}":                        s.access,
 		"GET /console/ask":                        s.askForm,
 		"POST /console/requests":                  s.ask,
@@ -97,10 +121,7 @@ func New(o Options) http.Handler {
 		"POST /console/sign-out":                  s.signOut,
 		"POST /console/sign-out-everywhere":       s.signOutEverywhere,
 		"GET /console/":                           s.nothing,
-	} {
-		mux.HandleFunc(pattern, s.signedIn(pattern, do))
 	}
-	return secure(mux)
 }
 
 // secure tells browsers to load nothing from elsewhere, to run no script and use no style that stands in a page, and to

@@ -142,4 +142,5 @@ var words = template.FuncMap{
 	"sentence": sentence,
 	"plain":    plain,
 	"size":     size,
+	"prefix":   func(s string) string { return s[:min(len(s), 12)] },
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 
 	"sallyport/grant"
 	"sallyport/internal/refusal"
+	"sallyport/recorder"
 	"sallyport/recorder/replay"
 	"sallyport/session"
 	"sallyport/web/api"
@@ -199,6 +201,10 @@ func (s *server) session(v *visit) error {
 		MayVerify     bool
 		ReplayCommand string
 		Locked        bool // it can be replayed only where a recipient's identity is
+		Integrity     *recorder.Integrity
+		Gateway       string // of a locked one: its address
+		Lines         []line // of a locked one: how to replay it
+		CheckLink     string // address that compares it with the log, where that is not done by itself
 	}
 	body.S, body.Choice, body.SlowMS, body.Shows, body.HasPlayer = s.sessionView(v.who, info), c, slow, shows, hasPlayer()
 	body.MayVerify = s.Desk.May(v.who.Identity, grant.VerifyLog, "")
@@ -214,7 +220,19 @@ func (s *server) session(v *visit) error {
 		items, err := s.Desk.Replay(v.Context(), v.who, id, from)
 		if refusal.Is(err, refusal.Locked) {
 			body.Locked = true
-			body.ReplayCommand += " --identity FILE"
+			gateway, err := s.Desk.Gateway()
+			if err != nil {
+				return err
+			}
+			body.Gateway = gateway.URL
+			body.Lines = []line{
+				{"Replay it", body.ReplayCommand + " --identity FILE"},
+				{"Or keep a copy, and replay that without the gateway", "sallyport export " + info.ID + " --format srec --output " + info.ID + ".srec"},
+				{"The copy", "sallyport replay " + info.ID + ".srec --identity FILE"},
+			}
+			if body.Integrity, body.CheckLink, err = s.integrity(v, info); err != nil {
+				return err
+			}
 			s.show(v, http.StatusOK, "session.html", page{Title: info.Account + "@" + info.Target, Path: "/console/sessions", Body: body})
 			return nil
 		}
@@ -222,6 +240,9 @@ func (s *server) session(v *visit) error {
 			return err
 		}
 		if body.T, err = follow(items, info.Protocol, c); err != nil {
+			return err
+		}
+		if body.Integrity, body.CheckLink, err = s.integrity(v, info); err != nil {
 			return err
 		}
 		if body.T.Next > 0 {
@@ -255,6 +276,29 @@ func (s *server) session(v *visit) error {
 		Title: info.Account + "@" + info.Target, Path: "/console/sessions", Player: body.Cast != "" && body.HasPlayer && !body.Large, Body: body,
 	})
 	return nil
+}
+
+// mostChecked is how many bytes a recording may take on disk that is compared with the log whenever its page is opened.
+const mostChecked = 8 << 20
+
+// integrity compares a recording with the log: one that is small, or where it was asked for. Else it returns the address that
+// asks for it.
+func (s *server) integrity(v *visit, info api.Session) (*recorder.Integrity, string, error) {
+	if info.Live {
+		return nil, "", nil
+	}
+	most := int64(mostChecked)
+	if field(v, "check") != "" {
+		most = math.MaxInt64
+	}
+	found, err := s.Desk.Integrity(v.Context(), v.who, info.ID, most)
+	if refusal.Is(err, refusal.Conflict) { // it is over and not sealed yet
+		err = nil
+	}
+	if found == nil && err == nil {
+		return nil, with(v.URL, "check", "1"), nil
+	}
+	return found, "", err
 }
 
 // player works out what of an SSH session is played, and from where.

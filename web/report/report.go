@@ -206,7 +206,7 @@ func (b builder) sessions(f Facts) {
 	b.count("live", sessions, is("why ended", "live"))
 	refused := b.events("Refused sessions", f, kinds("session.refused"))
 	b.count("refused", refused, all)
-	looked := b.events("Who looked at recordings and the audit log", f, kinds("recording.replayed", "recording.exported", "recording.searched", "recording.watched",
+	looked := b.events("Who looked at recordings and the audit log", f, kinds("recording.replayed", "recording.verified", "recording.exported", "recording.searched", "recording.watched",
 		"sessions.watched", "evidence.exported", "audit.read", "report.made"))
 	b.count("readings of recordings and of the audit log", looked, all)
 }
