@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,27 +179,36 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// A target's own recipients replace those of all, an empty list means none, and who is labelled and has none is named.
+// A target's own recipients replace those of all, an empty list means none; and what is labelled pii or pci has some.
 func TestRecipients(t *testing.T) {
 	const one = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
-	load := func(target, all string) *Config {
-		t.Helper()
-		c, err := Load(write(t, with(strings.Replace(good, "kind: postgres", "kind: postgres\n    labels: {data: pii}\n    "+target, 1)+"recording: {recipients: ["+all+"]}\n")))
+	for _, c := range []struct {
+		labels, target, all string
+		want                int
+		refused             bool
+	}{
+		{"{data: public}", "", "", 0, false},
+		{"{data: pii}", "", "", 0, true},
+		{"{data: PCI}", "", "", 0, true},
+		{"{pci: \"true\"}", "", "", 0, true},
+		{"{pci: \"false\"}", "", "", 0, false},
+		{"{data: pii}", "", one, 1, false},
+		{"{data: pii}", "recipients: []", one, 0, true},
+		{"{data: pii}", "recipients: [" + one + "]", "", 1, false},
+	} {
+		text := with(strings.Replace(good, "kind: postgres", "kind: postgres\n    labels: "+c.labels+"\n    "+c.target, 1) + "recording: {recipients: [" + c.all + "]}\n")
+		config, err := Load(write(t, text))
+		if c.refused {
+			if err == nil || !strings.Contains(err.Error(), "kept only locked") {
+				t.Errorf("%+v: %v", c, err)
+			}
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c
-	}
-	for _, c := range []struct {
-		target, all string
-		want        int
-	}{{"", "", 0}, {"", one, 1}, {"recipients: []", one, 0}, {"recipients: [" + one + "]", "", 1}} {
-		config := load(c.target, c.all)
 		if got := len(config.RecipientsFor("orders")); got != c.want {
-			t.Errorf("%q, of all %q: %d recipients", c.target, c.all, got)
-		}
-		if named := slices.Contains(config.Unlocked(), "orders"); named != (c.want == 0) {
-			t.Errorf("%q, of all %q: warned of: %t", c.target, c.all, named)
+			t.Errorf("%+v: %d recipients", c, got)
 		}
 	}
 }

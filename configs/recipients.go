@@ -3,6 +3,7 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -83,20 +84,13 @@ func checkRecipients(at reporter, path string, texts []string) {
 	}
 }
 
-// Unlocked are the targets that are labelled pii or pci, by a label's name or value, whose recordings are in the clear.
-func (c *Config) Unlocked() []string {
-	sensitive := func(s string) bool { s = strings.ToLower(s); return s == "pii" || s == "pci" }
-	var names []string
-	for _, t := range c.Targets {
-		if len(t.Recipients) > 0 {
-			continue
-		}
-		for name, value := range t.Labels {
-			if sensitive(value) || sensitive(name) && value != "false" {
-				names = append(names, t.Name)
-				break
-			}
+// sensitive is the label that says pii or pci, by its name or value: recordings of such a target are kept locked or not at all.
+func (t Target) sensitive() string {
+	is := func(s string) bool { s = strings.ToLower(s); return s == "pii" || s == "pci" }
+	for _, name := range slices.Sorted(maps.Keys(t.Labels)) {
+		if value := t.Labels[name]; is(value) || is(name) && value != "false" {
+			return name + ": " + value
 		}
 	}
-	return names
+	return ""
 }

@@ -228,6 +228,9 @@ func (l *loader) validateTargets(c *Config) {
 		if !slices.Equal(t.Recipients, c.Recording.Recipients) {
 			checkRecipients(at, "recipients", t.Recipients)
 		}
+		if label := t.sensitive(); label != "" && len(t.Recipients) == 0 {
+			at("labels", "label %s says that the target has data whose recordings are kept only locked; set recording.recipients, or recipients of the target", label)
+		}
 		switch t.Kind {
 		case KindPostgres:
 			validatePostgres(at, t)

@@ -1,7 +1,6 @@
 package recorder
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"sallyport/configs"
-	"sallyport/recorder/verify"
 	"sallyport/recorder/wal"
 )
 
@@ -105,24 +103,6 @@ func (r *Recorder) replay(files []string) error {
 		r.Log.Info("the write-ahead log of an earlier run was replayed", "groups", found.Groups, "bytes", p.bytes)
 	}
 	return wal.Remove(r.ahead())
-}
-
-// maxAhead is how much of a write-ahead log Ahead holds; a gateway's has less.
-const maxAhead = 1 << 30
-
-// Ahead reads the write-ahead log in a state directory, or in a copy of one, and changes nothing: by session, what the next
-// start would bring to the recordings. The second result says what is damaged in the log.
-func Ahead(dir string) (map[string][]verify.Piece, []string, error) {
-	all := map[string][]verify.Piece{}
-	size := 0
-	found, err := wal.Replay(filepath.Join(dir, "wal"), func(r wal.Record) error {
-		if size += len(r.Data); size > maxAhead {
-			return fmt.Errorf("it has more than %d bytes, which no gateway writes", maxAhead)
-		}
-		all[r.Name] = append(all[r.Name], verify.Piece{Offset: r.Offset, Data: bytes.Clone(r.Data)})
-		return nil
-	})
-	return all, found.Damages, err
 }
 
 // player writes records of the log to the files they belong to.

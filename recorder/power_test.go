@@ -309,7 +309,7 @@ func afterCrash(t *testing.T, o Options, acknowledged map[string]map[int]bool) (
 // was acknowledged is there.
 func beforeStart(t *testing.T, dir string, acknowledged map[string]map[int]bool) (lost []string) {
 	t.Helper()
-	ahead, damages, err := Ahead(dir)
+	ahead, damages, err := verify.Ahead(dir)
 	if err != nil || len(damages) > 0 {
 		return []string{fmt.Sprint("the log cannot be read: ", err, damages)}
 	}

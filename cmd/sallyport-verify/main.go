@@ -102,7 +102,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err == nil {
 		var code int
-		if code, err = check(o, stdout); err == nil {
+		if code, err = check(o, stdout, stderr); err == nil {
 			return code
 		}
 	}
@@ -110,7 +110,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitUsage
 }
 
-func check(o options, stdout io.Writer) (int, error) {
+func check(o options, stdout, stderr io.Writer) (int, error) {
 	trust, err := verify.Trust(o.logKey, o.witnesses, o.kept)
 	if err != nil {
 		return 0, err
@@ -124,6 +124,13 @@ func check(o options, stdout io.Writer) (int, error) {
 		return 0, err
 	} else if info.Mode().IsRegular() {
 		return checkBundle(o, trust, stdout)
+	}
+	var damages []string
+	if trust.Ahead, damages, err = verify.Ahead(o.directory); err != nil {
+		return 0, err
+	}
+	for _, damage := range damages {
+		fmt.Fprintf(stderr, "the write-ahead log is damaged; what it lacks may be lacking in recordings: %s\n", damage)
 	}
 	report, err := verify.Check(o.directory, trust)
 	if err != nil {

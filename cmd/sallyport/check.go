@@ -42,9 +42,6 @@ win, and roles and evidence that nothing names.`,
 			if len(config.Recording.Witnesses) == 0 {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
 			}
-			for _, name := range config.Unlocked() {
-				fmt.Fprintf(command.ErrOrStderr(), "warning: target %s is labelled pii or pci, and its recordings are in the clear: the gateway and whoever has its disk can read them; set recording.recipients, or recipients of the target (docs/recordings.md)\n", name)
-			}
 			for _, p := range policy.Lint(config) {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
 			}

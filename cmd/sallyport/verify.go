@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/recorder"
 	"sallyport/recorder/verify"
 )
 
@@ -93,7 +92,7 @@ func (v *verification) check(command *cobra.Command) (*verify.Report, error) {
 		}
 		o.Quorum = v.quorum
 		var damages []string
-		if o.Ahead, damages, err = recorder.Ahead(v.state); err != nil {
+		if o.Ahead, damages, err = verify.Ahead(v.state); err != nil {
 			return nil, err
 		}
 		for _, damage := range damages {

@@ -1,11 +1,33 @@
 package verify
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"sallyport/recorder/format"
+	"sallyport/recorder/wal"
 )
+
+// maxAhead is how much of a write-ahead log Ahead holds; a gateway's has less.
+const maxAhead = 1 << 30
+
+// Ahead reads the write-ahead log in a state directory, or in a copy of one, and changes nothing: by session, what the next
+// start would bring to the recordings. The second result says what is damaged in the log.
+func Ahead(dir string) (map[string][]Piece, []string, error) {
+	all := map[string][]Piece{}
+	size := 0
+	found, err := wal.Replay(filepath.Join(dir, "wal"), func(r wal.Record) error {
+		if size += len(r.Data); size > maxAhead {
+			return fmt.Errorf("it has more than %d bytes, which no gateway writes", maxAhead)
+		}
+		all[r.Name] = append(all[r.Name], Piece{Offset: r.Offset, Data: bytes.Clone(r.Data)})
+		return nil
+	})
+	return all, found.Damages, err
+}
 
 // Piece is a part of a recording that a gateway had written ahead when it died, and its next start will bring to the file.
 type Piece struct {
