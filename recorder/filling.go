@@ -34,7 +34,6 @@ type filling struct {
 	ctx      context.Context // ends when the index is to be closed, for the reason that is its cause
 	fail     context.CancelCauseFunc
 	work     sync.WaitGroup // goroutines that write
-	turn     sync.Mutex     // of the live ones: they are interpreted one at a time
 	waited   atomic.Int32   // how many wait for the index to be up to date
 	finding  sync.Mutex     // of discover
 
@@ -52,7 +51,8 @@ type filling struct {
 // source is one recording that is not wholly in the index.
 type source struct {
 	header  format.Header
-	live    bool          // followed by a goroutine of its own
+	live    bool          // readLive reads it
+	follows *live         // once it has begun to; readLive's own
 	seen    uint64        // the tick up to which what was safe is in
 	pending []index.Entry // lines that were under way then
 	again   time.Time     // after a failure: when to try next
@@ -94,6 +94,7 @@ func (f *filling) load() error {
 // run works until the index is to be closed, and returns why.
 func (f *filling) run() error {
 	f.work.Go(f.readBacklog)
+	f.work.Go(f.readLive)
 	ticker := time.NewTicker(indexInterval)
 	defer ticker.Stop()
 	for f.ctx.Err() == nil {
@@ -189,7 +190,6 @@ func (f *filling) discover(ctx context.Context) error {
 		f.open[h.Session] = s
 		if r.Live(h.Session) {
 			s.live = true
-			f.work.Go(func() { f.follow(s) })
 		} else {
 			f.backlog = append(f.backlog, s)
 		}
@@ -221,7 +221,7 @@ func (f *filling) readBacklog() {
 		f.mu.Unlock()
 		if next != nil {
 			_, events, err := f.recorder.Read(f.ctx, next.header.Session)
-			f.finished(next, f.feed(next, events, err, nil))
+			f.finished(next, f.feed(next.header, events, err))
 			continue
 		}
 		select {
@@ -232,72 +232,21 @@ func (f *filling) readBacklog() {
 	}
 }
 
-// follow reads a live recording to its end.
-func (f *filling) follow(s *source) {
-	f.turn.Lock()
-	defer f.turn.Unlock()
-	w := &tickWaiter{filling: f, source: s}
-	_, events, err := f.recorder.follow(f.ctx, s.header.Session, func(*Recording) waiter { return w })
-	f.finished(s, f.feed(s, events, err, w))
-}
-
 // feed brings one recording into the index, from its beginning.
-func (f *filling) feed(s *source, events iter.Seq2[Event, error], err error, w *tickWaiter) error {
+func (f *filling) feed(header format.Header, events iter.Seq2[Event, error], err error) error {
 	if err != nil {
 		return err
 	}
-	var batch index.Batch
-	bytes := 0
-	var began time.Time // the batch
-	flush := func() error {
-		if len(batch.Entries) == 0 && len(batch.Failed) == 0 && !batch.Whole {
-			return nil
+	d := f.newFeeder(header.Session)
+	for item, err := range f.recorder.itemsOf(header, events) {
+		if err == nil {
+			err = d.item(item)
 		}
-		if err := f.recorder.spare(); err != nil {
-			return err
-		}
-		if err := onOwnStack(func() error { return f.index.Append(f.ctx, s.header.Session, batch) }); err != nil {
-			return err
-		}
-		batch = index.Batch{From: batch.From + int64(len(batch.Entries))}
-		bytes = 0
-		if !began.IsZero() {
-			f.rest(time.Since(began))
-		}
-		began = time.Time{}
-		return nil
-	}
-	x := index.Extractor{
-		Emit: func(e index.Entry) {
-			if len(batch.Entries) == 0 {
-				began = time.Now()
-			}
-			batch.Entries = append(batch.Entries, e)
-			for _, text := range e.Texts {
-				bytes += len(text)
-			}
-		},
-		Failed: func(n int64) { batch.Failed = append(batch.Failed, n) },
-	}
-	if w != nil {
-		w.flush, w.pending = flush, x.Pending
-	}
-	for item, err := range f.recorder.itemsOf(s.header, events) {
 		if err != nil {
 			return err
 		}
-		x.Item(item)
-		if len(batch.Entries) >= batchEntries || bytes >= batchBytes {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
 	}
-	batch.Whole = true
-	if batch.Bytes, err = f.recorder.size(s.header.Session); err != nil {
-		return err
-	}
-	return flush()
+	return d.whole()
 }
 
 // onOwnStack runs f in a goroutine of its own: a database needs a large stack, and a follower of a live recording waits
@@ -374,48 +323,6 @@ func (f *filling) finished(s *source, err error) {
 		f.backlog = append(f.backlog, s)
 	}
 	f.change()
-}
-
-// tickWaiter lets a live recording be looked at when it is time, and tells when all that was safe then is in the index.
-type tickWaiter struct {
-	filling *filling
-	source  *source
-	flush   func() error
-	pending func() []index.Entry
-	tick    uint64
-}
-
-func (w *tickWaiter) arm() {
-	w.filling.mu.Lock()
-	defer w.filling.mu.Unlock()
-	w.tick = w.filling.tick
-}
-
-func (w *tickWaiter) wait(ctx context.Context) error {
-	f := w.filling
-	if err := w.flush(); err != nil {
-		return err
-	}
-	pending := w.pending()
-	f.turn.Unlock()
-	defer f.turn.Lock()
-	f.mu.Lock()
-	if w.source.seen < w.tick {
-		w.source.seen, w.source.pending = w.tick, pending
-		f.change()
-	}
-	for f.tick <= w.tick {
-		changed := f.changed
-		f.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		f.mu.Lock()
-	}
-	f.mu.Unlock()
-	return nil
 }
 
 // upToDate brings in what is safe of live recordings now, and returns what is not wholly in the index, the oldest first.

@@ -16,35 +16,6 @@ import (
 // caller keeps up; nothing waits for the caller. A locked recording can be followed while it lives, with the key that it is
 // written with.
 func (r *Recorder) Follow(ctx context.Context, session string) (format.Header, iter.Seq2[Event, error], error) {
-	return r.follow(ctx, session, func(rec *Recording) waiter { return &grownWaiter{rec: rec} })
-}
-
-// FollowItems is Follow through the protocol's Interpreter, as Items is of Read.
-func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
-	header, events, err := r.Follow(ctx, session)
-	if err != nil {
-		return nil, err
-	}
-	return r.itemsOf(header, events), nil
-}
-
-// Live reports whether the session's recording is being written.
-func (r *Recorder) Live(session string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.live[session] != nil
-}
-
-// waiter waits for a recording to grow.
-type waiter interface {
-	// arm is called before the recording is looked at, so that nothing that happens after is missed by wait.
-	arm()
-	// wait returns when it is worth looking again, or with ctx's error.
-	wait(ctx context.Context) error
-}
-
-// follow is Follow with a way of its own to wait.
-func (r *Recorder) follow(ctx context.Context, session string, by func(*Recording) waiter) (format.Header, iter.Seq2[Event, error], error) {
 	file, live, reader, err := r.open(session)
 	if err != nil {
 		return format.Header{}, nil, err
@@ -61,7 +32,7 @@ func (r *Recorder) follow(ctx context.Context, session string, by func(*Recordin
 		}
 		defer file.Close()
 		if live != nil { // else it has ended meanwhile, and is read as what it is now
-			if reader, err = format.NewReader(&growing{ctx: ctx, rec: live, file: file, waiter: by(live)}); err != nil {
+			if reader, err = format.NewReader(&growing{ctx: ctx, rec: live, file: file}); err != nil {
 				yield(Event{}, fmt.Errorf("follow the recording of session %s: %w", session, err))
 				return
 			}
@@ -85,19 +56,34 @@ func (r *Recorder) follow(ctx context.Context, session string, by func(*Recordin
 	}, nil
 }
 
+// FollowItems is Follow through the protocol's Interpreter, as Items is of Read.
+func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+	header, events, err := r.Follow(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	return r.itemsOf(header, events), nil
+}
+
+// Live reports whether the session's recording is being written.
+func (r *Recorder) Live(session string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live[session] != nil
+}
+
 // growing reads a live recording's file as far as it is safe, and then waits for more.
 type growing struct {
-	ctx    context.Context
-	rec    *Recording
-	file   *os.File
-	waiter waiter
-	at     int64
+	ctx  context.Context
+	rec  *Recording
+	file *os.File
+	at   int64
 }
 
 func (g *growing) Read(p []byte) (int, error) {
 	for {
-		g.waiter.arm()
-		ended := g.rec.over() // before looking: what it grew by until then is seen
+		grown := g.rec.grown.channel() // before looking, so that nothing that happens after is missed
+		ended := g.rec.over()          // and this too: what it grew by until then is seen
 		if left := g.rec.safe.Load() - g.at; left > 0 {
 			n, err := g.file.ReadAt(p[:min(int64(len(p)), left)], g.at)
 			g.at += int64(n)
@@ -109,8 +95,10 @@ func (g *growing) Read(p []byte) (int, error) {
 		if ended {
 			return 0, io.EOF
 		}
-		if err := g.waiter.wait(g.ctx); err != nil {
-			return 0, err
+		select {
+		case <-grown:
+		case <-g.ctx.Done():
+			return 0, g.ctx.Err()
 		}
 	}
 }
@@ -146,22 +134,5 @@ func (s *signal) wake() {
 	}
 	if c := s.waiting.Swap(nil); c != nil {
 		close(*c)
-	}
-}
-
-// grownWaiter waits for the writer's signal.
-type grownWaiter struct {
-	rec   *Recording
-	grown <-chan struct{}
-}
-
-func (w *grownWaiter) arm() { w.grown = w.rec.grown.channel() }
-
-func (w *grownWaiter) wait(ctx context.Context) error {
-	select {
-	case <-w.grown:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

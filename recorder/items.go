@@ -48,6 +48,7 @@ type teller struct {
 	number      int
 	at          time.Duration // of the event in hand
 	noted       bool          // the Interpreter made a note of it
+	end         *format.End   // nil: it has not come yet
 	stopped     bool
 }
 
@@ -55,7 +56,6 @@ func (t *teller) start() { t.emit(Item{Kind: ItemStart, Header: &t.header}) }
 
 // tell tells of all events, after the start.
 func (t *teller) tell(events iter.Seq2[Event, error]) {
-	end := format.End{Reason: "unfinished"}
 	if t.stopped {
 		return
 	}
@@ -64,17 +64,33 @@ func (t *teller) tell(events iter.Seq2[Event, error]) {
 			t.yield(Item{}, err)
 			return
 		}
-		if t.at = event.At; event.Type == format.TypeEnd {
-			var err error
-			if end, err = format.EndOf(event); err != nil {
-				end.Reason = "unreadable"
-			}
-			continue
-		}
-		t.event(event)
+		t.take(event)
 		if t.stopped { // now: the next event of a live recording may be long in coming
 			return
 		}
+	}
+	t.finish()
+}
+
+// take tells of one event.
+func (t *teller) take(event Event) {
+	if event.Type != format.TypeEnd {
+		t.event(event)
+		return
+	}
+	t.at = event.At
+	end, err := format.EndOf(event)
+	if err != nil {
+		end.Reason = "unreadable"
+	}
+	t.end = &end
+}
+
+// finish tells of the ending, after all events.
+func (t *teller) finish() {
+	end := format.End{Reason: "unfinished"}
+	if t.end != nil {
+		end = *t.end
 	}
 	if !t.stopped {
 		t.interpreter.Finish(t.emit)

@@ -88,26 +88,28 @@ func (r *Recorder) openFile(path string) (*os.File, *Recording, error) {
 func eventsOf(ctx context.Context, reader *format.Reader) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
-			event, err := reader.Next()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if damage, ok := errors.AsType[*format.Damage](err); ok {
-				event = format.JSON(format.TypeNote, 0, format.Note{Kind: "damage", Text: damage.Error()})
-				event.At, err = reader.Latest(), nil
-			}
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				yield(Event{}, err)
-				return
-			}
-			if !yield(event, nil) {
+			event, err := eventOf(ctx, reader)
+			if errors.Is(err, io.EOF) || !yield(event, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// eventOf reads one event, or a note in place of damage. The error is io.EOF at the end.
+func eventOf(ctx context.Context, reader *format.Reader) (Event, error) {
+	event, err := reader.Next()
+	if damage, ok := errors.AsType[*format.Damage](err); ok {
+		event = format.JSON(format.TypeNote, 0, format.Note{Kind: "damage", Text: damage.Error()})
+		event.At, err = reader.Latest(), nil
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return Event{}, err
+	}
+	return event, nil
 }
 
 // Sessions lists the headers of all recordings, oldest first. A recording whose header is damaged is logged and left out;

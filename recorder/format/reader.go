@@ -177,6 +177,9 @@ func (r *Reader) take() Event {
 // nextBlock makes the next block the current one, or returns io.EOF or a *Damage. Where the damage is one of order and
 // not of bytes, it makes the block the current one as well.
 func (r *Reader) nextBlock() error {
+	if r.err == ErrMore { //nolint:errorlint // as it was set
+		r.err = nil
+	}
 	for len(r.packed) == 0 && string(r.peek(len(sectionMark))) == sectionMark {
 		if err := r.nextSection(); err != nil {
 			return err
@@ -415,14 +418,18 @@ func (r *Reader) goodHere() bool {
 	return wrong == "" && next.number > r.state.Number
 }
 
-// peek returns the next n bytes without passing them; fewer only at the end or after a failure (r.err). They are valid
-// until the next peek.
+// ErrMore is what a source says that has nothing more now and may have later. Next says so, too, and can be called again: it
+// goes on where it was, and holds no buffer meanwhile if it stands between two blocks.
+var ErrMore = errors.New("there is no more yet")
+
 // Room for what is read ahead: little for who follows a session that says little, more while there is more.
 const (
 	roomLeast = 2 << 10
 	roomMost  = 64 << 10
 )
 
+// peek returns the next n bytes without passing them; fewer only at the end or after a failure (r.err). They are valid
+// until the next peek.
 func (r *Reader) peek(n int) []byte {
 	for len(r.buf) < n && !r.eof {
 		if cap(r.buf)-len(r.buf) < 512 {
@@ -436,7 +443,13 @@ func (r *Reader) peek(n int) []byte {
 		if len(r.buf) == cap(r.buf) {
 			r.room = min(2*r.room, roomMost) // there is more
 		}
-		if err != nil {
+		switch {
+		case err == ErrMore: //nolint:errorlint // of a source that is made for it
+			if r.err = err; len(r.buf) == 0 {
+				r.buf = nil
+			}
+			return r.buf
+		case err != nil:
 			r.eof = true
 			if err != io.EOF {
 				r.err = err
