@@ -39,7 +39,7 @@ test: ## all tests, with the race detector and real servers
 	CGO_ENABLED=1 test/tools/with-postgres $(GO) test -race -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
 	@# These run binaries that they build, of which Go's cache of test results knows nothing.
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./test/...
-	@$(MAKE) --no-print-directory browser BROWSER='-run TestStory'
+	@$(MAKE) --no-print-directory browser BROWSER='-run "TestStory|TestPicturesOfTheDocumentation"'
 
 lint: ## golangci-lint, as pinned in internal/tools/go.mod
 	$(LINT) run ./...
@@ -63,8 +63,8 @@ bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAPr
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
 
-browser: build ## the console in a real browser, against the demo; pictures of its pages go to test/browser/pictures
-	@test/tools/install-missing initdb sshd psql ssh scp chromium curl
+browser: build ## the console in a real browser, against the demo; pictures of its pages go to test/browser/pictures and docs/pictures
+	@test/tools/install-missing initdb sshd psql ssh scp chromium curl pgbench
 	@test/tools/axe
 	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 $(BROWSER) ./...
 

@@ -33,10 +33,12 @@ func startDemo(t *testing.T) *demo {
 	binary := os.Getenv("SALLYPORT_BIN")
 	if binary == "" {
 		binary = filepath.Join(t.TempDir(), "sallyport")
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/sallyport")
-		build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
+		for _, program := range []string{"", "-verify"} {
+			build := exec.CommandContext(t.Context(), "go", "build", "-o", binary+program, "./cmd/sallyport"+program)
+			build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("build: %v\n%s", err, out)
+			}
 		}
 	}
 	command := exec.Command(binary, "demo")

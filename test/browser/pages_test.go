@@ -41,14 +41,17 @@ func TestPages(t *testing.T) {
 	for _, p := range []*person{alice, bob, carol} {
 		p.signIn()
 	}
-	empty := map[*person][]string{
-		alice: {"/console/", "/console/sessions"}, bob: {"/console/inbox", "/console/sessions"},
-		carol: {"/console/sessions", "/console/search", "/console/search?text=nothing-like-this"},
-	}
-	for p, paths := range empty {
-		for _, path := range paths {
-			p.look("empty", path)
-		}
+	// A first visit: nothing has happened yet.
+	for _, one := range []struct {
+		p          *person
+		name, path string
+	}{
+		{alice, "access", "/console/"}, {alice, "sessions", "/console/sessions"}, {alice, "grants", "/console/grants"}, {alice, "policies", "/console/policies"},
+		{bob, "inbox", "/console/inbox"}, {carol, "access", "/console/"}, {carol, "sessions", "/console/sessions"}, {carol, "search", "/console/search"},
+		{carol, "search-in-vain", "/console/search?text=nothing-like-this"}, {carol, "audit", "/console/audit?kind=none"}, {carol, "verify", "/console/verify"},
+		{carol, "health", "/console/health"},
+	} {
+		one.p.look("empty-"+one.name, one.path)
 	}
 
 	alice.ask("orders", "app", "INC-1 "+all)
@@ -109,9 +112,15 @@ func TestPages(t *testing.T) {
 		carol.seen(name+"-watch", "")
 	}
 	carol.look("search", "/console/search?text=alert")
-	for _, path := range []string{"/console/", "/console/audit", "/console/verify", "/console/health", "/console/grants", "/console/policies", "/console/inbox"} {
-		carol.look("page"+strings.ReplaceAll(strings.TrimPrefix(path, "/console"), "/", "-"), path)
+	for _, path := range []string{"/console/audit", "/console/health", "/console/grants", "/console/policies"} {
+		carol.look(strings.TrimPrefix(path, "/console/"), path)
 	}
+	carol.open("/console/verify")
+	carol.do("verify", chromedp.Click("button.primary"), chromedp.WaitVisible(".verdict"))
+	carol.seen("verify", "")
+	bob.look("inbox-done", "/console/inbox")
+	stranger := newPerson(t, browser, d, "nobody", shots, 1280, 900)
+	stranger.look("sign-in", "/console/")
 	grants, err := chromedp.Run(alice.ctx, chromedp.Evaluate[string](`document.querySelector("article.card a").getAttribute("href")`))
 	if err != nil {
 		t.Fatal(err)
@@ -121,9 +130,13 @@ func TestPages(t *testing.T) {
 	alice.look("refused", "/console/audit")
 	alice.look("policies", "/console/policies?target=orders&account=app&duration=30m&reason=x")
 	alice.look("ask", "/console/ask?target=orders&account=app")
-	for _, p := range []*person{alice, bob, carol} {
+	alice.do("what can't be", chromedp.SetValue("#duration", "soon"), chromedp.SendKeys("#reason", "INC-3 "+corpus[4]), chromedp.Click("button.primary"), chromedp.WaitVisible(`[role="alert"]`))
+	alice.sees("makes no sense")
+	alice.seen("ask-refused", "")
+	for _, p := range []*person{alice, bob, carol, stranger} {
 		p.untroubled()
 	}
+	made(t)
 }
 
 // look opens a page and looks at it in every way.

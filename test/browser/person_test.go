@@ -165,14 +165,35 @@ func (p *person) waits(what, expression string) {
 // shoot takes a picture of the whole page, to be looked at by people.
 func (p *person) shoot(name string) {
 	p.t.Helper()
+	p.picture(name, chromedp.FullScreenshot(100))
+}
+
+// shootWindow takes one of what is to be seen without scrolling.
+func (p *person) shootWindow(name string) {
+	p.t.Helper()
+	p.picture(name, chromedp.CaptureScreenshot())
+}
+
+func (p *person) picture(name string, how chromedp.Action[[]byte]) {
+	p.t.Helper()
 	ctx, stop := context.WithTimeout(p.ctx, patience)
 	defer stop()
-	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	picture, err := chromedp.Run(ctx, how)
 	if err != nil {
 		p.t.Errorf("picture %s: %v", name, err)
 		return
 	}
-	if err := os.WriteFile(filepath.Join(p.shots, p.name+"-"+name+".png"), picture, 0o600); err != nil {
+	file := p.name + "-" + name + ".png"
+	if err := os.WriteFile(filepath.Join(p.shots, file), picture, 0o600); err != nil {
+		p.t.Error(err)
+	}
+	if taken.Store(file, true); documented[file] == "" {
+		return
+	}
+	if err := os.MkdirAll(docs, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(docs, file), picture, 0o600); err != nil {
 		p.t.Error(err)
 	}
 }

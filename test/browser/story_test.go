@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"io"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,7 +91,8 @@ func TestStory(t *testing.T) {
 	carol.shoot("watching")
 	carol.open("/console/sessions")
 	carol.do("watch the terminal", chromedp.Click(`//tr[contains(., "deploy@web-1")]//a[.="Watch"]`))
-	if carol.player() {
+	player := carol.player()
+	if player {
 		carol.do("the terminal is there", chromedp.WaitVisible(`#screen[data-ready="playing"]`))
 		ssh.enter(t, "echo live-$((20+1))\n", "live-21")
 		carol.sees("live-21")
@@ -125,8 +127,16 @@ func TestStory(t *testing.T) {
 	carol.do("kill", chromedp.Click(`//tr[contains(., "app@orders")]//summary`),
 		chromedp.SendKeys(`//tr[contains(., "app@orders")]//input[@name="comment"]`, "that is enough"),
 		chromedp.Click(`//tr[contains(., "app@orders")]//button[contains(@class, "danger")]`), chromedp.WaitVisible(".done"))
-	carol.sees("The session is cut.", "killed", "that is enough")
+	carol.sees("The session is cut.", "killed", "that is enough", "whole", "checkpoint over")
+	carol.do("what it was checked against", chromedp.Click(".proof summary"))
+	carol.sees("names this chain and is in the root")
+	carol.accessible()
 	carol.shoot("killed")
+	bundle := carol.download(`form[action$="/evidence"] button`)
+	keys := []string{filepath.Join(filepath.Dir(d.homes), "keys", "log.pub"), filepath.Join(filepath.Dir(d.homes), "witness", "key.pub")}
+	if said, err := exec.Command(d.binary+"-verify", bundle, "--log-key", keys[0], "--witness-key", keys[1]).CombinedOutput(); err != nil {
+		t.Errorf("the evidence does not verify: %v\n%s", err, said)
+	}
 	if _, err := io.WriteString(psql.in, "SELECT 1;\n\\q\n"); err != nil {
 		t.Logf("psql has gone: %v", err)
 	}
@@ -161,6 +171,9 @@ func TestStory(t *testing.T) {
 	bob.open("/console/sessions")
 	bob.fits()
 	bob.shoot("sessions-phone")
+	if player {
+		made(t)
+	}
 	for _, p := range []*person{alice, bob, carol} {
 		p.untroubled()
 	}

@@ -18,6 +18,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/recorder"
+	"sallyport/recorder/item"
 	"sallyport/recorder/replay"
 	"sallyport/session"
 	"sallyport/web/api"
@@ -397,11 +398,41 @@ func (s *server) segments(v *visit) error {
 	if err != nil {
 		return err
 	}
-	index := all.Index(min(max(columns, 1), mostColumns), min(max(lines, 1), mostLines), nil, func(n int) string {
+	marks, err := s.marks(v, id, uint32(channel))
+	if err != nil {
+		return err
+	}
+	index := all.Index(min(max(columns, 1), mostColumns), min(max(lines, 1), mostLines), marks, func(n int) string {
 		return fmt.Sprintf("/console/sessions/%s/segments/%d?channel=%d", url.PathEscape(id), n, channel)
 	})
 	v.w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(&pieces{w: v.w, control: http.NewResponseController(v.w)}).Encode(index)
+}
+
+// mostMarks is how many places the player is given to jump to.
+const mostMarks = 500
+
+// marks are the places in a channel's output at which a command begins: its own, and those read from the screen. They are looked
+// for as far as a timeline is.
+func (s *server) marks(v *visit, id string, channel uint32) ([]replay.Marker, error) {
+	items, err := s.Desk.Part(v.Context(), v.who, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	var output int64
+	var all []replay.Marker
+	for it, err := range items {
+		if err != nil {
+			return nil, err
+		}
+		if output += int64(len(it.Data)); output > mostOutput || len(all) == mostMarks {
+			break
+		}
+		if it.Kind == item.Command && it.Channel == channel {
+			all = append(all, replay.Marker{At: it.At, Label: plain(cmp.Or(it.Command, it.Via))})
+		}
+	}
+	return all, nil
 }
 
 // segment is one piece of it.

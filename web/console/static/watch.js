@@ -68,7 +68,7 @@ function show(batch) {
     if (li) fill(li, m);
   }
   if (batch.skipped > 0) {
-    list.prepend(element("li", `… ${batch.skipped.toLocaleString("en")} more, which the recording has …`, "note"));
+    list.prepend(element("li", `… ${batch.skipped.toLocaleString("en")} more, which the recording has …`, "left-out"));
   }
   for (const m of batch.moments) {
     const li = element("li");
