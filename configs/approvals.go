@@ -87,6 +87,7 @@ type Webhook struct {
 var Events = []string{"requested", "decided", "active", "ended", "voted"}
 
 func (c *Config) setApprovalDefaults() {
+	c.setAlertDefaults()
 	for i := range c.Approvals.People {
 		set(&c.Approvals.People[i].Issuer, c.Provider.Issuer)
 	}

@@ -41,6 +41,8 @@ type Config struct {
 	Permissions []Permission `yaml:"permissions"`
 	// StepUp are the deeds for which somebody must have proven themselves lately.
 	StepUp []StepUp `yaml:"step_up"`
+	// Alerts are what is told when it happens.
+	Alerts []Alert `yaml:"alerts"`
 	// Releases is a directory with the client's binaries, as RELEASES/VERSION/NAME; those of the gateway's own version are
 	// served at /download/. Empty: none are.
 	Releases string `yaml:"releases"`
@@ -49,6 +51,7 @@ type Config struct {
 	File string `yaml:"-"`
 
 	policyPlaces []place // of Policies, by index; see PolicyProblem
+	main         *file   // the configuration's own
 }
 
 // Listen are the addresses (host:port) to listen on. A port of 0 takes a free one.

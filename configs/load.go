@@ -82,6 +82,7 @@ func Load(path string) (*Config, error) {
 		}
 	}
 	config.policyPlaces = l.policies
+	config.main = main
 	config.setDefaults()
 	config.resolvePaths()
 	if len(l.problems) == 0 {

@@ -270,7 +270,11 @@ func (c *Config) PolicyProblem(policy int, key string, line, column int, format 
 	if policy >= len(c.policyPlaces) {
 		return problem
 	}
-	where := c.policyPlaces[policy]
+	return problem.in(c.policyPlaces[policy], key, line, column)
+}
+
+// in is the problem with its place in the text at key of what was written there.
+func (problem Problem) in(where place, key string, line, column int) Problem {
 	problem.File = where.file.path
 	path, err := yaml.PathString(where.path + "." + key)
 	if err != nil {

@@ -80,6 +80,7 @@ func (l *loader) validate(main *file, c *Config) {
 	l.validateProviders(at, c)
 	validateWorkloads(at, c)
 	validateApprovals(at, c)
+	validateAlerts(at, c)
 	for _, d := range []struct {
 		key   string
 		value Duration

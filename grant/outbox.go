@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"sallyport/internal/store"
@@ -20,6 +21,7 @@ const (
 	EventEnded     EventKind = "ended"     // the grant, or the request, is over
 	EventAlarm     EventKind = "alarm"     // somebody broke the glass, or a review of that is overdue: told to everybody
 	EventVoted     EventKind = "voted"     // somebody approved, and more have to
+	EventAlert     EventKind = "alert"     // a rule of the configuration's alerts holds; it is about no grant
 )
 
 // kinds are the transitions that are told, by the kind of their audit event.
@@ -40,6 +42,66 @@ type Event struct {
 	Actor  string    `json:"actor"` // a name, or "system"
 	Reason string    `json:"reason,omitempty"`
 	Grant  Grant     `json:"grant"` // as it was then
+	Alert  *Alert    `json:"alert,omitempty"`
+}
+
+// Alert is what a rule of the configuration's alerts has found.
+type Alert struct {
+	Name  string           `json:"name"`
+	Count int              `json:"count"` // of events, the last of which is Event
+	Since time.Time        `json:"since"` // when the first of them was
+	By    string           `json:"by"`    // by what they were counted, and
+	Key   string           `json:"key"`   // for whom
+	Event store.AuditEvent `json:"event"`
+	// Quiet is until when no more of these are told, because there were so many; zero: they are.
+	Quiet time.Time `json:"quiet,omitzero"`
+	To    []string  `json:"to"` // the channels that are told
+}
+
+// Text says it in a sentence.
+func (a Alert) Text() string {
+	text := "Alert " + a.Name + ": " + a.Event.Kind
+	if a.Count > 1 {
+		text += " (" + strconv.Itoa(a.Count) + " since " + when(a.Since) + ")"
+	}
+	who := a.Event.ActorName
+	if who == "" {
+		who = a.Event.Actor
+	}
+	text += " by " + who
+	if a.Event.Target != "" {
+		text += " at " + a.Event.Account + "@" + a.Event.Target
+	}
+	if a.Event.Outcome != "ok" {
+		text += ", " + a.Event.Outcome
+	}
+	if a.Event.Reason != "" {
+		text += ": " + a.Event.Reason
+	}
+	if !a.Quiet.IsZero() {
+		text += " (there were many; no more of these are told until " + when(a.Quiet) + ")"
+	}
+	return text
+}
+
+// Tell puts an alert into the outbox.
+func Tell(ctx context.Context, tx *store.Tx, a Alert) error {
+	body, err := json.Marshal(Event{Kind: EventAlert, What: "alert." + a.Name, Time: a.Event.Time, Actor: system, Reason: a.Text(), Alert: &a})
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `INSERT INTO grant_events (grant_id, body) VALUES (?, ?)`, "alert:"+a.Name, string(body))
+	}
+	if err != nil {
+		return fmt.Errorf("tell of alert %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+// About is what the event is about, as deliveries are kept and ordered: a grant, or an alert.
+func (e Event) About() string {
+	if e.Alert != nil {
+		return "alert:" + e.Alert.Name
+	}
+	return e.Grant.ID
 }
 
 // announce puts what an audit event tells of into the outbox, in the same transaction.

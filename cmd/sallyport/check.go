@@ -10,6 +10,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/grant/alert"
 	"sallyport/grant/policy"
 )
 
@@ -26,6 +27,9 @@ win, and roles and evidence that nothing names.`,
 			config, err := configs.Load(file)
 			if err == nil {
 				err = grant.Check(config)
+			}
+			if err == nil {
+				_, err = alert.Compile(config)
 			}
 			if problems, ok := errors.AsType[configs.Problems](err); ok {
 				for _, p := range problems {

@@ -24,6 +24,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/grant/alert"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
 	"sallyport/protocols/postgres"
@@ -72,6 +73,7 @@ type gateway struct {
 	grants      *grant.Service
 	sessions    *session.Manager
 	approvals   *approvals
+	alerts      *alert.Watcher
 	console     *console.Sessions
 	telemetry   *telemetry.Telemetry
 	keys        *idempotency.Keys
@@ -175,6 +177,10 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.approvals, err = openApprovals(ctx, g, config); err != nil {
 		return err
 	}
+	g.alerts, err = alert.Open(ctx, alert.Options{Config: config, Store: g.store, Log: g.log, Audit: g.auditAfter})
+	if err != nil {
+		return err
+	}
 	g.sessions, err = session.Open(ctx, session.Options{
 		Store: g.store, Recorder: g.recorder, Authn: g.authn, Config: config, Log: g.log,
 	})
@@ -190,14 +196,17 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	return g.tell(ctx, config)
 }
 
+// auditAfter are the events of the audit log above a number.
+func (g *gateway) auditAfter(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error] {
+	return g.recorder.Audit(ctx, recorder.AuditFilter{After: after})
+}
+
 // tell starts to tell a collector what happens, where the environment names one.
 func (g *gateway) tell(ctx context.Context, config *configs.Config) (err error) {
 	g.telemetry, err = telemetry.Start(ctx, telemetry.Options{
 		Version: version, Store: g.store, Live: g.sessions.LiveByProtocol, Outbox: g.recorder.OutboxDepth,
 		Cursor: filepath.Join(config.State, "telemetry.cursor"), Log: g.log,
-		Audit: func(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error] {
-			return g.recorder.Audit(ctx, recorder.AuditFilter{After: after})
-		},
+		Audit: g.auditAfter,
 	})
 	if err == nil && g.telemetry.Measures() {
 		g.sessions.Measure(g.telemetry)
@@ -290,6 +299,9 @@ func (g *gateway) boundTo(listener string) string {
 func (g *gateway) reload(ctx context.Context, file string) {
 	config, err := configs.Load(file)
 	if err == nil {
+		_, err = alert.Compile(config)
+	}
+	if err == nil {
 		err = g.certificate.Reload()
 	}
 	if err == nil {
@@ -297,6 +309,9 @@ func (g *gateway) reload(ctx context.Context, file string) {
 	}
 	if err == nil {
 		err = g.grants.Reload(ctx, config)
+	}
+	if err == nil {
+		err = g.alerts.Reload(config)
 	}
 	outcome := store.AuditEvent{Kind: "config.reloaded", Actor: "system"}
 	if err != nil {
@@ -339,6 +354,9 @@ func (g *gateway) close() error {
 	}
 	if g.approvals != nil {
 		g.approvals.close()
+	}
+	if g.alerts != nil {
+		g.alerts.Close()
 	}
 	if g.grants != nil {
 		errs = append(errs, g.grants.Close())

@@ -198,11 +198,11 @@ func (n *Notifier) take(ctx context.Context) error {
 					return err
 				}
 				for _, c := range n.channels {
-					if !c.Wants(e.Kind) && e.Kind != grant.EventAlarm {
+					if !wants(c, e) {
 						continue
 					}
 					if _, err := tx.ExecContext(ctx, `INSERT INTO notifications (event, channel, kind, grant_id, body, state, next_try, created)
-						VALUES (?, ?, ?, ?, ?, 'pending', ?, ?)`, e.Number, c.Name(), e.Kind, e.Grant.ID, string(body), now, now); err != nil {
+						VALUES (?, ?, ?, ?, ?, 'pending', ?, ?)`, e.Number, c.Name(), e.Kind, e.About(), string(body), now, now); err != nil {
 						return fmt.Errorf("queue event %d for %s: %w", e.Number, c.Name(), err)
 					}
 				}
@@ -217,6 +217,14 @@ func (n *Notifier) take(ctx context.Context) error {
 		n.Wake()
 	}
 	return nil
+}
+
+// wants says whether a channel is told of an event: an alarm goes to all, an alert to those that it names.
+func wants(c Channel, e grant.Event) bool {
+	if e.Alert != nil {
+		return slices.Contains(e.Alert.To, c.Name())
+	}
+	return c.Wants(e.Kind) || e.Kind == grant.EventAlarm
 }
 
 // serve tells one channel what there is to tell.
@@ -300,7 +308,7 @@ func (n *Notifier) due(ctx context.Context, channel string) ([]pending, error) {
 			return nil, fmt.Errorf("notification %d: %w", number, err)
 		}
 		p.notice.Number = number
-		p.notice.ID = fmt.Sprintf("%s-%d", p.notice.Grant.ID, number)
+		p.notice.ID = fmt.Sprintf("%s-%d", p.notice.About(), number)
 		due = append(due, p)
 	}
 	return due, rows.Err()
@@ -336,7 +344,7 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 			WHERE event = ? AND channel = ?`, state, next, text, done, p.notice.Number, c.Name())
 		if err == nil && failed == nil && ref != "" {
 			_, err = tx.ExecContext(ctx, `INSERT INTO notification_refs (channel, grant_id, ref, created) VALUES (?, ?, ?, ?)
-				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref`, c.Name(), p.notice.Grant.ID, ref, now.UnixNano())
+				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref`, c.Name(), p.notice.About(), ref, now.UnixNano())
 		}
 		if err != nil {
 			return fmt.Errorf("note how notification %s went: %w", p.notice.ID, err)

@@ -13,6 +13,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
 )
 
@@ -198,5 +199,42 @@ func TestNobodyWants(t *testing.T) {
 	}
 	if _, err := prepare(t.Context(), Options{Store: b.store, Channels: []Channel{l, l}}); err == nil {
 		t.Error("two channels of one name")
+	}
+}
+
+// An alert goes to the channels that it names, whatever else they want, once, and one that waits holds up no grant's story.
+func TestAlertsGoWhereTheyAreToldTo(t *testing.T) {
+	named, other := &line{name: "named", wait: []grant.EventKind{grant.EventEnded}}, &line{name: "other"}
+	b := newBench(t, named, other)
+	named.fail = errors.New("nobody is there")
+	alert := grant.Alert{Name: "night", Count: 1, Event: store.AuditEvent{Kind: "session.started", Time: b.clock, Actor: "i alice"}, To: []string{"named"}}
+	if err := b.store.Do(t.Context(), func(tx *store.Tx) error { return grant.Tell(t.Context(), tx, alert) }); err != nil {
+		t.Fatal(err)
+	}
+	next := b.run()
+	id := b.request("a")
+	b.withdraw(id)
+	named.fail = nil
+	b.run()
+	if want := []string{"a withdrawn"}; !slices.Equal(named.got, want) {
+		t.Errorf("before the next try: %v", named.got)
+	}
+	b.clock = next
+	b.run()
+	b.run()
+	if want := []string{"a withdrawn", " alert.night"}; !slices.Equal(named.got, want) {
+		t.Errorf("named: %v", named.got)
+	}
+	if want := []string{"a requested", "a withdrawn"}; !slices.Equal(other.got, want) {
+		t.Errorf("other: %v", other.got)
+	}
+	list, err := b.List(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(list, func(n Notification) bool {
+		return n.Grant == "alert:night" && strings.HasPrefix(n.ID, "alert:night-") && n.State == "delivered" && n.Attempts == 2
+	}) {
+		t.Errorf("%+v", list)
 	}
 }

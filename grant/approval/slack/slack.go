@@ -140,6 +140,13 @@ func (s *Slack) Wants(grant.EventKind) bool { return true }
 // Deliver implements approval.Channel: a message for each thing that people are to decide, kept up to date until the end.
 // What the policy approves by itself is not shown, for nobody has to do anything; but an emergency is, and loudly.
 func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) {
+	if n.Alert != nil {
+		_, _, err := s.api.PostMessageContext(ctx, s.config.Channel, slackgo.MsgOptionText(":rotating_light: "+n.Alert.Text(), true), slackgo.MsgOptionDisableLinkUnfurl())
+		if err != nil {
+			return "", failed(err)
+		}
+		return "", nil
+	}
 	asked := n.Kind == grant.EventRequested && n.Grant.Round() >= 0 || n.Kind == grant.EventAlarm
 	if !asked && n.Ref == "" {
 		return "", nil

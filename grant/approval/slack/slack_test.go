@@ -493,3 +493,20 @@ func TestEmergencyIsTold(t *testing.T) {
 	}
 	w.message(g, "withdrawn")
 }
+
+// An alert is a message of its own, in the channel that is the gateway's, and nothing in it is a command to Slack.
+func TestAlertInSlack(t *testing.T) {
+	w := newWorld(t)
+	alert := grant.Alert{Name: "night", Count: 1, Event: store.AuditEvent{Kind: "session.started", Actor: "i alice", Outcome: "ok", Reason: "<!channel> & all"}, To: []string{w.slack.Name()}}
+	if err := w.store.Do(w.ctx, func(tx *store.Tx) error { return grant.Tell(w.ctx, tx, alert) }); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the alert", func() bool {
+		for _, m := range w.server.Messages() {
+			if strings.Contains(m.Text, "Alert night: session.started by i alice") && strings.Contains(m.Text, "&lt;!channel&gt; &amp; all") && !strings.Contains(m.Text, "<!channel>") {
+				return true
+			}
+		}
+		return false
+	})
+}

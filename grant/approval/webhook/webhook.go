@@ -126,14 +126,19 @@ type message struct {
 	Actor    string          `json:"actor"`
 	Reason   string          `json:"reason,omitempty"`
 	Gateway  string          `json:"gateway"`
-	Grant    grant.Grant     `json:"grant"`
+	Grant    *grant.Grant    `json:"grant,omitempty"` // what it is about, or
+	Alert    *grant.Alert    `json:"alert,omitempty"`
 }
 
 // Deliver implements approval.Channel.
 func (w *Webhook) Deliver(ctx context.Context, n approval.Notice) (string, error) {
-	body, err := json.Marshal(message{
-		ID: n.ID, Kind: n.Kind, Type: n.What, Time: n.Time, Sequence: n.Grant.Version, Actor: n.Actor, Reason: n.Reason, Gateway: w.url, Grant: n.Grant,
-	})
+	about := message{
+		ID: n.ID, Kind: n.Kind, Type: n.What, Time: n.Time, Sequence: n.Grant.Version, Actor: n.Actor, Reason: n.Reason, Gateway: w.url, Grant: &n.Grant,
+	}
+	if n.Alert != nil {
+		about.Grant, about.Alert = nil, n.Alert
+	}
+	body, err := json.Marshal(about)
 	if err != nil {
 		return "", err
 	}

@@ -398,3 +398,21 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 }
+
+// An alert is signed and told like anything else, and is about no grant.
+func TestAlertByWebhook(t *testing.T) {
+	t.Setenv("ALERT_SECRET", "alert secret")
+	r := newReceiver(t, "alert secret")
+	w, err := Open(t.Context(), Options{Config: configs.Webhook{Name: "ops", URL: r.URL, KeyID: "2026a", Secret: "env:ALERT_SECRET"}, URL: "https://gateway.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := approval.Notice{ID: "alert:night-7", Event: grant.Event{Kind: grant.EventAlert, What: "alert.night", Alert: &grant.Alert{Name: "night", Count: 3, Key: "i alice"}}}
+	if _, err := w.Deliver(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(1)
+	if m := r.got[0]; m.Kind != "alert" || m.Type != "alert.night" || m.Grant != nil || m.Alert == nil || m.Alert.Key != "i alice" || m.Gateway != "https://gateway.example" {
+		t.Errorf("%+v", m)
+	}
+}
