@@ -37,8 +37,9 @@ type Config struct {
 	Roles     []Role    `yaml:"roles"`
 	Approvals Approvals `yaml:"approvals"`
 	// Evidence is what policies can ask of other systems.
-	Evidence    []Evidence   `yaml:"evidence"`
-	Permissions []Permission `yaml:"permissions"`
+	Evidence      []Evidence    `yaml:"evidence"`
+	Permissions   []Permission  `yaml:"permissions"`
+	PolicyChanges PolicyChanges `yaml:"policy_changes"`
 	// StepUp are the deeds for which somebody must have proven themselves lately.
 	StepUp []StepUp `yaml:"step_up"`
 	// Alerts are what is told when it happens.
@@ -52,6 +53,12 @@ type Config struct {
 
 	policyPlaces []place // of Policies, by index; see PolicyProblem
 	main         *file   // the configuration's own
+}
+
+// PolicyChanges says how other policies come into force.
+type PolicyChanges struct {
+	// Confirm has those that may widen access wait until somebody with the permission policies.confirm confirms them.
+	Confirm bool `yaml:"confirm"`
 }
 
 // Listen are the addresses (host:port) to listen on. A port of 0 takes a free one.

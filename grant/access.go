@@ -32,6 +32,8 @@ const (
 	ManageTargets   Permission = "targets.manage" // check, trust, setup
 	// ManageAuthorities: see and rotate the gateway's certificate authorities. It is not about a target.
 	ManageAuthorities Permission = "authorities.manage"
+	// ConfirmPolicies: let policies that may widen access come into force, where the configuration asks for that.
+	ConfirmPolicies Permission = "policies.confirm"
 )
 
 // May returns nil if the identity has the permission for that target ("" for things of no target), else a refusal. A

@@ -104,7 +104,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	s.rules.Store(rules)
-	if err := s.load(ctx); err != nil {
+	if err := s.load(ctx, o.Config); err != nil {
 		return nil, fmt.Errorf("open the grants: %w", err)
 	}
 	go s.keep()
@@ -113,7 +113,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 }
 
 // load reads the open grants and ends those that are over by now, before anybody can ask.
-func (s *Service) load(ctx context.Context) error {
+func (s *Service) load(ctx context.Context, config *configs.Config) error {
 	if err := s.store.Migrate(ctx, "grant", migrations()); err != nil {
 		return err
 	}
@@ -123,6 +123,9 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	s.clock.begin(high)
 	if err := s.endRestored(ctx); err != nil {
+		return err
+	}
+	if err := s.holdAtStart(ctx, config); err != nil {
 		return err
 	}
 	if err := s.remember(ctx, s.rules.Load()); err != nil {
@@ -155,8 +158,11 @@ func (s *Service) load(ctx context.Context) error {
 }
 
 // Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end, and those
-// that it forbids. One whose policies have mistakes (configs.Problems) changes nothing.
+// that it forbids. One whose policies have mistakes (configs.Problems), or have to wait (Hold), changes nothing.
 func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
+	if err := s.Hold(ctx, config); err != nil {
+		return err
+	}
 	rules, err := index(config, s.clock.stamp, s.rules.Load())
 	if err != nil {
 		return err

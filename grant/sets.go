@@ -23,6 +23,7 @@ type set struct {
 	Permissions []configs.Permission `json:"permissions"`
 	Evidence    []configs.Evidence   `json:"evidence"`
 	Targets     []target             `json:"targets"`
+	Confirm     bool                 `json:"confirm,omitempty"` // policy_changes.confirm
 }
 
 // target is what policies see of one: no addresses, no credentials.
@@ -33,15 +34,20 @@ type target struct {
 	Accounts []string          `json:"accounts"`
 }
 
+// seen is what policies see of a target.
+func seen(t configs.Target) target {
+	one := target{Name: t.Name, Kind: t.Kind, Labels: t.Labels}
+	for _, a := range t.Accounts {
+		one.Accounts = append(one.Accounts, a.Name)
+	}
+	return one
+}
+
 // setOf is a configuration's, with its hash.
 func setOf(c *configs.Config) (body string, hash string, err error) {
-	s := set{Policies: c.Policies, Roles: c.Roles, Permissions: c.Permissions, Evidence: c.Evidence}
+	s := set{Policies: c.Policies, Roles: c.Roles, Permissions: c.Permissions, Evidence: c.Evidence, Confirm: c.PolicyChanges.Confirm}
 	for _, t := range c.Targets {
-		one := target{Name: t.Name, Kind: t.Kind, Labels: t.Labels}
-		for _, a := range t.Accounts {
-			one.Accounts = append(one.Accounts, a.Name)
-		}
-		s.Targets = append(s.Targets, one)
+		s.Targets = append(s.Targets, seen(t))
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -70,6 +76,9 @@ func (s *Service) remember(ctx context.Context, r *rules) error {
 			return fmt.Errorf("keep the policies: %w", err)
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE policy_current SET hash = ? WHERE id = 1`, r.revision); err != nil {
+			return fmt.Errorf("keep which policies are in force: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM policy_held WHERE after = ?`, r.revision); err != nil {
 			return fmt.Errorf("keep which policies are in force: %w", err)
 		}
 		event := store.AuditEvent{Time: s.clock.stamp(), Kind: "policy.loaded", Actor: system, Fields: map[string]string{"policy_set": r.revision}}

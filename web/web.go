@@ -28,7 +28,7 @@ import (
 	"sallyport/web/idempotency"
 )
 
-// Options configure New. All but Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications and Cleanups are required.
+// Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications and Cleanups are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -56,6 +56,9 @@ type Options struct {
 	Setup func(ctx context.Context, target configs.Target) (api.Setup, error)
 	Check func(ctx context.Context, who authn.Identity, target configs.Target) (api.Check, error)
 	Trust func(ctx context.Context, who authn.Identity, target configs.Target) (api.Trust, error)
+
+	// Reload has the configuration read again, soon; it waits for nothing.
+	Reload func()
 
 	// Decide takes a decision that the webhook of that name has signed, and Notifications lists what is told to channels. A
 	// gateway may have neither.
@@ -132,6 +135,7 @@ func (s *server) routes() *router {
 	s.registerSessions()
 	s.registerRecordings()
 	s.registerAuthorities()
+	s.registerPolicies()
 	s.registerEvents()
 	s.registerLive()
 	s.registerWatching()

@@ -26,7 +26,7 @@ func newPolicyCommand() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(newPolicyExplainCommand(), newPolicyTestCommand())
+	command.AddCommand(newPolicyExplainCommand(), newPolicyTestCommand(), newPolicyHeldCommand(), newPolicyConfirmCommand())
 	return command
 }
 

@@ -82,7 +82,8 @@ type gateway struct {
 	postgres    *postgres.Handler
 	roles       *ephemeral.Roles
 	ssh         *ssh.Handler
-	bound       sync.Map // listener name → address, for ports that the system chose
+	again       chan struct{} // has room for one: read the configuration again
+	bound       sync.Map      // listener name → address, for ports that the system chose
 }
 
 // serve runs a gateway until the context ends or a signal comes.
@@ -95,7 +96,7 @@ func serve(ctx context.Context, file string, log *slog.Logger) (err error) {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	g := &gateway{log: log}
+	g := &gateway{log: log, again: make(chan struct{}, 1)}
 	g.config.Store(config)
 	defer func() { err = errors.Join(err, g.close()) }()
 	if err := g.open(ctx, config); err != nil {
@@ -115,6 +116,8 @@ func serve(ctx context.Context, file string, log *slog.Logger) (err error) {
 		case err := <-served:
 			return fmt.Errorf("the HTTPS server ended: %w", err)
 		case <-hangup:
+			g.reload(ctx, file)
+		case <-g.again:
 			g.reload(ctx, file)
 		case <-ctx.Done(): // SIGTERM or Ctrl-C
 			log.Info("shutting down; a second signal does not wait", "sessions", g.sessions.Live())
@@ -266,7 +269,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
 			Recorder: g.recorder, Store: g.store, Console: g.console, Keys: g.keys, Config: g.config.Load, Bound: g.boundTo,
 			Cleanups: g.cleanups, Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
-			Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
+			Reload: g.readAgain, Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
 		}),
 		TLSConfig:         g.certificate.TLS(),
 		ReadHeaderTimeout: config.Limits.Handshake.D(),
@@ -302,6 +305,9 @@ func (g *gateway) reload(ctx context.Context, file string) {
 		_, err = alert.Compile(config)
 	}
 	if err == nil {
+		err = g.grants.Hold(ctx, config)
+	}
+	if err == nil {
 		err = g.certificate.Reload()
 	}
 	if err == nil {
@@ -323,6 +329,14 @@ func (g *gateway) reload(ctx context.Context, file string) {
 	}
 	if err := g.store.Audit(ctx, outcome); err != nil {
 		g.log.Error("a reload could not be audited", "error", err)
+	}
+}
+
+// readAgain has the configuration read again, soon.
+func (g *gateway) readAgain() {
+	select {
+	case g.again <- struct{}{}:
+	default: // it is about to be
 	}
 }
 

@@ -1,0 +1,67 @@
+//go:build unix
+
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/web/api"
+)
+
+func newPolicyHeldCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "held",
+		Short: "The policies that may widen access and wait for a second person",
+		Args:  noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var all []api.HeldPolicies
+			if err := c.Do(command.Context(), http.MethodGet, "/v1/policies/held", nil, &all); err != nil {
+				return err
+			}
+			return showHeld(command, all)
+		},
+	}
+}
+
+func newPolicyConfirmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm REVISION",
+		Short: "Let policies that may widen access come into force",
+		Long: `Let the policies that wait come into force. REVISION is theirs, as "sallyport policy held" shows it: nothing else is confirmed.
+It takes the permission policies.confirm. Read the change before, where it was reviewed; the gateway knows only what it loaded.`,
+		Example: "  sallyport policy confirm 3f9a1c0b7d22",
+		Args:    exactly("REVISION"),
+		RunE: func(command *cobra.Command, args []string) error {
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var one api.HeldPolicies
+			if err := c.Do(command.Context(), http.MethodPost, "/v1/policies/"+url.PathEscape(args[0])+"/confirm", nil, &one); err != nil {
+				return err
+			}
+			return showHeld(command, []api.HeldPolicies{one})
+		},
+	}
+}
+
+func showHeld(command *cobra.Command, all []api.HeldPolicies) error {
+	return show(command, all, func(t *table) {
+		t.row("REVISION", "SINCE", "CONFIRMED", "WIDENS")
+		for _, h := range all {
+			confirmed := "no"
+			if h.Confirmed {
+				confirmed = "yes"
+			}
+			t.row(h.Revision[:min(12, len(h.Revision))], local(h.Since), confirmed, strings.Join(h.Widens, ", "))
+		}
+	})
+}
