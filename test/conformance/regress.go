@@ -54,7 +54,26 @@ func stageIsolation(_ context.Context, b *bench) error {
 
 func runIsolation(ctx context.Context, b *bench, s *side) ([]result, error) {
 	input := isolationInput(b)
-	return regress(ctx, b, s, filepath.Join(b.libdir, "pgxs/src/test/isolation/pg_isolation_regress"), filepath.Join(input, "isolation_schedule"), "--inputdir="+input)
+	driver, schedule := filepath.Join(b.libdir, "pgxs/src/test/isolation/pg_isolation_regress"), filepath.Join(input, "isolation_schedule")
+	results, err := regress(ctx, b, s, driver, schedule, "--inputdir="+input)
+	// The driver looks every ten milliseconds whether a session waits, and prints what the session has said by then. Where
+	// processors are scarce that is too soon now and then, straight as well. So what failed is run again by itself, and the
+	// table says so; what is wrong and not late fails again.
+	for time := 2; err == nil && time <= 3; time++ {
+		for i, r := range results {
+			if err != nil || r.outcome == passed {
+				continue
+			}
+			alone := *s
+			alone.dir = filepath.Join(s.dir, fmt.Sprintf("%s-%d", r.test, time))
+			var again []result
+			if again, err = regressTests(ctx, b, &alone, driver, []string{r.test}, "--inputdir="+input, r.test); err == nil {
+				results[i] = again[0]
+				results[i].times = time
+			}
+		}
+	}
+	return results, err
 }
 
 // regress runs one of the two drivers over a whole schedule, one test at a time: with more, tests on a small machine fail
@@ -64,7 +83,12 @@ func regress(ctx context.Context, b *bench, s *side, driver, schedule string, ar
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{driver, "--bindir=" + b.bindir, "--outputdir=" + s.dir, "--schedule=" + schedule, "--max-connections=1",
+	return regressTests(ctx, b, s, driver, scheduled, append(arguments, "--schedule="+schedule)...)
+}
+
+// regressTests runs a driver with arguments that say which tests, and gives the result of each of these.
+func regressTests(ctx context.Context, b *bench, s *side, driver string, scheduled []string, arguments ...string) ([]result, error) {
+	args := append([]string{driver, "--bindir=" + b.bindir, "--outputdir=" + s.dir, "--max-connections=1",
 		"--host=" + s.superuser["host"], "--port=" + s.superuser["port"], "--user=" + s.superuser["user"]}, arguments...)
 	out, err := b.do(ctx, s, command{as: s.superuser, log: "log", args: args})
 	ran := readRegress(out)

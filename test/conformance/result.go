@@ -27,6 +27,7 @@ type result struct {
 	outcome outcome
 	why     string
 	shown   string
+	times   int // how often it was run, where more than once
 }
 
 // comparison is one suite's results on both sides, by test.
@@ -81,6 +82,14 @@ func (r report) judge(expected expectations) (string, error) {
 			}
 			if g.outcome == passed {
 				gateway++
+			}
+			for _, one := range []struct {
+				side string
+				result
+			}{{"direct", d}, {"through", g}} {
+				if one.times > 1 && one.outcome == passed {
+					fmt.Fprintf(&notes, "REPEATED   %s/%s: passed %s when run for time %d\n", c.suite, test, one.side, one.times)
+				}
 			}
 			reason, listed := expected.reason(c.suite, test)
 			switch {
