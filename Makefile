@@ -60,6 +60,7 @@ bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAPr
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) run ./test/bench/recorder $(RECORDERBENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	SALLYPORT_LONG=1 $(GO) test -count=1 -timeout 30m -v -run TestThreeThousandGrants ./protocols/postgres/ephemeral
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
 
@@ -73,6 +74,8 @@ conformance: build browser store ## other people's tests and stock programs thro
 	test/tools/with-rig -- test/conformance/stock
 	test/tools/newer-psql 18 && test/tools/newer-psql 19
 	$(GO) test -count=1 -run 'TestPsqlSignsInNatively' ./test/e2e
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && cp -a "$$(test/tools/newer-postgres 18)/usr" "$$dir" && \
+		SALLYPORT_TEST_POSTGRES_BIN=$$dir/usr/lib/postgresql/18/bin $(GO) test -count=1 ./protocols/postgres/ephemeral
 	@test/tools/install-missing rsync ansible alembic git
 	test/tools/with-rig -- test/conformance/run
 	cd test/conformance/powerloss && $(GO) test -count=1 ./...

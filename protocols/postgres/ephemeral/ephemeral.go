@@ -73,8 +73,9 @@ type Roles struct {
 
 // outage is a target that could not be reached.
 type outage struct {
-	until time.Time
-	tries int
+	until   time.Time
+	tries   int
+	alarmed time.Time
 }
 
 // times are how long things wait.

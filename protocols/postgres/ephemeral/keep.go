@@ -171,7 +171,7 @@ func (r *Roles) dropOn(ctx context.Context, target string, rows []row) {
 				r.postpone(one.row, r.times.first)
 			}
 		case one.failed != nil:
-			r.failed(ctx, one.row, one.failed)
+			r.failed(ctx, one.row, one.failed, one.left)
 		}
 	}
 }
@@ -325,7 +325,6 @@ func (r *Roles) away(ctx context.Context, target string, why error) {
 	out := r.later[target]
 	out.tries++
 	out.until = time.Now().Add(r.times.pause(out.tries))
-	r.later[target] = out
 	var waiting []row
 	var alarm bool
 	for _, one := range r.rows {
@@ -334,6 +333,10 @@ func (r *Roles) away(ctx context.Context, target string, why error) {
 			alarm = alarm || r.alarming(*one)
 		}
 	}
+	if alarm = alarm && time.Since(out.alarmed) >= r.times.again; alarm {
+		out.alarmed = time.Now()
+	}
+	r.later[target] = out
 	r.mu.Unlock()
 	if len(waiting) == 0 {
 		return
@@ -346,8 +349,8 @@ func (r *Roles) away(ctx context.Context, target string, why error) {
 		one := &waiting[i]
 		one.attempts++
 		one.problem = problem
-		if alarm {
-			one.alarmed = time.Now()
+		if r.alarming(*one) {
+			one.alarmed = out.alarmed
 		}
 		if one.ended.Before(oldest.ended) {
 			oldest = *one
@@ -388,19 +391,20 @@ func (r *Roles) away(ctx context.Context, target string, why error) {
 const stuckEvent = "role.cleanup_stuck"
 
 // failed notes that a role could not be dropped.
-func (r *Roles) failed(ctx context.Context, one row, why error) {
+func (r *Roles) failed(ctx context.Context, one row, why error, left residue) {
 	one.next = time.Now().Add(r.times.pause(one.attempts + 1))
 	r.Log.Warn("the role of a grant that is over could not be dropped", "role", one.name, "target", one.target, "again", time.Until(one.next).Round(time.Millisecond), "error", describe(why))
-	r.failedWith(ctx, one, why)
-}
-
-func (r *Roles) failedWith(ctx context.Context, one row, why error) {
 	one.attempts++
 	one.problem = describe(why)
 	var event store.AuditEvent
+	if fields := left.fields(); len(fields) > 0 { // the next try does not see it any more
+		event = store.AuditEvent{Kind: "role.partly_dropped", Outcome: "failed", Reason: one.problem, Fields: fields}
+	}
 	if r.alarming(one) {
 		one.alarmed = time.Now()
-		event = store.AuditEvent{Kind: stuckEvent, Outcome: "failed", Reason: one.problem, Fields: map[string]string{"over_since": one.ended.UTC().Format(time.RFC3339Nano)}}
+		fields := left.fields()
+		fields["over_since"] = one.ended.UTC().Format(time.RFC3339Nano)
+		event = store.AuditEvent{Kind: stuckEvent, Outcome: "failed", Reason: one.problem, Fields: fields}
 		r.Log.Error("a role stays on its target although its grant is over: somebody has to look", "role", one.name, "grant", one.grant,
 			"target", one.target, "since", one.ended, "error", one.problem)
 	}
