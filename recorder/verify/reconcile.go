@@ -297,7 +297,10 @@ func syslogTime(line string, o ReconcileOptions) time.Time {
 func (out *Reconciliation) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	for _, l := range out.Foreign {
-		fmt.Fprintf(&b, "line %d: %s logged in from %s at %s", l.Line, l.Account, l.From, l.Time.Format(time.RFC3339))
+		fmt.Fprintf(&b, "line %d: %s logged in from %s", l.Line, l.Account, l.From)
+		if !l.Time.IsZero() { // sshd's own lines have none where no syslog put it there
+			fmt.Fprintf(&b, " at %s", l.Time.Format(time.RFC3339))
+		}
 		if l.Method != "" {
 			fmt.Fprintf(&b, " by %s", l.Method)
 		}
