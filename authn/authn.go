@@ -117,6 +117,7 @@ type Service struct {
 	issuer    issuer
 	providers []*federation.Provider           // of people; the first is config.Provider's
 	jobs      atomic.Pointer[workload.Issuers] // replaced by Reload
+	file      groupFile
 	handler   http.Handler
 
 	consoleSecret string // see consoleClient
@@ -176,11 +177,18 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	if err := s.newIssuer(); err != nil {
 		return nil, err
 	}
+	if err := s.readGroups(ctx); err != nil {
+		return nil, err
+	}
+	if config.GroupFile != "" && s.file.of.Load() == nil { // there are none that could go on counting
+		return nil, errors.New(s.file.problem)
+	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.every(background, time.Minute, s.flushCounts)
 	s.every(background, time.Minute, s.purge)
 	s.every(background, askJobs, s.askAboutJobs)
+	s.every(background, readGroupsEvery, s.readGroups)
 	return s, nil
 }
 

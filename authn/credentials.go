@@ -179,7 +179,7 @@ func (s *Service) credential(ctx context.Context, what, id, keyColumn string, ke
 	var certified []byte
 	var expires int64
 	var revoked bool
-	err := st.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, c.`+keyColumn+`, c.expires, c.revoked <> 0
+	err := st.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, c.`+keyColumn+`, c.expires, c.revoked <> 0
 		FROM credentials c JOIN sign_ins s ON s.id = c.sign_in JOIN identities i ON i.id = s.identity WHERE c.id = ?`, id), &certified, &expires, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Identity{}, refuseNot(what, fmt.Errorf("credential %s is not known", id))

@@ -145,6 +145,7 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	if len(who.AMR) > 0 {
 		e.Fields["amr"] = strings.Join(who.AMR, " ")
 	}
+	who.Groups = s.withFile(who)
 	e.Fields["sign_in"] = signIn
 	e.Fields["expires"] = who.Expires.Format(time.RFC3339)
 	if len(starter) > 0 {
@@ -170,8 +171,8 @@ type standing struct {
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
 const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
 
-// scan reads the columns of standingColumns, and then more.
-func (st *standing) scan(row *sql.Row, more ...any) error {
+// scan reads the columns of standingColumns, and then more. The groups are those of the provider and of the file.
+func (st *standing) scan(s *Service, row *sql.Row, more ...any) error {
 	var groups, methods []byte
 	var starter string
 	var at, expires, proved int64
@@ -185,6 +186,7 @@ func (st *standing) scan(row *sql.Row, more ...any) error {
 	if err := json.Unmarshal(groups, &st.Groups); err != nil {
 		return fmt.Errorf("groups of %s: %w", st.Key(), err)
 	}
+	st.Groups = s.withFile(st.Identity)
 	if starter != "" {
 		if err := json.Unmarshal([]byte(starter), &st.StartedBy); err != nil {
 			return fmt.Errorf("who started %s: %w", st.Key(), err)
@@ -209,7 +211,7 @@ func (st *standing) good(now time.Time) error {
 // latest is the identity's sign-in that lasts longest of those that are good now.
 func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, error) {
 	var st standing
-	err := st.scan(q.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity
+	err := st.scan(s, q.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity
 		WHERE i.id = ? AND s.ended = 0 AND s.at > i.signed_out ORDER BY s.expires DESC LIMIT 1`, identityID(who.Issuer, who.Subject)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return standing{}, refuseSignedOut()

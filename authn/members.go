@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Members are the people who were in one of the groups when they last signed in here, and may still sign in. Somebody who never
+// Members are the people who were in one of the groups when they last signed in here, or are by the file of groups, and may still sign in. Somebody who never
 // did is not known.
 func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, error) {
 	if len(groups) == 0 {
@@ -29,6 +29,7 @@ func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, err
 		if err := json.Unmarshal(in, &who.Groups); err != nil {
 			return nil, fmt.Errorf("groups of %s: %w", who.Key(), err)
 		}
+		who.Groups = s.withFile(who)
 		if slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
 			members = append(members, who)
 		}

@@ -90,7 +90,7 @@ func (s *Service) PurposeToken(ctx context.Context, token, account, target strin
 		var id, client, scopes string
 		var expires int64
 		var used, revoked bool
-		err := st.scan(tx.QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.client, t.scopes, t.expires, t.used <> 0, t.revoked <> 0
+		err := st.scan(s, tx.QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.client, t.scopes, t.expires, t.used <> 0, t.revoked <> 0
 			FROM tokens t JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity WHERE t.hash = ? AND t.kind = ? AND i.id = ?`,
 			hashed(secret), kindAccess, subject), &id, &client, &scopes, &expires, &used, &revoked)
 		switch {

@@ -162,7 +162,7 @@ func (s *Service) findPassword(ctx context.Context, id string) (*passwordRow, er
 	p := &passwordRow{Password: Password{ID: id}}
 	var salt []byte
 	var issued, expires int64
-	err := p.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, p.target, p.account, p.salt, p.iterations, p.stored_key, p.server_key, p.issued, p.expires, p.revoked <> 0
+	err := p.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, p.target, p.account, p.salt, p.iterations, p.stored_key, p.server_key, p.issued, p.expires, p.revoked <> 0
 		FROM passwords p JOIN sign_ins s ON s.id = p.sign_in JOIN identities i ON i.id = s.identity WHERE p.id = ?`, id),
 		&p.Target, &p.Account, &salt, &p.keys.Iters, &p.keys.StoredKey, &p.keys.ServerKey, &issued, &expires, &p.revoked)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -9,7 +9,7 @@ import (
 	"sallyport/internal/store"
 )
 
-// Reload takes changed workloads in. The sign-ins of one that was removed or changed end, and with them its credentials:
+// Reload takes changed workloads in, and the file of groups. The sign-ins of one that was removed or changed end, and with them its credentials:
 // whether what it is bound to now would let those jobs in is not known any more. Everything else of the configuration
 // that is authn's needs a restart.
 func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
@@ -21,7 +21,7 @@ func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
 			return err
 		}
 	}
-	return nil
+	return s.readGroups(ctx)
 }
 
 func (s *Service) endWorkload(ctx context.Context, w configs.Workload) error {

@@ -60,7 +60,7 @@ func (s *Service) UserKey(ctx context.Context, key ssh.PublicKey, from net.Addr)
 	var st standing
 	var id string
 	var expires int64
-	err := st.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, k.id, k.expires
+	err := st.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, k.id, k.expires
 		FROM ssh_keys k JOIN sign_ins s ON s.id = k.sign_in JOIN identities i ON i.id = s.identity
 		WHERE k.ssh_key = ? AND k.source = ? AND k.revoked = 0 AND k.expires > ? ORDER BY k.expires DESC LIMIT 1`, sum[:], sourceOf(from), stamp(s.now())), &id, &expires)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -206,7 +206,7 @@ func (st *storage) AuthRequestByCode(ctx context.Context, code string) (op.AuthR
 	}
 	if used {
 		var who standing
-		err := who.scan(st.s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, r.signIn))
+		err := who.scan(st.s, st.s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, r.signIn))
 		if err == nil {
 			err = st.s.endFamily(ctx, who, r.id, "a code was used twice")
 		}
@@ -260,7 +260,7 @@ func (st *storage) RevokeToken(ctx context.Context, token, subject, client strin
 	}
 	var who standing
 	var kind, family, id string
-	err := who.scan(st.s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.kind, t.family, t.id FROM tokens t
+	err := who.scan(st.s, st.s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.kind, t.family, t.id FROM tokens t
 		JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity
 		WHERE (t.id = ? AND t.kind = ? OR t.hash = ? AND t.kind = ?) AND i.id = ? AND t.client = ? AND t.revoked = 0`,
 		token, kindRefresh, hashed(token), kindAccess, subject, client), &kind, &family, &id)

@@ -60,7 +60,7 @@ func (s *Service) access(ctx context.Context, secret, subject string) (standing,
 	var st standing
 	var id string
 	var revoked bool
-	err := st.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.revoked <> 0
+	err := st.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.revoked <> 0
 		FROM tokens t JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity WHERE t.hash = ? AND t.kind = ? AND i.id = ? AND t.client <> ?`,
 		hashed(secret), kindAccess, subject, PostgresClient), &id, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -155,7 +155,7 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, request op.TokenReque
 	if n, err := done.RowsAffected(); err != nil || n != 1 {
 		return st, "", "", oidc.ErrInvalidGrant().WithDescription("it was used already").WithParent(err)
 	}
-	err = st.scan(tx.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, signIn))
+	err = st.scan(s, tx.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, signIn))
 	return st, family, client, err
 }
 
@@ -187,7 +187,7 @@ func (s *Service) refresh(ctx context.Context, token string) (*refreshRequest, e
 	var st standing
 	var scopes string
 	var used, revoked bool
-	err := st.scan(s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.family, t.client, t.scopes, t.used <> 0, t.revoked <> 0
+	err := st.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+`, t.id, t.family, t.client, t.scopes, t.used <> 0, t.revoked <> 0
 		FROM tokens t JOIN sign_ins s ON s.id = t.sign_in JOIN identities i ON i.id = s.identity WHERE t.hash = ? AND t.kind = ?`,
 		hashed(token), kindRefresh), &r.id, &r.family, &r.client, &scopes, &used, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -23,7 +23,10 @@ type Config struct {
 	SSH      SSH       `yaml:"ssh"`
 	Provider Provider  `yaml:"provider"`
 	// Providers are more of them, such as one for people of another company; whoever signs in chooses.
-	Providers   []Provider  `yaml:"providers"`
+	Providers []Provider `yaml:"providers"`
+	// GroupFile names a YAML file with groups of people, in addition to those that providers tell: each group's name with
+	// a list of subjects at Provider, or of "ISSUER SUBJECT". It is read again when it changes.
+	GroupFile   string      `yaml:"group_file"`
 	Workloads   []Workload  `yaml:"workloads"`
 	Credentials Credentials `yaml:"credentials"`
 	Recording   Recording   `yaml:"recording"`

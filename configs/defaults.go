@@ -92,7 +92,7 @@ func (c *Config) resolvePaths() {
 			}
 		}
 	}
-	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.Releases)
+	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.GroupFile, &c.Releases)
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Providers {
 		resolve(&c.Providers[i].CA)

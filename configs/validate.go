@@ -78,6 +78,11 @@ func (l *loader) validate(main *file, c *Config) {
 		}
 	}
 	l.validateProviders(at, c)
+	if c.GroupFile != "" {
+		if _, err := ReadGroups(c.GroupFile); err != nil {
+			at("group_file", "%s", err)
+		}
+	}
 	validateWorkloads(at, c)
 	validateApprovals(at, c)
 	validateAlerts(at, c)
