@@ -66,7 +66,8 @@ type Identity struct {
 	// StartedBy is the person behind a workload: whoever started the job.
 	StartedBy Starter `json:"started_by,omitzero"`
 
-	session string // the provider's name for its session (sid); only until the sign-in is recorded
+	// The provider's name for its session (sid), and its refresh token; only until the sign-in is recorded.
+	session, refresh string
 }
 
 // Starter is the person who started a job, as the job's provider says; the zero value is nobody that is known. Nothing is
@@ -118,6 +119,7 @@ type Service struct {
 	providers []*federation.Provider           // of people; the first is config.Provider's
 	jobs      atomic.Pointer[workload.Issuers] // replaced by Reload
 	file      groupFile
+	vouching  flights
 	handler   http.Handler
 
 	consoleSecret string // see consoleClient

@@ -181,7 +181,7 @@ func (s *Service) forgetTrips(ctx context.Context, tx *store.Tx, told federation
 		return fmt.Errorf("look for sign-ins on their way: %w", err)
 	}
 	for _, kept := range waiting {
-		who, err := unpack(kept)
+		who, err := s.unpack(kept)
 		if err != nil {
 			return fmt.Errorf("a sign-in on its way: %w", err)
 		}

@@ -178,7 +178,7 @@ func (s *Service) askDevice(w http.ResponseWriter, r *http.Request, t trip, who 
 	ctx := r.Context()
 	token := rand.Text()
 	var d waiting
-	packed, err := pack(who)
+	packed, err := s.pack(who)
 	if err == nil {
 		err = s.store.Do(ctx, func(tx *store.Tx) (err error) {
 			if d, err = s.findDevice(ctx, tx, `code = ?`, t.device); err != nil {
@@ -212,7 +212,7 @@ func (s *Service) deviceConfirm(w http.ResponseWriter, r *http.Request) {
 			return refuseOver()
 		}
 		known = true
-		who, err := unpack(t.identity)
+		who, err := s.unpack(t.identity)
 		if err != nil {
 			return fmt.Errorf("who confirms the device: %w", err)
 		}

@@ -64,7 +64,7 @@ func (s *Service) askHold(w http.ResponseWriter, r *http.Request, t trip, who Id
 	token := rand.Text()
 	if err == nil {
 		var packed string
-		if packed, err = pack(who); err == nil {
+		if packed, err = s.pack(who); err == nil {
 			err = s.store.Do(ctx, func(tx *store.Tx) error {
 				return s.keepTrip(ctx, tx, token, visitorOf(ctx).browser, trip{hold: t.hold, identity: packed}, confirmLife)
 			})
@@ -99,7 +99,7 @@ func (s *Service) holdConfirm(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	who, err := unpack(t.identity)
+	who, err := s.unpack(t.identity)
 	if err != nil {
 		s.fail(w, r, fmt.Errorf("who confirms a connection: %w", err))
 		return

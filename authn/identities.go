@@ -137,6 +137,10 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 		signIn, id, at, stamp(who.Expires), who.ACR, methods, stamp(who.AuthTime), who.session, string(starter)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
+	if err := s.keepVoucher(ctx, tx, who, signIn); err != nil {
+		return Identity{}, "", err
+	}
+	who.refresh = ""
 	e := event(kinds.succeeded, who, from)
 	maps.Copy(e.Fields, more)
 	if who.ACR != "" {
@@ -222,8 +226,9 @@ func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, 
 	return st, st.good(s.now())
 }
 
-// Standing returns nil while the identity is good: not disabled, not signed out since it was proven, and the sign-in that
-// proved it not ended. A refusal says it is not. Any other error means that it is not known.
+// Standing returns nil while the identity is good: not disabled, not signed out since it was proven, the sign-in that proved it
+// not ended, and its provider vouching for it, which is asked where it gave a refresh token. A refusal says it is not. Any other
+// error means that it is not known; with ErrUnvouched in it because of the provider.
 func (s *Service) Standing(ctx context.Context, who Identity) error {
 	var disabled, signedOut, ended int64
 	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)
@@ -238,7 +243,7 @@ func (s *Service) Standing(ctx context.Context, who Identity) error {
 	case stamp(who.SignedIn) <= signedOut || ended > 0:
 		return refuseSignedOut()
 	}
-	return nil
+	return s.vouchedFor(ctx, who)
 }
 
 // Revoke ends all sign-ins and credentials of the identity ("sallyport logout"). Each credential that was still good gets
@@ -295,6 +300,9 @@ func (s *Service) endSignIns(ctx context.Context, tx *store.Tx, who Identity, wh
 		if _, err := tx.ExecContext(ctx, statement, now, argument); err != nil {
 			return fmt.Errorf("end the sign-ins of %s: %w", who.Key(), err)
 		}
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM vouchers WHERE sign_in IN (`+which+`)`, argument); err != nil {
+		return fmt.Errorf("end the sign-ins of %s: %w", who.Key(), err)
 	}
 	return nil
 }

@@ -228,7 +228,7 @@ func (s *Service) proven(r *http.Request, q url.Values, t trip) (Identity, error
 		return Identity{}, err
 	}
 	who := Identity{Issuer: claims.Issuer, Subject: claims.Subject, Kind: Human, Name: claims.Name, Email: claims.Email, Groups: claims.Groups,
-		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session}
+		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session, refresh: claims.Refresh}
 	if who.Groups == nil {
 		who.Groups = []string{}
 	}
@@ -276,19 +276,31 @@ func (s *Service) authorized(w http.ResponseWriter, r *http.Request) {
 }
 
 // pack and unpack are how an identity waits in a trip for its confirmation.
-func pack(who Identity) (string, error) {
-	data, err := json.Marshal(packed{who, who.session})
+func (s *Service) pack(who Identity) (string, error) {
+	p := packed{Identity: who, Session: who.session}
+	if who.refresh != "" {
+		kept, err := s.seal(who.refresh)
+		if err != nil {
+			return "", err
+		}
+		p.Refresh = kept
+	}
+	data, err := json.Marshal(p)
 	return string(data), err
 }
 
-func unpack(data string) (Identity, error) {
+func (s *Service) unpack(data string) (Identity, error) {
 	var p packed
 	err := json.Unmarshal([]byte(data), &p)
 	p.Identity.session = p.Session
+	if err == nil && p.Refresh != "" {
+		p.Identity.refresh, err = s.unseal(p.Refresh)
+	}
 	return p.Identity, err
 }
 
 type packed struct {
 	Identity Identity
 	Session  string
+	Refresh  string // encrypted
 }

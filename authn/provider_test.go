@@ -43,7 +43,11 @@ type company struct {
 	spoil    func(map[string]any)        // of ID tokens
 	sign     func(map[string]any) string // instead of the right key
 	userinfo func(map[string]any)
-	iss      string // what answers say that they come from (RFC 9207); "" for nothing
+	refresh  bool              // it gives refresh tokens
+	fresh    map[string]string // those that are good, to person
+	closed   map[string]bool   // people who are disabled
+	refused  string            // an OAuth error instead of an answer to a refresh
+	iss      string            // what answers say that they come from (RFC 9207); "" for nothing
 }
 
 type given struct {
@@ -153,6 +157,14 @@ func (c *company) token(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
 	}
+	if c.down {
+		http.Error(w, "down", http.StatusBadGateway)
+		return
+	}
+	if r.PostFormValue("grant_type") == "refresh_token" {
+		c.again(w, r, id == "gateway" && secret == c.secret)
+		return
+	}
 	g, known := c.codes[r.PostFormValue("code")]
 	delete(c.codes, r.PostFormValue("code"))
 	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))
@@ -177,7 +189,37 @@ func (c *company) token(w http.ResponseWriter, r *http.Request) {
 	if c.sign != nil {
 		sign = c.sign
 	}
-	c.reply(w, map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": sign(claims)})
+	answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": sign(claims)}
+	if c.refresh {
+		answer["refresh_token"] = c.newRefresh(g.person)
+	}
+	c.reply(w, answer)
+}
+
+func (c *company) newRefresh(person string) string {
+	if c.fresh == nil {
+		c.fresh = map[string]string{}
+	}
+	token := "refresh-" + rand.Text()
+	c.fresh[token] = person
+	return token
+}
+
+// again answers a refresh token with the next one; each is good once.
+func (c *company) again(w http.ResponseWriter, r *http.Request, client bool) {
+	person := c.fresh[r.PostFormValue("refresh_token")]
+	no := c.refused
+	if no == "" && (!client || person == "" || c.closed[person]) {
+		no = "invalid_grant"
+	}
+	if no != "" {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		c.reply(w, map[string]string{"error": no})
+		return
+	}
+	delete(c.fresh, r.PostFormValue("refresh_token"))
+	c.reply(w, map[string]any{"access_token": rand.Text(), "token_type": "Bearer", "expires_in": 300, "refresh_token": c.newRefresh(person)})
 }
 
 func signES256(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {

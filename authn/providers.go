@@ -38,6 +38,16 @@ func (s *Service) providerAt(r *http.Request) *federation.Provider {
 	return named(s.providers[1:], name)
 }
 
+// providerOf is the one with that issuer; nil for none.
+func (s *Service) providerOf(issuer string) *federation.Provider {
+	for _, p := range s.providers {
+		if p.Issuer() == issuer {
+			return p
+		}
+	}
+	return nil
+}
+
 func named(providers []*federation.Provider, name string) *federation.Provider {
 	for _, p := range providers {
 		if p.Name() == name {

@@ -69,7 +69,7 @@ func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 			Issuer: r.company.URL, ClientID: "gateway", ClientSecret: "env:AUTHN_TEST_SECRET", CA: r.company.ca,
 			Scopes: []string{"openid", "profile", "email"},
 		},
-		Credentials: configs.Credentials{SignIn: configs.Duration(12 * time.Hour), Certificate: configs.Duration(10 * time.Hour)},
+		Credentials: configs.Credentials{SignIn: configs.Duration(12 * time.Hour), Certificate: configs.Duration(10 * time.Hour), StandingGrace: configs.Duration(10 * time.Minute)},
 	}
 	for _, f := range change {
 		f(r.cfg)

@@ -145,6 +145,9 @@ type Credentials struct {
 	// SSHKey is how long a plain SSH key stands for the person who signed in with it at the prompt (sso), at most; never
 	// beyond the sign-in. Default: 8h.
 	SSHKey Duration `yaml:"ssh_key"`
+	// StandingGrace is how long open sessions go on while a person's provider can't be asked whether they may still sign in.
+	// Default: 10m.
+	StandingGrace Duration `yaml:"standing_grace"`
 }
 
 // Durability is when a record counts as safe.

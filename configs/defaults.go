@@ -21,6 +21,7 @@ func (c *Config) setDefaults() {
 	set(&c.Credentials.SignIn, Duration(12*time.Hour))
 	set(&c.Credentials.Certificate, Duration(12*time.Hour))
 	set(&c.Credentials.SSHKey, Duration(8*time.Hour))
+	set(&c.Credentials.StandingGrace, Duration(10*time.Minute))
 	set(&c.Recording.Durability, Synced)
 	set(&c.Recording.Reserve, 512<<20)
 	set(&c.Recording.Warn, 4*c.Recording.Reserve)

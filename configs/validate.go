@@ -89,7 +89,7 @@ func (l *loader) validate(main *file, c *Config) {
 	for _, d := range []struct {
 		key   string
 		value Duration
-	}{{"credentials.sign_in", c.Credentials.SignIn}, {"credentials.certificate", c.Credentials.Certificate}, {"credentials.ssh_key", c.Credentials.SSHKey}} {
+	}{{"credentials.sign_in", c.Credentials.SignIn}, {"credentials.certificate", c.Credentials.Certificate}, {"credentials.ssh_key", c.Credentials.SSHKey}, {"credentials.standing_grace", c.Credentials.StandingGrace}} {
 		if d.value.D().Hours() > 7*24 {
 			at(d.key, "%s is %s; at most 7d", d.key, d.value)
 		}

@@ -107,7 +107,7 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 	if err := o.Lease.Live(); err != nil {
 		return nil, err
 	}
-	if err := m.stillGood(ctx, o.Identity); err != nil {
+	if err := m.stillGood(ctx, o.Identity, o.Lease.Grant.BreakGlass); err != nil {
 		return nil, err
 	}
 	if err := m.recorder.Ready(); err != nil {
@@ -155,9 +155,15 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 }
 
 // stillGood refuses who has signed out, was disabled, or whose sign-in ran out since the connection proved them: an SSH
-// connection can be held for long before it asks for its session. Where it is not known, nothing new begins.
-func (m *Manager) stillGood(ctx context.Context, who authn.Identity) error {
-	if err := m.authn.Standing(ctx, who); err != nil {
+// connection can be held for long before it asks for its session. Where it is not known, nothing new begins, but in an emergency
+// when only the provider is down.
+func (m *Manager) stillGood(ctx context.Context, who authn.Identity, emergency bool) error {
+	switch err := m.authn.Standing(ctx, who); {
+	case errors.Is(err, authn.ErrUnvouched) && emergency:
+	case errors.Is(err, authn.ErrUnvouched):
+		return refusal.New(refusal.NotAuthenticated, "your company's sign-in provider can't be asked whether you may still sign in").
+			WithDetail("so no new session begins; what is open goes on for a while").WithHint("try again in a moment").Because(err)
+	case err != nil:
 		return err
 	}
 	if !who.Expires.IsZero() && !time.Now().Before(who.Expires) {

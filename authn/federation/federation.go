@@ -53,6 +53,8 @@ type Claims struct {
 	ACR           string
 	AMR           []string
 	Session       string
+	// Refresh is a refresh token, where the provider gives any: Refresh asks with it whether the person may still sign in.
+	Refresh string
 }
 
 // Provider is the company's provider. Safe for concurrent use.
@@ -170,7 +172,58 @@ func (p *Provider) Finish(ctx context.Context, code, nonce, verifier string) (Cl
 	if err := p.ask(ctx, d, token, proven.Subject, claims); err != nil {
 		return Claims{}, err
 	}
-	return p.claims(proven, claims)
+	c, err := p.claims(proven, claims)
+	c.Refresh = token.RefreshToken
+	if len(c.Refresh) > maxRefresh {
+		return Claims{}, fmt.Errorf("the provider's refresh token is longer than %d bytes", maxRefresh)
+	}
+	return c, err
+}
+
+// ErrWithdrawn is in the errors that mean: the provider does not vouch for the person any more.
+var ErrWithdrawn = errors.New("the provider does not vouch for this sign-in any more")
+
+// maxRefresh bounds a refresh token.
+const maxRefresh = 16 << 10
+
+// Refresh asks the provider, with a refresh token that it gave, whether the person of that subject may still sign in (OpenID
+// Connect Core, section 12), and returns the token to ask with the next time. The error wraps ErrWithdrawn where the answer is no;
+// with any other it is not known.
+func (p *Provider) Refresh(ctx context.Context, refresh, subject string) (string, error) {
+	d, err := p.discover(ctx)
+	if err != nil {
+		return "", err
+	}
+	secret, err := p.secret(ctx)
+	if err != nil {
+		return "", fmt.Errorf("the gateway's client secret at the provider: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, d.client), timeout)
+	defer cancel()
+	token, err := p.oauth(d, secret).TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
+	if err != nil {
+		var no *oauth2.RetrieveError
+		if errors.As(err, &no) { // its text may repeat what was sent
+			if no.ErrorCode == "invalid_grant" { // RFC 6749, section 5.2; anything else is about the gateway, or for a while
+				return "", fmt.Errorf("%w: invalid_grant", ErrWithdrawn)
+			}
+			return "", fmt.Errorf("%w: it answers %q", ErrUnavailable, printable(no.ErrorCode, 64))
+		}
+		return "", fmt.Errorf("%w: refresh: %w", ErrUnavailable, err)
+	}
+	if raw, ok := token.Extra("id_token").(string); ok {
+		proven, err := d.Verifier(&oidc.Config{ClientID: p.config.ClientID, Now: p.now}).Verify(ctx, raw)
+		if err != nil {
+			return "", fmt.Errorf("the provider's ID token: %w", err)
+		}
+		if proven.Subject != subject {
+			return "", fmt.Errorf("%w: it speaks of somebody else now", ErrWithdrawn)
+		}
+	}
+	if token.RefreshToken == "" || len(token.RefreshToken) > maxRefresh {
+		return "", fmt.Errorf("the provider's next refresh token is empty or longer than %d bytes", maxRefresh)
+	}
+	return token.RefreshToken, nil
 }
 
 // ask adds what the ID token lacks from the userinfo endpoint, where there is one.

@@ -1,0 +1,222 @@
+package authn
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/authn/federation"
+	"sallyport/internal/refusal"
+	"sallyport/internal/store"
+)
+
+// ErrUnvouched is in the errors of Standing which say that a person's provider can't be asked now whether they still may.
+var ErrUnvouched = errors.New("the provider can't be asked whether the person may still sign in")
+
+const (
+	// vouchEvery is how long a provider's word counts. With how often a session looks at its identity it makes how long a person
+	// who is closed there goes on here: less than a minute.
+	vouchEvery = 15 * time.Second
+	// vouchAgain is when one that did not answer is asked again, at the earliest.
+	vouchAgain = 3 * time.Second
+	// vouchTime bounds one question.
+	vouchTime = 12 * time.Second
+)
+
+// refreshPrefix tells refresh tokens apart from all else that is encrypted with the same key.
+const refreshPrefix = "refresh\x00"
+
+// voucher is a refresh token with which a provider is asked whether it still knows a person, and what came of it.
+type voucher struct {
+	signIn, provider, token string
+	vouched, asked          time.Time
+}
+
+// keepVoucher keeps the refresh token that the provider gave with a sign-in, encrypted.
+func (s *Service) keepVoucher(ctx context.Context, tx *store.Tx, who Identity, signIn string) error {
+	if who.refresh == "" {
+		return nil
+	}
+	kept, err := s.seal(who.refresh)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `INSERT INTO vouchers (sign_in, provider, token, vouched, asked) VALUES (?, ?, ?, ?, ?)`,
+			signIn, who.Issuer, kept, stamp(s.now()), stamp(s.now()))
+	}
+	if err != nil {
+		return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), err)
+	}
+	return nil
+}
+
+func (s *Service) seal(refresh string) (string, error) {
+	return s.issuer.Crypto().Encrypt(refreshPrefix + refresh)
+}
+
+func (s *Service) unseal(kept string) (string, error) {
+	text, err := s.issuer.Crypto().Decrypt(kept)
+	if err != nil {
+		return "", err
+	}
+	token, ok := strings.CutPrefix(text, refreshPrefix)
+	if !ok {
+		return "", errors.New("it is not a refresh token")
+	}
+	return token, nil
+}
+
+// voucher finds the one of the sign-in that proved who; nil where its provider gave none.
+func (s *Service) voucher(ctx context.Context, who Identity) (*voucher, error) {
+	var v voucher
+	var vouched, asked int64
+	err := s.store.Read().QueryRowContext(ctx, `SELECT v.sign_in, v.provider, v.token, v.vouched, v.asked FROM vouchers v JOIN sign_ins s ON s.id = v.sign_in
+		WHERE s.identity = ? AND s.at = ? AND s.ended = 0`, identityID(who.Issuer, who.Subject), stamp(who.SignedIn)).
+		Scan(&v.signIn, &v.provider, &v.token, &vouched, &asked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // not every provider gives one
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up when the provider last knew %s: %w", who.Key(), err)
+	}
+	v.vouched, v.asked = unstamp(vouched), unstamp(asked)
+	return &v, nil
+}
+
+func (v *voucher) fresh(now time.Time) bool {
+	age := now.Sub(v.vouched)
+	return age >= 0 && age < vouchEvery
+}
+
+// vouchedFor returns nil while the person's provider says that they may still sign in, where it gave a refresh token to ask it
+// with. A refusal says that it does not, or could not be asked for longer than credentials.standing_grace; an error with
+// ErrUnvouched in it that it can't be asked now.
+func (s *Service) vouchedFor(ctx context.Context, who Identity) error {
+	v, err := s.voucher(ctx, who)
+	if err != nil || v == nil || v.fresh(s.now()) {
+		return err
+	}
+	return s.vouching.do(ctx, v.signIn, func(ctx context.Context) error { return s.askToVouch(ctx, who) })
+}
+
+// askToVouch asks. Only one does at a time for a sign-in, for a refresh token is mostly good once.
+func (s *Service) askToVouch(ctx context.Context, who Identity) error {
+	v, err := s.voucher(ctx, who)
+	if err != nil || v == nil || v.fresh(s.now()) {
+		return err
+	}
+	now := s.now()
+	if since := now.Sub(v.asked); v.asked.After(v.vouched) && since >= 0 && since < vouchAgain {
+		return s.unvouched(who, v, errors.New("it was asked a moment ago"))
+	}
+	token, err := s.unseal(v.token)
+	if err != nil {
+		return s.withdraw(ctx, who, v, "the way to ask its provider can't be read any more")
+	}
+	var next string
+	provider := s.providerOf(v.provider)
+	if provider == nil {
+		return s.withdraw(ctx, who, v, "its provider is not configured any more")
+	}
+	next, err = provider.Refresh(ctx, token, who.Subject)
+	if errors.Is(err, federation.ErrWithdrawn) {
+		s.log.Info("a sign-in ended because its provider does not vouch for it any more", "identity", who.Key(), "cause", err)
+		return s.withdraw(ctx, who, v, "its provider does not vouch for it any more")
+	}
+	if err != nil {
+		s.log.Warn("a provider can't be asked whether somebody may still sign in", "identity", who.Key(), "err", err)
+		if _, failed := s.exec(ctx, `UPDATE vouchers SET asked = ? WHERE sign_in = ?`, stamp(now), v.signIn); failed != nil {
+			err = errors.Join(err, failed)
+		}
+		return s.unvouched(who, v, err)
+	}
+	kept, err := s.seal(next)
+	if err != nil {
+		return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), err)
+	}
+	if _, err := s.exec(ctx, `UPDATE vouchers SET token = ?, vouched = ?, asked = ? WHERE sign_in = ?`, kept, stamp(now), stamp(now), v.signIn); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (s *Service) exec(ctx context.Context, statement string, args ...any) (n int64, err error) {
+	err = s.store.Do(ctx, func(tx *store.Tx) error {
+		done, err := tx.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return fmt.Errorf("note what the provider said: %w", err)
+		}
+		n, err = done.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
+// unvouched is what Standing says while it is not known: what is open goes on for standing_grace.
+func (s *Service) unvouched(who Identity, v *voucher, cause error) error {
+	grace := s.config.Credentials.StandingGrace.D()
+	if s.now().Sub(v.vouched) <= grace {
+		return fmt.Errorf("%w: %s: %w", ErrUnvouched, who.Key(), cause)
+	}
+	return refusal.New(refusal.NotAuthenticated, "your company's sign-in provider could not be asked for %s whether you may go on", grace).
+		WithHint("connect again once it answers").Because(cause)
+}
+
+// withdraw ends the sign-in. It refuses even where that can't be written down.
+func (s *Service) withdraw(ctx context.Context, who Identity, v *voucher, why string) error {
+	err := s.store.Do(ctx, func(tx *store.Tx) error {
+		if err := s.endSignIns(ctx, tx, who, `SELECT id FROM sign_ins WHERE id = ?`, v.signIn, system, why); err != nil {
+			return err
+		}
+		return tx.Audit(store.AuditEvent{Kind: "login.withdrawn", Actor: system.Actor, Reason: why, Fields: map[string]string{
+			"identity": who.Key(), "name": who.Label(), "sign_in": v.signIn,
+		}})
+	})
+	if err != nil {
+		s.log.Error("a sign-in that is withdrawn could not be ended", "identity", who.Key(), "err", err)
+	}
+	return refusal.New(refusal.IdentityDisabled, "your company's sign-in provider does not vouch for you any more").
+		WithHint("sign in again: sallyport login").Because(err)
+}
+
+// flights has one question at a time for a key; those who come meanwhile get the same answer. The zero value is ready.
+type flights struct {
+	mu sync.Mutex
+	of map[string]*flight
+}
+
+type flight struct {
+	landed chan struct{}
+	err    error
+}
+
+// do runs f, or waits for it. f goes on when ctx is over, for what it began with the provider must be kept.
+func (f *flights) do(ctx context.Context, key string, ask func(context.Context) error) error {
+	f.mu.Lock()
+	one := f.of[key]
+	if one == nil {
+		one = &flight{landed: make(chan struct{})}
+		if f.of == nil {
+			f.of = map[string]*flight{}
+		}
+		f.of[key] = one
+		go func() {
+			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), vouchTime)
+			defer cancel()
+			one.err = ask(asking)
+			f.mu.Lock()
+			delete(f.of, key)
+			f.mu.Unlock()
+			close(one.landed)
+		}()
+	}
+	f.mu.Unlock()
+	select {
+	case <-one.landed:
+		return one.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnvouched, context.Cause(ctx))
+	}
+}
