@@ -4,13 +4,18 @@ package attacks
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -125,6 +130,38 @@ func TestStrangers(t *testing.T) {
 		s.undisturbed()
 	})
 
+	// A resumed TLS session would speak with the certificate of whoever began it.
+	t.Run("TLS resumption", func(t *testing.T) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			cache := tls.NewLRUClientSessionCache(8)
+			for range 3 {
+				s.resume(t, &tls.Config{ServerName: "localhost", RootCAs: s.roots(), ClientSessionCache: cache, MinVersion: version, MaxVersion: version})
+			}
+		}
+	})
+
+	// Nobody is asked to stand in front of the gateway, so no header says where somebody comes from.
+	t.Run("a PROXY header", func(t *testing.T) {
+		const elsewhere = "203.0.113.99"
+		binaryHeader := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"), 203, 0, 113, 99, 203, 0, 113, 1, 1, 2, 3, 4)
+		var all sync.WaitGroup
+		for _, address := range []string{s.postgres, s.orders, s.ssh, s.https} {
+			for _, header := range [][]byte{[]byte("PROXY TCP4 " + elsewhere + " 203.0.113.1 1111 2222\r\n"), binaryHeader} {
+				all.Go(func() {
+					answer := exchange(t, address, append(slices.Clone(header), 0, 0, 0, 8, 4, 210, 22, 47), patience)
+					if bytes.HasPrefix(answer, []byte("S")) && !bytes.HasPrefix(answer, []byte("SSH-")) {
+						t.Errorf("%s goes on after the header: %q", address, answer)
+					}
+				})
+			}
+		}
+		all.Wait()
+		if strings.Contains(s.As("carol", "audit", "--json").Stdout, elsewhere) {
+			t.Error("what the header says stands in the audit log")
+		}
+		s.undisturbed()
+	})
+
 	// Logout tokens that the provider did not make; authn's own tests have those that it made for something else.
 	t.Run("signing others out", func(t *testing.T) {
 		now := time.Now()
@@ -180,6 +217,49 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%d events for what strangers did: that is not a sum", events)
 		}
 	})
+}
+
+func (s *scene) roots() *x509.CertPool {
+	s.t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(read(s.t, s.Env["SALLYPORT_CA"])) {
+		s.t.Fatal("SALLYPORT_CA names no certificate")
+	}
+	return roots
+}
+
+// resume speaks TLS to a database's listener until the gateway has said something in it, by when a ticket would have come.
+func (s *scene) resume(t *testing.T, config *tls.Config) {
+	t.Helper()
+	raw, err := net.Dial("tcp", s.orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := raw.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 1)
+	if _, err := raw.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(raw, answer); err != nil || answer[0] != 'S' {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if conn.ConnectionState().DidResume {
+		t.Errorf("a session of %s was resumed", tls.VersionName(config.MinVersion))
+	}
+	start := []byte("\x00\x03\x00\x00user\x00app\x00database\x00orders\x00\x00")
+	if _, err := conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(start)+4)), start...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		t.Fatalf("the gateway says nothing: %v", err)
+	}
 }
 
 func port(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
