@@ -25,8 +25,8 @@ func access(alice, bob *person, target, account string) {
 // finds searches for a word in a terminal, and returns the address of the place and how many seconds into the session it is.
 func (p *person) finds(word string) (string, float64) {
 	p.t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		ctx, done := context.WithTimeout(p.ctx, 2*time.Minute) // what is not indexed yet is read
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
+		ctx, done := context.WithTimeout(p.ctx, 5*time.Minute) // what is not indexed yet is read
 		err := chromedp.Do(ctx, chromedp.Navigate(p.demo.url+"/console/search?text="+word), chromedp.WaitReady("main"))
 		done()
 		if err != nil {
@@ -85,7 +85,7 @@ func TestLarge(t *testing.T) {
 	if carol.open(place); !carol.player() {
 		t.Skip("this gateway was built without the terminal player")
 	}
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
 		carol.open(place)
 		if pieces, err := chromedp.Run(carol.ctx, chromedp.Evaluate[bool](`!!document.querySelector("#player[data-segmented]")`)); err == nil && pieces {
 			break
