@@ -323,6 +323,9 @@ type Account struct {
 	ConnectionLimit int      `yaml:"connection_limit"`
 	// Forwarding allows direct-tcpip through the target (SSH).
 	Forwarding bool `yaml:"forwarding"`
+	// RecordInput has the lines recorded that are typed on a terminal and shown by it (SSH). What a program does not show, such as
+	// a password, is not. Default: only how much was typed.
+	RecordInput bool `yaml:"record_input"`
 }
 
 // UserName is the login's name on the target.

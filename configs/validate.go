@@ -311,8 +311,8 @@ func validateAccounts(at reporter, t Target) {
 		seen[a.Name] = true
 		checkSecret(at, path+".password", a.Password)
 		checkSecret(at, path+".key", a.Key)
-		if t.Kind != KindSSH && (a.Principal != "" || a.Forwarding) {
-			at(path, "principal and forwarding are for targets of kind %q", KindSSH)
+		if t.Kind != KindSSH && (a.Principal != "" || a.Forwarding || a.RecordInput) {
+			at(path, "principal, forwarding and record_input are for targets of kind %q", KindSSH)
 		}
 		if t.Kind != KindPostgres && (a.Replication || a.ReadOnly || a.Certificate != "" || a.Ephemeral || len(a.MemberOf) > 0 || a.ConnectionLimit != 0) {
 			at(path, "replication, read_only, certificate, ephemeral, member_of and connection_limit are for targets of kind %q", KindPostgres)

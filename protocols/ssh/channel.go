@@ -62,6 +62,7 @@ type channel struct {
 	whole   atomic.Int64 // what may still be recorded whole of the output
 	script  atomic.Int64 // the same of an interpreter's input
 	atOnce  int64        // what a terminal's output is recorded whole of while nothing is typed; 0: all
+	typed   *typedInput  // where typed lines are recorded; else nil. Set before the target can know of a command
 	quiet   [2]*quiet
 	banners [2]*banner // of a tunnel: from the client, from the target; else nil
 }
@@ -349,6 +350,9 @@ func (c *channel) sendUp(in *keeper, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if c.typed != nil {
+		c.typed.typed(data)
+	}
 	return sendData(&pass, c.target, data)
 }
 
@@ -376,7 +380,11 @@ func (c *channel) copyDown(stream int, read func([]byte) (int, error)) {
 	if b := c.banners[1]; b != nil && stream == stdout && len(b.rest()) > 0 && c.sendDown(stream, out, b.rest()) != nil {
 		return
 	}
-	if last := out.last(); len(last) > 0 {
+	last := out.last()
+	if c.typed != nil && stream == stdout {
+		last = append(last, c.typed.last()...)
+	}
+	if len(last) > 0 {
 		_ = c.link.session.Observe(last...) // a failure cuts the session
 	}
 }
@@ -397,7 +405,11 @@ func (c *channel) sendDown(stream int, out *keeper, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	if err := c.link.session.Observe(out.events(data)...); err != nil {
+	events := out.events(data)
+	if c.typed != nil {
+		events = append(events, c.typed.shown(data)...)
+	}
+	if err := c.link.session.Observe(events...); err != nil {
 		return err
 	}
 	return c.client.write(stream, data)

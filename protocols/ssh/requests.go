@@ -157,6 +157,9 @@ func (c *channel) prepare(r *xssh.Request) {
 		})
 		return
 	}
+	if c.asked.terminal && c.link.account.RecordInput {
+		c.typed = &typedInput{channel: c.number}
+	}
 	if c.asked.terminal && c.atOnce > 0 {
 		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
 			keepShown(c.number, format.TypeAnswered, "stdout", &c.whole), keepShown(c.number, format.TypeAnsweredError, "stderr", &c.whole),
