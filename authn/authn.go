@@ -128,7 +128,8 @@ type Service struct {
 	rates    rates         // of all requests to the issuer
 	logouts  rates         // of the company's provider's logout tokens
 	begins   rates         // of those that begin a sign-in
-	told     *rate.Limiter // audit events and log lines of what no configured workload is
+	told     *rate.Limiter // audit events of what no configured workload is
+	logged   *rate.Limiter // log lines of strangers, who must not use up what the audit log has
 	failures failures      // wrong passwords
 	strange  counts
 	waits    holds // connections that wait for their person
@@ -169,7 +170,9 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	s := &Service{config: config, store: st, log: log, now: now,
 		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
 		logouts: rates{rate: logoutRate, burst: logoutBurst},
-		told:    rate.NewLimiter(rate.Every(10*time.Second), 30)}
+		told:    rate.NewLimiter(rate.Every(10*time.Second), 30),
+		logged:  rate.NewLimiter(rate.Every(10*time.Second), 30),
+	}
 	s.jobs.Store(workload.New(config.Workloads, now))
 	used, err := newAuthorities(keys)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -50,11 +49,7 @@ func (s *Service) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 	case bad != nil:
 		s.unauthenticated(strangeLogout, r)
-		level := slog.LevelDebug // strangers must not fill the log
-		if s.told.AllowN(s.now(), 1) {
-			level = slog.LevelWarn
-		}
-		s.log.Log(r.Context(), level, "a logout token was refused", "from", r.RemoteAddr, "cause", bad.Cause)
+		s.logStranger(r, "a logout token was refused", bad.Cause)
 		no(http.StatusBadRequest, "invalid_request", bad.Message)
 	case errors.Is(err, federation.ErrUnavailable):
 		s.log.Warn("a logout token can't be verified, because the company's provider can't be asked", "err", err)

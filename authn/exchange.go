@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -170,11 +169,7 @@ func (s *Service) exchangeForm(w http.ResponseWriter, r *http.Request, refuse fu
 		})
 	case no != nil:
 		s.unauthenticated("http: bad workload token", r)
-		level := slog.LevelDebug // strangers must not fill the log
-		if s.told.AllowN(s.now(), 1) {
-			level = slog.LevelInfo
-		}
-		s.log.Log(r.Context(), level, "a workload's token was refused", "from", r.RemoteAddr, "cause", no.Cause)
+		s.logStranger(r, "a workload's token was refused", no.Cause)
 		refuse(http.StatusBadRequest, "invalid_grant", no.Error())
 	case errors.Is(err, federation.ErrUnavailable):
 		s.log.Warn("a workload's issuer or provider can't be asked", "err", err)

@@ -214,6 +214,19 @@ func TestExchangeRefusals(t *testing.T) {
 	}
 }
 
+// TestStrangersHideNoJob: what anybody can send without proof does not use up what the audit log has for jobs that are refused.
+func TestStrangersHideNoJob(t *testing.T) {
+	r, c := withCI(t)
+	for range 50 {
+		r.exchange("x", nil)
+		r.advance(100 * time.Millisecond) // the issuer's own rate
+	}
+	r.exchange(c.token(r, "1", "a", func(m map[string]any) { m["project"] = "8" }), nil)
+	if told := r.events("workload.refused"); len(told) != 1 {
+		t.Errorf("of a job that was refused: %+v", told)
+	}
+}
+
 // TestExchangeWithoutIssuer: an issuer that is down lets nobody in and says that it is that.
 func TestExchangeWithoutIssuer(t *testing.T) {
 	r, c := withCI(t)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -283,4 +284,13 @@ func (s *Service) unauthenticated(kind string, r *http.Request) {
 		from = net.TCPAddrFromAddrPort(a)
 	}
 	s.Unauthenticated(kind, from)
+}
+
+// logStranger tells in the log what was refused to somebody who has proven nothing: often enough to be seen, and no more.
+func (s *Service) logStranger(r *http.Request, what string, cause error) {
+	level := slog.LevelDebug
+	if s.logged.AllowN(s.now(), 1) {
+		level = slog.LevelWarn
+	}
+	s.log.Log(r.Context(), level, what, "from", r.RemoteAddr, "cause", cause)
 }
