@@ -219,6 +219,13 @@ func (f *filling) readBacklog() {
 			f.backlog = slices.Delete(f.backlog, i, i+1)
 		}
 		f.mu.Unlock()
+		if next != nil && f.recorder.Live(next.header.Session) { // one that failed: read as if it had ended, it would lack its end
+			f.mu.Lock()
+			next.live = true
+			f.change()
+			f.mu.Unlock()
+			continue
+		}
 		if next != nil {
 			_, events, err := f.recorder.Read(f.ctx, next.header.Session)
 			f.finished(next, f.feed(next.header, events, err))

@@ -47,7 +47,7 @@ func (r *Recorder) Shred(ctx context.Context, session string, event store.AuditE
 			return refusal.New(refusal.Conflict, "the recording of session %s is on hold", session).
 				WithHint("it is destroyed only after the hold has ended: sallyport hold %s --release", session)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO recording_shreds (session, since) VALUES (?, ?)`, session, time.Now().UnixMilli()); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO recording_shreds (session, since) VALUES (?, ?) ON CONFLICT (session) DO NOTHING`, session, time.Now().UnixMilli()); err != nil {
 			return err
 		}
 		return tx.Audit(said)
