@@ -111,7 +111,7 @@ func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 		s.fail(w, r, err)
 		return
 	}
-	http.Redirect(w, r, to, http.StatusFound)
+	http.Redirect(w, r, to, http.StatusFound) //nolint:gosec // to the provider that the configuration names
 }
 
 func (s *Service) keepTrip(ctx context.Context, tx *store.Tx, state string, browser []byte, t trip, life time.Duration) error {

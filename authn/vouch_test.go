@@ -160,7 +160,7 @@ func TestRefreshTokensAreKeptEncrypted(t *testing.T) {
 
 func (r *rig) post(b *browser, confirm string, h *Hold) {
 	r.t.Helper()
-	if p := b.post(r.server.URL+pathHoldConfirm, answer(confirm, h.Code(), "approve")); p.StatusCode != 200 {
+	if p := b.post(r.server.URL+pathHoldConfirm, answer(confirm, h.Code(), "approve")); p.StatusCode != http.StatusOK {
 		r.t.Fatalf("%s %s", p.Status, p.text)
 	}
 }

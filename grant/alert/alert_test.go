@@ -109,9 +109,7 @@ func TestStorm(t *testing.T) {
 	r := rules(t, configs.Alert{Name: "all", When: `true`}, configs.Alert{Name: "pairs", When: `true`, Count: 2, Within: configs.Duration(time.Hour), By: "actor"})
 	var told []grant.Alert
 	for i := range 3 * maxKeys {
-		for _, a := range r.Look(refused(time.Duration(i)*time.Millisecond, fmt.Sprint("i ", i))) {
-			told = append(told, a)
-		}
+		told = append(told, r.Look(refused(time.Duration(i)*time.Millisecond, fmt.Sprint("i ", i)))...)
 	}
 	if len(told) != mostTold || told[mostTold-2].Quiet.After(noon) || !told[mostTold-1].Quiet.Equal(noon.Add(tellingTime)) {
 		t.Errorf("%d were told, the last with %s", len(told), told[len(told)-1].Quiet)

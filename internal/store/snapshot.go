@@ -76,7 +76,7 @@ func SnapshotPostgres(ctx context.Context, connection, to string) error {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(context.WithoutCancel(ctx))
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 		schema, err := texts(ctx, tx, `SELECT 'CREATE TABLE ' || quote_ident(c.relname) || ' (' || string_agg(
 				quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
 				|| CASE WHEN a.attcollation <> 0 AND co.collname <> 'default' THEN ' COLLATE ' || quote_ident(co.collname) ELSE '' END
@@ -144,7 +144,7 @@ func RestorePostgres(ctx context.Context, from, connection string, made time.Tim
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback(context.WithoutCancel(ctx)) // after a commit it does nothing
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
 		if there, err := ownTables(ctx, tx); err != nil || len(there) > 0 {
 			return errors.Join(err, fmt.Errorf("the database has %d tables already; a backup is restored into an empty one", len(there)))
 		}

@@ -69,7 +69,7 @@ func TestRestoreDrill(t *testing.T) {
 				return err
 			}
 			answer.Body.Close()
-			if answer.StatusCode != 200 {
+			if answer.StatusCode != http.StatusOK {
 				return errors.New(answer.Status)
 			}
 			return nil

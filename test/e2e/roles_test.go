@@ -83,7 +83,7 @@ func TestRoleMadeForAGrant(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "create table made_by_clerk ()"); err != nil {
 		t.Fatal(err)
 	}
-	go conn.Exec(t.Context(), "select pg_sleep(600)") //nolint:errcheck // the gateway is killed meanwhile
+	go conn.Exec(t.Context(), "select pg_sleep(600)") // the gateway is killed meanwhile
 	const running = "select count(*) from pg_stat_activity where query like 'select pg_sleep(600)%' and usename like 'sp%'"
 	r.Until(30*time.Second, "the statement runs", func() error {
 		if n := admin(running); n != "1" {
