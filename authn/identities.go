@@ -227,8 +227,9 @@ func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, 
 }
 
 // Standing returns nil while the identity is good: not disabled, not signed out since it was proven, the sign-in that proved it
-// not ended, and its provider vouching for it, which is asked where it gave a refresh token. A refusal says it is not. Any other
-// error means that it is not known; with ErrUnvouched in it because of the provider.
+// not ended, and its provider vouching for it, which is asked where it gave a refresh token. A refusal says it is not, or
+// was not known for too long. Any other error means that it is not known. ErrUnvouched is in either where that is because of the
+// provider.
 func (s *Service) Standing(ctx context.Context, who Identity) error {
 	var disabled, signedOut, ended int64
 	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)

@@ -14,7 +14,8 @@ import (
 	"sallyport/internal/store"
 )
 
-// ErrUnvouched is in the errors of Standing which say that a person's provider can't be asked now whether they still may.
+// ErrUnvouched is in the errors of Standing which say that a person's provider can't be asked now whether they still may; also
+// in the refusal that it becomes after credentials.standing_grace. Nothing that a provider has said is among them.
 var ErrUnvouched = errors.New("the provider can't be asked whether the person may still sign in")
 
 const (
@@ -91,8 +92,8 @@ func (v *voucher) fresh(now time.Time) bool {
 }
 
 // vouchedFor returns nil while the person's provider says that they may still sign in, where it gave a refresh token to ask it
-// with. A refusal says that it does not, or could not be asked for longer than credentials.standing_grace; an error with
-// ErrUnvouched in it that it can't be asked now.
+// with. A refusal says that it does not, or could not be asked for longer than credentials.standing_grace; ErrUnvouched is in the
+// latter, and in any other error which says that it can't be asked now.
 func (s *Service) vouchedFor(ctx context.Context, who Identity) error {
 	v, err := s.voucher(ctx, who)
 	if err != nil || v == nil || v.fresh(s.now()) {
@@ -161,7 +162,7 @@ func (s *Service) unvouched(who Identity, v *voucher, cause error) error {
 		return fmt.Errorf("%w: %s: %w", ErrUnvouched, who.Key(), cause)
 	}
 	return refusal.New(refusal.NotAuthenticated, "your company's sign-in provider could not be asked for %s whether you may go on", grace).
-		WithHint("connect again once it answers").Because(cause)
+		WithHint("connect again once it answers").Because(fmt.Errorf("%w: %w", ErrUnvouched, cause))
 }
 
 // withdraw ends the sign-in. It refuses even where that can't be written down.

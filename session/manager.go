@@ -33,7 +33,8 @@ type Manager struct {
 	authn    *authn.Service
 	config   *configs.Config
 	log      *slog.Logger
-	meter    Meter // nil: nobody wants to know
+	meter    Meter         // nil: nobody wants to know
+	standing time.Duration // standingInterval, but in tests
 
 	mu       sync.Mutex
 	live     map[string]*Session
@@ -45,7 +46,7 @@ type Manager struct {
 func Open(ctx context.Context, o Options) (*Manager, error) {
 	m := &Manager{
 		store: o.Store, recorder: o.Recorder, authn: o.Authn, config: o.Config, log: o.Log,
-		live: map[string]*Session{},
+		live: map[string]*Session{}, standing: standingInterval,
 	}
 	if err := m.store.Migrate(ctx, "session", migrations); err != nil {
 		return nil, err

@@ -26,6 +26,15 @@ func (s *Session) Refused(r *refusal.Refusal) {
 	s.manager.audit(e)
 }
 
+// auditUnvouched tells the audit log that a session begins in an emergency though the identity's provider can't be asked. It
+// fails where that can't be written: an exception that nobody would hear of is none.
+func (m *Manager) auditUnvouched(ctx context.Context, o Opening, why error) error {
+	return m.store.Audit(ctx, store.AuditEvent{
+		Kind: "session.unvouched", Actor: o.Identity.Key(), ActorName: o.Identity.Label(), Client: o.Client.String(),
+		Target: o.Target.Name, Account: o.Account.Name, Grant: o.Lease.Grant.ID, Outcome: "ok", Reason: why.Error(),
+	})
+}
+
 // LeftRunning tells the audit log that what the session ran on its target may run on.
 func (s *Session) LeftRunning(why string) {
 	e := s.event("session.left_running")

@@ -107,7 +107,7 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 	if err := o.Lease.Live(); err != nil {
 		return nil, err
 	}
-	if err := m.stillGood(ctx, o.Identity, o.Lease.Grant.BreakGlass); err != nil {
+	if err := m.stillGood(ctx, o); err != nil {
 		return nil, err
 	}
 	if err := m.recorder.Ready(); err != nil {
@@ -155,26 +155,36 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 }
 
 // stillGood refuses who has signed out, was disabled, or whose sign-in ran out since the connection proved them: an SSH
-// connection can be held for long before it asks for its session. Where it is not known, nothing new begins, but in an emergency
-// when only the provider is down.
-func (m *Manager) stillGood(ctx context.Context, who authn.Identity, emergency bool) error {
-	switch err := m.authn.Standing(ctx, who); {
-	case errors.Is(err, authn.ErrUnvouched) && emergency:
-	case errors.Is(err, authn.ErrUnvouched):
-		return refusal.New(refusal.NotAuthenticated, "your company's sign-in provider can't be asked whether you may still sign in").
-			WithDetail("so no new session begins; what is open goes on for a while").WithHint("try again in a moment").Because(err)
-	case err != nil:
-		return err
-	}
+// connection can be held for long before it asks for its session. Where it is not known, nothing new begins, but under a grant
+// that was taken in an emergency when it is the provider alone that can't be asked; the audit log tells of each such session.
+func (m *Manager) stillGood(ctx context.Context, o Opening) error {
+	who := o.Identity
 	if !who.Expires.IsZero() && !time.Now().Before(who.Expires) {
 		return refusal.New(refusal.CredentialExpired, "your sign-in has expired").WithHint("sign in again: sallyport login")
 	}
-	return nil
+	err := m.authn.Standing(ctx, who)
+	switch {
+	case err == nil:
+		return nil
+	case excepted(o, err):
+		return m.auditUnvouched(ctx, o, err)
+	case refusal.Of(err) == nil && errors.Is(err, authn.ErrUnvouched):
+		return refusal.New(refusal.NotAuthenticated, "your company's sign-in provider can't be asked whether you may still sign in").
+			WithDetail("so no new session begins; what is open goes on for a while").WithHint("try again in a moment").Because(err)
+	}
+	return err
+}
+
+// excepted tells whether what Standing says is only that the provider can't be asked, and the grant was taken in an emergency: that
+// needs nobody but the gateway, on the groups of the last sign-in, and ends with the grant, an hour later at the latest. It is the
+// only exception, to beginning and to going on.
+func excepted(o Opening, err error) bool {
+	return o.Lease.Grant.BreakGlass && errors.Is(err, authn.ErrUnvouched)
 }
 
 // watch cuts the session when its grant ends, its recorder fails, or its identity is found disabled.
 func (s *Session) watch() {
-	standing := time.NewTicker(standingInterval)
+	standing := time.NewTicker(s.manager.standing)
 	defer standing.Stop()
 	for {
 		select {
@@ -187,15 +197,24 @@ func (s *Session) watch() {
 			s.cut(recorderEnding(s.recording.Err()))
 			return
 		case <-standing.C:
-			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
-			err := s.manager.authn.Standing(ctx, s.opening.Identity)
-			cancel()
-			if r := refusal.Of(err); r != nil {
-				s.cut(Ending{Reason: EndIdentityDisabled, Sentence: r.Message})
+			if why, gone := s.withoutStanding(); gone {
+				s.cut(why)
 				return
 			}
 		}
 	}
+}
+
+// withoutStanding asks whether the identity is still good, and says how the session ends if it is known not to be.
+func (s *Session) withoutStanding() (why Ending, gone bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+	defer cancel()
+	err := s.manager.authn.Standing(ctx, s.opening.Identity)
+	r := refusal.Of(err)
+	if r == nil || excepted(s.opening, err) {
+		return Ending{}, false
+	}
+	return Ending{Reason: EndIdentityDisabled, Sentence: r.Message}, true
 }
 
 func (s *Session) leaseEnding() Ending {

@@ -35,7 +35,7 @@ type house struct {
 	got      atomic.Int64 // bytes the target got
 }
 
-func newHouse(t testing.TB) *house {
+func newHouse(t testing.TB, change ...func(*configs.Config)) *house {
 	t.Helper()
 	h := &house{}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,7 +64,7 @@ func newHouse(t testing.TB) *house {
 		}
 	}()
 	dir := t.TempDir()
-	h.target = configs.Target{Name: "echo", Kind: configs.KindPostgres, Address: l.Addr().String(), Durability: configs.Written, Accounts: []configs.Account{{Name: "app"}}}
+	h.target = configs.Target{Name: "echo", Kind: configs.KindPostgres, Address: l.Addr().String(), Durability: configs.Written, Accounts: []configs.Account{{Name: "app"}, {Name: "owner"}}}
 	config := &configs.Config{
 		State: dir, URL: "https://127.0.0.1:1", Targets: []configs.Target{h.target},
 		Provider:    configs.Provider{Issuer: "https://login.example", ClientID: "x"},
@@ -74,6 +74,9 @@ func newHouse(t testing.TB) *house {
 			Name: "p", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour),
 			DefaultDuration: configs.Duration(time.Hour), ReasonLength: 1, Approve: configs.Approve{Auto: true, Start: configs.Duration(time.Hour), Within: configs.Duration(time.Hour)},
 		}},
+	}
+	for _, f := range change {
+		f(config)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	must := func(err error) {
@@ -360,7 +363,7 @@ func within(dir, path string) bool {
 }
 
 // TestBeginLooksAgain: a connection that was made before somebody signed out, or before their sign-in ran out, begins
-// nothing after it.
+// nothing after it, whatever its grant.
 func TestBeginLooksAgain(t *testing.T) {
 	for name, spoil := range map[string]func(h *house) error{
 		"signed out": func(h *house) error { return h.authn.Revoke(context.Background(), h.alice) },
@@ -371,26 +374,34 @@ func TestBeginLooksAgain(t *testing.T) {
 		},
 		"store lost": func(h *house) error { return h.store.Close() },
 	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
-			if _, err := h.grants.Request(t.Context(), h.alice, grant.Ask{Target: "echo", Account: "app", Duration: time.Hour, Reason: "test"}); err != nil {
-				t.Fatal(err)
-			}
-			lease, err := h.grants.Lease(t.Context(), h.alice, "echo", "app")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := spoil(h); err != nil {
-				t.Fatal(err)
-			}
-			_, err = h.sessions.Begin(t.Context(), Opening{
-				Protocol: configs.KindPostgres, Identity: h.alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease,
-				Client: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1},
+		for kind, ask := range map[string]grant.Ask{"ordinary": {Account: "app"}, "in an emergency": {Account: "owner", BreakGlass: true}} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				h := newHouse(t, func(c *configs.Config) {
+					c.Policies = append(c.Policies, configs.Policy{
+						Name: "glass", Groups: []string{"engineers"}, Accounts: []string{"owner@*"}, MaxDuration: configs.Duration(time.Hour), BreakGlass: true,
+						Review: configs.Review{Groups: []string{"security"}, Within: configs.Duration(time.Hour)}, Approve: configs.Approve{Auto: true},
+					})
+				})
+				ask.Target, ask.Duration, ask.Reason = "echo", time.Hour, "test"
+				if _, err := h.grants.Request(t.Context(), h.alice, ask); err != nil {
+					t.Fatal(err)
+				}
+				lease, err := h.grants.Lease(t.Context(), h.alice, "echo", ask.Account)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := spoil(h); err != nil {
+					t.Fatal(err)
+				}
+				_, err = h.sessions.Begin(t.Context(), Opening{
+					Protocol: configs.KindPostgres, Identity: h.alice, Target: h.target, Account: h.target.Accounts[0], Lease: lease,
+					Client: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1},
+				})
+				if err == nil {
+					t.Fatal("a session began")
+				}
+				t.Log(err)
 			})
-			if err == nil {
-				t.Fatal("a session began")
-			}
-			t.Log(err)
-		})
+		}
 	}
 }
