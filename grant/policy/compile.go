@@ -24,6 +24,7 @@ type Policy struct {
 func Compile(c *configs.Config) ([]*Policy, error) {
 	var policies []*Policy
 	var problems configs.Problems
+	shared := calculations{}
 	for i, each := range c.Policies {
 		p := &Policy{Policy: each}
 		for _, name := range each.Roles {
@@ -56,7 +57,7 @@ func Compile(c *configs.Config) ([]*Policy, error) {
 		}
 		if each.When != "" {
 			var faults []fault
-			p.condition, faults = parse(each.When, each.Evidence)
+			p.condition, faults = shared.parse(each.When, each.Evidence)
 			for _, f := range faults {
 				problems = append(problems, c.PolicyProblem(i, "when", f.line, f.column, "policy %s: when: %s", each.Name, f.text))
 			}
@@ -65,6 +66,11 @@ func Compile(c *configs.Config) ([]*Policy, error) {
 	}
 	if len(problems) > 0 {
 		return nil, problems
+	}
+	for _, p := range policies {
+		if p.condition != nil {
+			p.condition.plain = slices.DeleteFunc(p.condition.plain, func(g guard) bool { return !g.cheap() })
+		}
 	}
 	return policies, nil
 }

@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 )
 
@@ -101,15 +102,17 @@ func input(ask Ask, length time.Duration) *known {
 	if err != nil {
 		panic(err) // it is a map
 	}
-	return &known{plain, values, activation}
+	return &known{plain: plain, values: values, activation: activation, small: fits(ask), calculated: map[*calculation]ref.Val{}}
 }
 
 // known is what conditions know of one request. It is made once for all of them: values are as CEL has them, so that no
-// evaluation has to make them.
+// evaluation has to make them, and what several calculate is calculated once. It is one goroutine's.
 type known struct {
 	plain      map[string]any
 	values     map[string]any
 	activation cel.Activation // on values
+	small      bool           // no larger than what conditions' cost was worked out for
+	calculated map[*calculation]ref.Val
 }
 
 // lasting sets request.duration, which depends on the policy.
@@ -147,7 +150,7 @@ type condition struct {
 	// worst case for inputs that fit is known to be within them. Without one (evidence, of unknown size) whole is used.
 	bare  *program
 	parts []program // what && joins, for explaining
-	plain []guard   // of those, the ones that need no evaluating
+	plain []guard   // of those, the ones that need not be evaluated for themselves
 }
 
 type program struct {
@@ -161,8 +164,8 @@ type fault struct {
 	text         string
 }
 
-// parse reads a condition.
-func parse(text string, declared []string) (*condition, []fault) {
+// parse reads a condition. What it has in common with others of its set is in s.
+func (s calculations) parse(text string, declared []string) (*condition, []fault) {
 	checked, issues := environment.Compile(text)
 	if err := issues.Err(); err != nil {
 		var faults []fault
@@ -201,7 +204,7 @@ func parse(text string, declared []string) (*condition, []fault) {
 		c.bare = &program{c.whole.text, run}
 	}
 	parts := conjuncts(checked.NativeRep().Expr(), nil)
-	c.plain = guards(parts)
+	c.plain = s.guards(parts, checked.NativeRep().SourceInfo())
 	for _, part := range parts {
 		text, err := cel.ExprToString(part, checked.NativeRep().SourceInfo())
 		if err != nil {
@@ -271,9 +274,9 @@ func fits(ask Ask) bool {
 	return ok
 }
 
-// quick evaluates as cheaply as can be; small says that the input fits.
-func (c *condition) quick(in *known, small bool) (bool, error) {
-	if small && c.bare != nil {
+// quick evaluates as cheaply as can be.
+func (c *condition) quick(in *known) (bool, error) {
+	if in.small && c.bare != nil {
 		return c.bare.holds(in)
 	}
 	return c.whole.holds(in)

@@ -41,7 +41,7 @@ func TestConditions(t *testing.T) {
 		`identity.groups.exists(g, g.startsWith("d"))`:                                 "yes",
 		`account == "app" && request.reason.size() > 100 && "x" in identity.groups`:    `no: request.reason.size() > 100 and "x" in identity.groups`,
 	} {
-		c, faults := parse(when, nil)
+		c, faults := calculations{}.parse(when, nil)
 		if len(faults) > 0 {
 			t.Errorf("%s: %+v", when, faults)
 			continue
@@ -64,7 +64,7 @@ func TestUnknownAddress(t *testing.T) {
 	ask := asked()
 	ask.Source = netip.Addr{}
 	for _, when := range []string{`cidr("0.0.0.0/0").containsIP(source.address)`, `!cidr("10.0.0.0/8").containsIP(source.address)`} {
-		c, faults := parse(when, nil)
+		c, faults := calculations{}.parse(when, nil)
 		if len(faults) > 0 {
 			t.Fatal(faults)
 		}
@@ -88,7 +88,7 @@ func TestConditionsRefused(t *testing.T) {
 		`identity.groups.all(g, request.reason.matches(g))`:            "steps",
 		`true` + strings.Repeat(` || true`, 2000):                      "size",
 	} {
-		_, faults := parse(when, nil)
+		_, faults := calculations{}.parse(when, nil)
 		if len(faults) == 0 || !strings.Contains(strings.ToLower(faults[0].text), want) {
 			t.Errorf("%.60s: %+v, want one that says %q", when, faults, want)
 		}

@@ -1,16 +1,18 @@
 package policy
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 )
 
-// guard is a part of a condition that is plain enough to be looked at without evaluating anything: texts compared with literals.
-// Where it does not hold, the whole can't, since all parts are joined by && and false && anything, an error too, is false. It is
+// guard is a part of a condition that is plain enough to be looked at without evaluating it: a text, or a calculation that other
+// conditions make too, compared with a literal. Where it does not hold, the whole can't, since all parts are joined by && and false && anything, an error too, is false. It is
 // what lets a decision go through a thousand policies.
 type guard struct {
 	name  string // of the variable
@@ -18,6 +20,9 @@ type guard struct {
 	test  func(have string) bool
 	group string  // that has to be among identity.groups
 	any   []guard // of which one has to hold
+	// calculation and holds, of its value; holds is true of what it can't judge.
+	calculation *calculation
+	holds       func(have ref.Val) bool
 }
 
 // excludes reports whether it certainly does not hold, and is no error.
@@ -25,6 +30,9 @@ func (g guard) excludes(in *known) bool {
 	switch {
 	case len(g.any) > 0: // false || false; an error anywhere is one
 		return !slices.ContainsFunc(g.any, func(one guard) bool { return !one.excludes(in) })
+	case g.calculation != nil:
+		have := in.value(g.calculation)
+		return have != nil && !g.holds(have)
 	case g.group != "":
 		groups, ok := in.plain["identity.groups"].([]string)
 		return ok && !slices.Contains(groups, g.group)
@@ -37,59 +45,101 @@ func (g guard) excludes(in *known) bool {
 	return ok && !g.test(have)
 }
 
-// guards finds them among the parts of a condition.
-func guards(parts []ast.Expr) (found []guard) {
+// counted says that each calculation of it has one more use.
+func (g guard) counted() {
+	if g.calculation != nil {
+		g.calculation.uses++
+	}
+	for _, one := range g.any {
+		one.counted()
+	}
+}
+
+// cheap reports whether all of it costs less than the condition that it stands in: a calculation that no other condition makes is
+// made with the condition or not at all.
+func (g guard) cheap() bool {
+	return (g.calculation == nil || g.calculation.uses > 1) && !slices.ContainsFunc(g.any, func(one guard) bool { return !one.cheap() })
+}
+
+// guards finds them among the parts of a condition, those first that need no calculation.
+func (s calculations) guards(parts []ast.Expr, info *ast.SourceInfo) (found []guard) {
 	for _, e := range parts {
-		if g, ok := guardOf(e); ok {
+		if g, ok := s.guardOf(e, info); ok {
+			g.counted()
 			found = append(found, g)
 		}
 	}
+	slices.SortStableFunc(found, func(a, b guard) int { return a.calculations() - b.calculations() })
 	return found
 }
 
-// comparing are the functions of a text and a literal, as CEL defines them.
-var comparing = map[string]func(have, want string) bool{
-	operators.Equals:    func(have, want string) bool { return have == want },
-	operators.NotEquals: func(have, want string) bool { return have != want },
-	"startsWith":        strings.HasPrefix,
-	"endsWith":          strings.HasSuffix,
-	"contains":          strings.Contains,
+// calculations is how many there are in it.
+func (g guard) calculations() (n int) {
+	if g.calculation != nil {
+		n++
+	}
+	for _, one := range g.any {
+		n += one.calculations()
+	}
+	return n
+}
+
+// comparing is a function of a text and a literal as CEL defines it, for that literal; nil: it is none of those that are plain.
+func comparing(name, want string) func(have string) bool {
+	switch name {
+	case operators.Equals:
+		return func(have string) bool { return have == want }
+	case operators.NotEquals:
+		return func(have string) bool { return have != want }
+	case "startsWith":
+		return func(have string) bool { return strings.HasPrefix(have, want) }
+	case "endsWith":
+		return func(have string) bool { return strings.HasSuffix(have, want) }
+	case "contains":
+		return func(have string) bool { return strings.Contains(have, want) }
+	case "matches":
+		if pattern, err := regexp.Compile(want); err == nil {
+			return pattern.MatchString
+		}
+	}
+	return nil
 }
 
 // guardOf is an expression's, if it is plain enough.
-func guardOf(e ast.Expr) (g guard, ok bool) {
-	if e.Kind() != ast.CallKind {
-		return g, false
+func (s calculations) guardOf(e ast.Expr, info *ast.SourceInfo) (guard, bool) {
+	if g, ok := plain(e); ok {
+		return g, true
 	}
-	call := e.AsCall()
-	name, args := call.FunctionName(), call.Args()
-	if call.IsMemberFunction() {
-		args = append([]ast.Expr{call.Target()}, args...)
-	}
-	if len(args) != 2 {
-		return g, false
-	}
-	switch compare := comparing[name]; {
-	case name == operators.LogicalOr:
+	if name, args := operation(e); name == operators.LogicalOr {
+		var g guard
 		for _, side := range args {
-			one, ok := guardOf(side)
+			one, ok := s.guardOf(side, info)
 			if !ok {
 				return g, false
 			}
 			g.any = append(g.any, one)
 		}
 		return g, true
-	case compare != nil:
-		variable, literal := args[0], args[1]
-		if _, isText := text(variable); isText && !call.IsMemberFunction() {
-			variable, literal = literal, variable
+	}
+	return s.calculated(e, info)
+}
+
+// plain is the guard of an expression that compares a variable.
+func plain(e ast.Expr) (g guard, ok bool) {
+	name, args := operation(e)
+	if len(args) != 2 {
+		return g, false
+	}
+	variable, literal := args[0], args[1]
+	if _, isText := text(variable); isText && (name == operators.Equals || name == operators.NotEquals) {
+		variable, literal = literal, variable
+	}
+	if want, isText := text(literal); isText {
+		if g.test = comparing(name, want); g.test != nil {
+			return g, g.about(variable)
 		}
-		want, isText := text(literal)
-		if !isText || !g.about(variable) {
-			return g, false
-		}
-		g.test = func(have string) bool { return compare(have, want) }
-		return g, true
+	}
+	switch {
 	case name == operators.In && args[1].Kind() == ast.ListKind:
 		var wanted []string
 		for _, element := range args[1].AsList().Elements() {

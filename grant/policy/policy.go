@@ -106,9 +106,9 @@ type Explanation struct {
 
 // Decide tries the policies in order, and explains if none admits the request.
 func Decide(policies []*Policy, ask Ask) Explanation {
-	in, small := input(ask, 0), fits(ask)
+	in := input(ask, 0)
 	for _, p := range policies {
-		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.admits(ask, in, small) {
+		if p.Forbids() || p.BreakGlass != ask.BreakGlass || !p.admits(ask, in) {
 			continue
 		}
 		e := Explanation{Winner: p, Duration: p.length(ask.Duration)}
@@ -147,7 +147,6 @@ func Explain(policies []*Policy, ask Ask) Explanation {
 // Forbidding lists the policies that forbid a request. One whose condition can't be worked out forbids it too.
 func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 	var in *known
-	small := false
 	for _, p := range policies {
 		if !p.Forbids() || !p.Covers(ask.Target, ask.Account) || len(p.Groups) > 0 && !InAny(ask.Identity.Groups, p.Groups) {
 			continue
@@ -164,12 +163,12 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 		}
 		if p.condition != nil {
 			if in == nil {
-				in, small = input(ask, ask.Duration), fits(ask)
+				in = input(ask, ask.Duration)
 			}
 			if p.condition.excluded(in) {
 				continue
 			}
-			if holds, err := p.condition.quick(in, small); !holds && err == nil {
+			if holds, err := p.condition.quick(in); !holds && err == nil {
 				continue
 			}
 			holds, says, err := p.condition.check(in)
@@ -185,7 +184,7 @@ func Forbidding(policies []*Policy, ask Ask) (forbidden []Forbidden) {
 }
 
 // admits reports whether Misses would list none, without saying what; in is the request as conditions see it.
-func (p *Policy) admits(ask Ask, in *known, small bool) bool {
+func (p *Policy) admits(ask Ask, in *known) bool {
 	if !p.Covers(ask.Target, ask.Account) || !InAny(ask.Identity.Groups, p.Groups) {
 		return false
 	}
@@ -194,7 +193,7 @@ func (p *Policy) admits(ask Ask, in *known, small bool) bool {
 			return false
 		}
 		in.lasting(p.length(ask.Duration))
-		if holds, err := p.condition.quick(in, small); !holds || err != nil {
+		if holds, err := p.condition.quick(in); !holds || err != nil {
 			return false
 		}
 	}
