@@ -2,6 +2,7 @@ package authn
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"

@@ -36,7 +36,7 @@ func newSmith(config *configs.Config) *lock.Smith {
 			program = os.Args[0]
 		}
 		cmd := exec.CommandContext(ctx, program, makeKeys) //nolint:gosec // this very program
-		cmd.Env = []string{} // not the gateway's, which may have secrets
+		cmd.Env = []string{}                               // not the gateway's, which may have secrets
 		return cmd
 	}}
 	if len(config.Recording.Recipients) > 0 {
