@@ -30,6 +30,7 @@ type Config struct {
 	Workloads   []Workload  `yaml:"workloads"`
 	Credentials Credentials `yaml:"credentials"`
 	Recording   Recording   `yaml:"recording"`
+	Masking     Masking     `yaml:"masking"`
 	Limits      Limits      `yaml:"limits"`
 	// Targets and Policies may also stand in files of their own, named here relative to this file.
 	Targets     []Target `yaml:"targets"`

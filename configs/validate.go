@@ -23,7 +23,7 @@ const (
 // Verbs are what permissions may name beside "*"; grant.Permission has their meaning.
 var Verbs = []string{
 	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
-	"recordings.read", "recordings.export", "recordings.hold", "recordings.shred", "log.verify", "targets.manage",
+	"recordings.read", "recordings.export", "recordings.hold", "recordings.shred", "recordings.unmask", "log.verify", "targets.manage",
 	"authorities.manage", "policies.confirm",
 }
 
@@ -104,6 +104,7 @@ func (l *loader) validate(main *file, c *Config) {
 	}
 	validateWitnesses(at, c.Recording)
 	l.validateTargets(c)
+	l.validateMasking(at, c)
 	validateEvidence(at, c)
 	l.validateRoles(c)
 	l.validatePolicies(c)

@@ -28,13 +28,18 @@ const (
 	HoldRecordings Permission = "recordings.hold"
 	// ShredRecordings: destroy recordings before their time. "*" does not give it.
 	ShredRecordings Permission = "recordings.shred"
-	VerifyLog       Permission = "log.verify"
-	ManageTargets   Permission = "targets.manage" // check, trust, setup
+	// UnmaskRecordings: see what masking hides in recordings. "*" does not give it.
+	UnmaskRecordings Permission = "recordings.unmask"
+	VerifyLog        Permission = "log.verify"
+	ManageTargets    Permission = "targets.manage" // check, trust, setup
 	// ManageAuthorities: see and rotate the gateway's certificate authorities. It is not about a target.
 	ManageAuthorities Permission = "authorities.manage"
 	// ConfirmPolicies: let policies that may widen access come into force, where the configuration asks for that.
 	ConfirmPolicies Permission = "policies.confirm"
 )
+
+// byNameOnly are what "*" does not give.
+var byNameOnly = []Permission{ShredRecordings, UnmaskRecordings}
 
 // May returns nil if the identity has the permission for that target ("" for things of no target), else a refusal. A
 // permission narrowed to labels says nothing about things of no target, or of one that is not configured any more.
@@ -43,7 +48,7 @@ func (s *Service) May(who authn.Identity, permission Permission, target string) 
 	labels := r.names[strings.ToLower(target)].Labels
 	var groups []string
 	for _, p := range r.permissions {
-		if !slices.Contains(p.May, string(permission)) && (permission == ShredRecordings || !slices.Contains(p.May, "*")) || !policy.Labelled(labels, p.Labels) {
+		if !slices.Contains(p.May, string(permission)) && (slices.Contains(byNameOnly, permission) || !slices.Contains(p.May, "*")) || !policy.Labelled(labels, p.Labels) {
 			continue
 		}
 		if proven(who) == nil && policy.InAny(who.Groups, p.Groups) {

@@ -25,6 +25,10 @@ type ExportOptions struct {
 	Raw bool
 	// Input adds what was typed to an asciicast.
 	Input bool
+	// Unmasked hides nothing, for those who may see everything; the file as it is stored has everything anyhow.
+	Unmasked bool
+
+	mask func(string) string
 }
 
 // Export writes a session's recording in one of Formats: "jsonl" is one Item a line, everything there is; "asciicast" and
@@ -34,7 +38,17 @@ func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer
 	if form == Stored {
 		return r.copyStored(ctx, session, w)
 	}
-	items, err := r.Items(ctx, session)
+	make := (*Recorder).newMaskedTeller
+	if o.Unmasked {
+		make = (*Recorder).newTeller
+	} else {
+		header, err := r.header(session)
+		if err != nil {
+			return err
+		}
+		o.mask = r.masker(header).Text
+	}
+	items, err := r.items(ctx, session, make)
 	if err != nil {
 		return err
 	}
@@ -75,7 +89,7 @@ func export(ctx context.Context, session string, items iter.Seq2[Item, error], f
 	case "asciicast-v2":
 		err = replay.Asciicast(ctx, items, w, replay.Cast{Version: 2, Raw: o.Raw, Input: o.Input})
 	case "text":
-		err = replay.Text(ctx, items, w, replay.Options{})
+		err = replay.Text(ctx, items, w, replay.Options{Mask: o.mask})
 	default:
 		return refusal.New(refusal.Invalid, "there is no such form of export: %.40q", form).WithHint("jsonl, asciicast, asciicast-v2, text or srec")
 	}

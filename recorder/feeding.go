@@ -20,9 +20,11 @@ type feeder struct {
 	began     time.Time // the batch
 }
 
-func (f *filling) newFeeder(session string) *feeder {
-	d := &feeder{filling: f, session: session}
+func (f *filling) newFeeder(header format.Header) *feeder {
+	d := &feeder{filling: f, session: header.Session}
+	d.batch.Mask = nameOf(f.recorder.maskOf(header))
 	d.extractor = index.Extractor{
+		Mask: f.recorder.masker(header).Text,
 		Emit: func(e index.Entry) {
 			if len(d.batch.Entries) == 0 {
 				d.began = time.Now()
@@ -58,7 +60,7 @@ func (d *feeder) flush() error {
 	if err := onOwnStack(func() error { return f.index.Append(f.ctx, d.session, d.batch) }); err != nil {
 		return err
 	}
-	d.batch = index.Batch{From: d.batch.From + int64(len(d.batch.Entries))}
+	d.batch = index.Batch{Mask: d.batch.Mask, From: d.batch.From + int64(len(d.batch.Entries))}
 	d.bytes = 0
 	if !d.began.IsZero() {
 		f.rest(time.Since(d.began))
@@ -102,12 +104,12 @@ func (f *filling) follow(header format.Header) (*live, error) {
 	if rec == nil {
 		return nil, file.Close()
 	}
-	l := &live{rec: rec, file: file, feeder: f.newFeeder(header.Session)}
+	l := &live{rec: rec, file: file, feeder: f.newFeeder(header)}
 	l.see()
 	if l.reader, err = format.NewReader(l); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	l.teller = r.newTeller(header, func(item Item, err error) bool {
+	l.teller = r.newMaskedTeller(header, func(item Item, err error) bool {
 		if err == nil {
 			err = l.feeder.item(item)
 		}

@@ -79,6 +79,8 @@ func (f *filling) load() error {
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			err = f.index.Forget(f.ctx, session)
+		case err == nil && state.Entries > 0 && state.Mask != f.recorder.maskNow(session):
+			err = f.index.Clear(f.ctx, session)
 		case err == nil && state.Whole && state.Bytes == size:
 			f.whole[session] = struct{}{}
 		case err == nil && state.Entries > 0:
@@ -244,7 +246,7 @@ func (f *filling) feed(header format.Header, events iter.Seq2[Event, error], err
 	if err != nil {
 		return err
 	}
-	d := f.newFeeder(header.Session)
+	d := f.newFeeder(header)
 	for item, err := range f.recorder.itemsOf(header, events) {
 		if err == nil {
 			err = d.item(item)

@@ -66,7 +66,7 @@ func (ix *indexer) run(ctx context.Context) {
 		}
 		remove = errors.Is(err, index.ErrDamaged) || errors.Is(err, errRenewed)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errOtherMask):
 		case remove:
 			ix.recorder.Log.Warn("the search index is made anew", "reason", err)
 		default:

@@ -11,8 +11,12 @@ import (
 )
 
 // Items is Read through the protocol's Interpreter: start, what happened, end (with Reason "unfinished" where there is none
-// yet). Notes and the target's connection, which every protocol has, are items also where the Interpreter passes them over.
+// yet), with what the configuration hides masked (see Options.Mask). Notes and the target's connection, which every protocol has, are items also where the Interpreter passes them over.
 func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+	return r.items(ctx, session, (*Recorder).newMaskedTeller)
+}
+
+func (r *Recorder) items(ctx context.Context, session string, make tellers) (iter.Seq2[Item, error], error) {
 	header, events, err := r.Read(ctx, session)
 	if err != nil {
 		return nil, err
@@ -20,18 +24,30 @@ func (r *Recorder) Items(ctx context.Context, session string) (iter.Seq2[Item, e
 	if header.Lock != nil {
 		return nil, RefuseLocked(session)
 	}
-	return r.itemsOf(header, events), nil
+	return r.itemsBy(make, header, events), nil
 }
 
-// itemsOf are the items that a recording's events mean.
+// itemsOf are the items that a recording's events mean, masked.
 func (r *Recorder) itemsOf(header format.Header, events iter.Seq2[Event, error]) iter.Seq2[Item, error] {
+	return r.itemsBy((*Recorder).newMaskedTeller, header, events)
+}
+
+// tellers make tellers, masked or not.
+type tellers func(*Recorder, format.Header, func(Item, error) bool) teller
+
+func (r *Recorder) itemsBy(make tellers, header format.Header, events iter.Seq2[Event, error]) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		t := r.newTeller(header, yield)
+		t := make(r, header, yield)
 		t.start()
 		t.tell(events)
 	}
 }
 
+func (r *Recorder) newMaskedTeller(header format.Header, yield func(Item, error) bool) teller {
+	return r.newTeller(header, masking(r.masker(header), yield))
+}
+
+// newTeller hides nothing: whoever shows what it tells takes the masked one.
 func (r *Recorder) newTeller(header format.Header, yield func(Item, error) bool) teller {
 	t := teller{header: header, yield: yield, interpreter: plain{}}
 	if make, ok := r.Interpreters[header.Protocol]; ok {

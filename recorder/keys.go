@@ -109,12 +109,16 @@ func (k *keyer) Key() ([]byte, bool) {
 // comes, for each terminal, what it showed (an output with Via item.Picture, which is not in the recording), and then
 // everything, beginning somewhat before that time.
 func (r *Recorder) ItemsFrom(ctx context.Context, session string, from time.Duration) (iter.Seq2[Item, error], error) {
-	all, err := r.Items(ctx, session)
+	return r.itemsFrom(ctx, session, from, (*Recorder).newMaskedTeller)
+}
+
+func (r *Recorder) itemsFrom(ctx context.Context, session string, from time.Duration, make tellers) (iter.Seq2[Item, error], error) {
+	all, err := r.items(ctx, session, make)
 	if err != nil || from <= 0 {
 		return all, err
 	}
 	return func(yield func(Item, error) bool) {
-		done, err := r.resume(ctx, session, from, yield)
+		done, err := r.resume(ctx, session, from, make, yield)
 		switch {
 		case err != nil:
 			yield(Item{}, fmt.Errorf("read the recording of session %s: %w", session, err))
@@ -125,7 +129,7 @@ func (r *Recorder) ItemsFrom(ctx context.Context, session string, from time.Dura
 }
 
 // resume gives the items from the last key on that is before a time; false where there is none.
-func (r *Recorder) resume(ctx context.Context, session string, from time.Duration, yield func(Item, error) bool) (bool, error) {
+func (r *Recorder) resume(ctx context.Context, session string, from time.Duration, make tellers, yield func(Item, error) bool) (bool, error) {
 	file, live, _, err := r.open(session)
 	if err != nil {
 		return false, err
@@ -140,7 +144,7 @@ func (r *Recorder) resume(ctx context.Context, session string, from time.Duratio
 		return false, err
 	}
 	var k key
-	t := r.newTeller(reader.Header(), yield)
+	t := make(r, reader.Header(), yield)
 	interpreter, ok := t.interpreter.(Resumable)
 	if !ok || json.Unmarshal(content, &k) != nil || interpreter.Resume(k.State) != nil { // of another version, or changed
 		return false, nil

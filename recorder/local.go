@@ -196,16 +196,17 @@ func (l *localIndex) bring(f localFile) error {
 }
 
 func (l *localIndex) read(f localFile, recording *Copy) error {
-	var batch index.Batch
+	batch := index.Batch{Mask: nameOf(f.header.Mask)}
 	bytes := 0
 	flush := func() error {
 		if err := l.index.Append(l.ctx, f.header.Session, batch); err != nil {
 			return err
 		}
-		batch, bytes = index.Batch{From: batch.From + int64(len(batch.Entries))}, 0
+		batch, bytes = index.Batch{Mask: batch.Mask, From: batch.From + int64(len(batch.Entries))}, 0
 		return nil
 	}
 	x := index.Extractor{
+		Mask: recording.by.masker(f.header).Text,
 		Emit: func(e index.Entry) {
 			batch.Entries = append(batch.Entries, e)
 			for _, text := range e.Texts {

@@ -65,9 +65,11 @@ func (r *Recording) wipeKey() {
 // Copy is a recording's file, read without a gateway, by somebody who has an identity if it is locked.
 type Copy struct {
 	Header format.Header
-	path   string
-	key    *format.Key
-	by     *Recorder // only what makes items of events
+	// Unmasked has Items and Export hide nothing; else they hide what the header says.
+	Unmasked bool
+	path     string
+	key      *format.Key
+	by       *Recorder // only what makes items of events
 }
 
 // OpenCopy opens a file for reading. A locked one takes an identity of one of its recipients: without any the refusal
@@ -95,7 +97,11 @@ func OpenCopy(path string, interpreters map[string]func(format.Header) Interpret
 
 // Items is as Recorder's; of a file without an ending the last is "unfinished". It may be ranged over more than once.
 func (c *Copy) Items(ctx context.Context) iter.Seq2[Item, error] {
-	return c.by.itemsOf(c.Header, func(yield func(Event, error) bool) {
+	make := (*Recorder).newMaskedTeller
+	if c.Unmasked {
+		make = (*Recorder).newTeller
+	}
+	return c.by.itemsBy(make, c.Header, func(yield func(Event, error) bool) {
 		file, err := os.Open(c.path)
 		if err != nil {
 			yield(Event{}, err)
@@ -114,6 +120,9 @@ func (c *Copy) Items(ctx context.Context) iter.Seq2[Item, error] {
 
 // Export is as Recorder's, in a form other than Stored.
 func (c *Copy) Export(ctx context.Context, form string, w io.Writer, o ExportOptions) error {
+	if !c.Unmasked {
+		o.mask = c.by.masker(c.Header).Text
+	}
 	return export(ctx, c.Header.Session, c.Items(ctx), form, w, o)
 }
 

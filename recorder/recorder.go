@@ -55,6 +55,9 @@ type Options struct {
 	// Recipients are the age recipients that a target's recordings are locked to; without it, or where there are none, they are
 	// in the clear. It may be called at any time.
 	Recipients func(target string) []string
+	// Mask says what is hidden in all that is made of a target's recordings to be read, beside what their headers say; without
+	// it, or where it is nil, nothing more. It may be called at any time; see Remask.
+	Mask func(target string) *format.Mask
 	// NewKey makes the key of a recording that is to be locked, as lock.New does, which is the default.
 	NewKey func(ctx context.Context, session string, recipients []string) (*format.Key, *format.Lock, error)
 	// Ledger is the log over all recordings, which binds each when it begins, lives and ends; without one nothing does. It
@@ -87,6 +90,7 @@ type Recorder struct {
 	free     func() (int64, error) // bytes of the disk that are free
 	binder   background
 	latency  SyncLatency
+	masks    maskers
 
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
@@ -306,6 +310,9 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	header.Started, header.Durability, header.Gateway = started.UTC(), string(level), r.Version
 	day := header.Started.Format("2006/01/02")
 	path := filepath.Join("recordings", filepath.FromSlash(day), header.Session+extension)
+	if r.Mask != nil {
+		header.Mask = r.Mask(header.Target)
+	}
 	key, err := r.lock(ctx, &header)
 	if err != nil {
 		return nil, err

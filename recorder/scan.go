@@ -20,7 +20,7 @@ func (r *Recorder) scan(ctx context.Context, header format.Header, q Query, yiel
 	if err != nil {
 		return yield(Match{Session: header.Session, Header: header}, err)
 	}
-	s := scanner{query: q, header: header, folded: index.Fold(q.Text), yield: yield}
+	s := scanner{query: q, header: header, folded: index.Fold(q.Text), mask: r.masker(header).Text, yield: yield}
 	return s.run(ctx, items)
 }
 
@@ -28,6 +28,7 @@ type scanner struct {
 	query   Query
 	header  format.Header
 	folded  string
+	mask    func(string) string
 	yield   func(Match, error) bool
 	stopped bool
 
@@ -42,7 +43,7 @@ type held struct {
 }
 
 func (s *scanner) run(ctx context.Context, items iter.Seq2[Item, error]) bool {
-	x := index.Extractor{Emit: s.emit, Failed: s.failed}
+	x := index.Extractor{Emit: s.emit, Failed: s.failed, Mask: s.mask}
 	for item, err := range items {
 		if err != nil {
 			return !s.stopped && s.yield(Match{Session: s.header.Session, Header: s.header}, err) && ctx.Err() == nil

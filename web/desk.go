@@ -71,7 +71,7 @@ func (d desk) Review(ctx context.Context, who console.Caller, id, comment string
 }
 
 func (d desk) Evidence(ctx context.Context, who console.Caller, id string) (func(context.Context, io.Writer) error, error) {
-	bundle, err := d.s.sessionEvidence(ctx, as(who), &identified{ID: id})
+	bundle, err := d.s.sessionEvidence(ctx, as(who), &evidencing{ID: id})
 	if err != nil {
 		return nil, err
 	}

@@ -19,13 +19,19 @@ const zipFile = "application/zip"
 // maxEvidence bounds the sessions of one bundle.
 const maxEvidence = 1000
 
+// evidencing says of what evidence is wanted.
+type evidencing struct {
+	ID     string `path:"id" maxLength:"64"`
+	Reason string `query:"reason" maxLength:"500" doc:"Why; needed where recordings in it are not locked and masking hides something in them, which takes the permission recordings.unmask: a bundle has them whole."`
+}
+
 // sessionEvidence is a bundle of one session.
-func (s *server) sessionEvidence(ctx context.Context, who caller, in *identified) (*stream, error) {
-	return s.evidence(ctx, who, in.ID, []string{in.ID}, nil)
+func (s *server) sessionEvidence(ctx context.Context, who caller, in *evidencing) (*stream, error) {
+	return s.evidence(ctx, who, in, []string{in.ID}, nil)
 }
 
 // grantEvidence is a bundle of all sessions under one grant, with the grant.
-func (s *server) grantEvidence(ctx context.Context, who caller, in *identified) (*stream, error) {
+func (s *server) grantEvidence(ctx context.Context, who caller, in *evidencing) (*stream, error) {
 	g, err := s.Grants.Get(ctx, who.Identity, in.ID)
 	if err != nil {
 		return nil, err
@@ -44,12 +50,16 @@ func (s *server) grantEvidence(ctx context.Context, who caller, in *identified) 
 	for _, info := range sessions {
 		ids = append(ids, info.ID)
 	}
-	return s.evidence(ctx, who, g.ID, ids, &g)
+	in.ID = g.ID
+	return s.evidence(ctx, who, in, ids, &g)
 }
 
 // evidence bundles sessions for somebody who may export the recording of each, and audits that.
-func (s *server) evidence(ctx context.Context, who caller, name string, sessions []string, g *grant.Grant) (*stream, error) {
+func (s *server) evidence(ctx context.Context, who caller, in *evidencing, sessions []string, g *grant.Grant) (*stream, error) {
 	for _, id := range sessions {
+		if err := s.unmaskStored(ctx, who, id, in.Reason); err != nil {
+			return nil, err
+		}
 		if err := s.read(ctx, who, grant.Export, id, "evidence.exported", stored); err != nil {
 			return nil, err
 		}
@@ -63,7 +73,7 @@ func (s *server) evidence(ctx context.Context, who caller, name string, sessions
 		return nil, err
 	}
 	return &stream{contentType: zipFile, write: func(_ context.Context, w io.Writer) error {
-		return bundle.Write(w, name+".evidence.zip", documents)
+		return bundle.Write(w, in.ID+".evidence.zip", documents)
 	}}, nil
 }
 

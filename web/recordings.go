@@ -27,6 +27,7 @@ type exporting struct {
 	Format  string `query:"format" enum:"jsonl,asciicast,asciicast-v2,text,srec" default:"jsonl" doc:"asciicast is version 3; either holds one session, as does srec, the recording as it is stored."`
 	Session string `query:"session" maxLength:"64" doc:"The session to export."`
 	All     bool   `query:"all" doc:"Every recording the permission covers."`
+	Unmasking
 }
 
 type searching struct {
@@ -93,9 +94,13 @@ func (s *server) registerRecordings() {
 type replaying struct {
 	ID   string `path:"id" maxLength:"64"`
 	From int64  `query:"from_ns" minimum:"0" doc:"Nanoseconds since the session began: most of what came before may be left out."`
+	Unmasking
 }
 
 func (s *server) items(ctx context.Context, who caller, in *replaying) (*stream, error) {
+	if in.Unmasked {
+		return linesOf(s.replayUnmasked(ctx, who, in))
+	}
 	return linesOf(s.replay(ctx, who, in.ID, time.Duration(in.From)))
 }
 
@@ -202,8 +207,21 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	if in.All == (in.Session != "") {
 		return nil, refusal.New(refusal.Invalid, "say what to export").WithHint("session=ID for one recording, or all=true")
 	}
+	if in.All && in.Unmasked {
+		return nil, refusal.New(refusal.Invalid, "what is masked is shown of one session at a time").WithHint("session=ID")
+	}
 	sessions := []string{in.Session}
 	if in.Session != "" {
+		var err error
+		switch {
+		case in.Format == recorder.Stored:
+			err = s.unmaskStored(ctx, who, in.Session, in.Reason)
+		case in.Unmasked:
+			err = s.unmask(ctx, who, in.Session, in.Reason)
+		}
+		if err != nil {
+			return nil, err
+		}
 		if err := s.read(ctx, who, grant.Export, in.Session, "recording.exported", form(in.Format != recorder.Stored)); err != nil {
 			return nil, err
 		}
@@ -226,7 +244,7 @@ func (s *server) export(ctx context.Context, who caller, in *exporting) (*stream
 	return &stream{contentType: contentType, write: func(ctx context.Context, w io.Writer) error {
 		locked := 0
 		for _, id := range sessions {
-			err := s.Recorder.Export(ctx, id, in.Format, w, recorder.ExportOptions{})
+			err := s.Recorder.Export(ctx, id, in.Format, w, recorder.ExportOptions{Unmasked: in.Unmasked})
 			if in.All && refusal.Is(err, refusal.Locked) { // the others are whole
 				locked++
 				continue

@@ -43,6 +43,7 @@ import (
 // handler under test. Sessions are begun without a target, which none of this needs.
 type rig struct {
 	recipients []string // that sessions begun from now on are locked to
+	mask       *format.Mask
 	t          *testing.T
 	url        string
 	config     *configs.Config
@@ -161,7 +162,7 @@ func newRig(t *testing.T) *rig {
 	r.recorder, err = recorder.Open(ctx, recorder.Options{
 		Ledger: bound,
 		Dir:    r.config.State, Config: r.config.Recording, Store: r.store, Version: "test", Log: log,
-		Index: filepath.Join(r.config.State, "index.db"), Recipients: func(string) []string { return r.recipients },
+		Index: filepath.Join(r.config.State, "index.db"), Recipients: func(string) []string { return r.recipients }, Mask: func(string) *format.Mask { return r.mask },
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{
 			configs.KindPostgres: func(format.Header) recorder.Interpreter { return plain{} },
 			configs.KindSSH:      func(format.Header) recorder.Interpreter { return plain{} },

@@ -46,6 +46,9 @@ win, and roles and evidence that nothing names.`,
 			if len(config.Recording.Witnesses) == 0 {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
 			}
+			for _, p := range config.LintMasking() {
+				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/recordings.md)\n", p)
+			}
 			for _, p := range policy.Lint(config) {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
 			}

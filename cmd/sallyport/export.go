@@ -20,6 +20,7 @@ var exportFormats = recorder.Formats
 func newExportCommand() *cobra.Command {
 	var all bool
 	var format, output, identity string
+	var u unmasking
 	command := &cobra.Command{
 		Use:   "export [ID|FILE.srec]",
 		Short: "Write recordings in a form of other programs",
@@ -29,6 +30,8 @@ func newExportCommand() *cobra.Command {
   asciicast    a terminal session as asciicast v3, for asciinema; asciicast-v2 is its older form
   text         what happened, for reading
   srec         the recording as the gateway has it stored; locked, if it is
+
+What masking hides is hidden in every form but srec, unless --unmasked asks for it.
 
 A locked recording is fetched as it is stored and opened here, with --identity. A file that ends in .srec is read without a
 gateway.`,
@@ -49,7 +52,7 @@ gateway.`,
 				return usage(command, "%s holds one session; name its ID", format)
 			}
 			if !all && format != recorder.Stored && (identity != "" || isFile(args[0])) {
-				return exportHere(command, args[0], identity, format, output)
+				return exportHere(command, args[0], identity, format, output, u)
 			}
 			q := url.Values{"format": {format}}
 			if all {
@@ -57,6 +60,7 @@ gateway.`,
 			} else {
 				q.Set("session", args[0])
 			}
+			u.add(q)
 			c, err := open()
 			if err != nil {
 				return err
@@ -76,6 +80,7 @@ gateway.`,
 	flags.BoolVar(&all, "all", false, "every recording you may export")
 	flags.StringVar(&format, "format", "jsonl", "`FORM`: "+strings.Join(exportFormats, ", "))
 	identityFlag(flags, &identity)
+	u.flags(flags)
 	flags.StringVarP(&output, "output", "o", "", "`FILE` to write; default: standard output")
 	return command
 }

@@ -26,20 +26,40 @@ func identityFlag(flags *pflag.FlagSet, to *string) {
 	flags.StringVar(to, "identity", "", "`FILE` of age identities that opens a locked recording")
 }
 
+// unmasking is how a command asks for what masking hides.
+type unmasking struct {
+	unmasked bool
+	reason   string
+}
+
+func (u *unmasking) flags(flags *pflag.FlagSet) {
+	flags.BoolVar(&u.unmasked, "unmasked", false, "show what masking hides, too (permission recordings.unmask, audited); needs --reason")
+	flags.StringVar(&u.reason, "reason", "", "why what masking hides is to be seen: a `TEXT` for the audit log")
+}
+
+func (u unmasking) add(q url.Values) {
+	if u.unmasked {
+		q.Set("unmasked", "true")
+	}
+	if u.reason != "" {
+		q.Set("reason", u.reason)
+	}
+}
+
 // isFile reports whether what was named is a recording's file and not a session.
 func isFile(name string) bool { return strings.HasSuffix(name, ".srec") }
 
 // itemsToReplay are a recording's, from the gateway or read here. Call done when they have been ranged over.
-func itemsToReplay(command *cobra.Command, name, identity string, o replay.Options) (items iter.Seq2[api.Item, error], done func(), err error) {
+func itemsToReplay(command *cobra.Command, name, identity string, u unmasking, o replay.Options) (items iter.Seq2[api.Item, error], done func(), err error) {
 	if identity == "" && !isFile(name) {
 		c, err := open()
 		if err != nil {
 			return nil, nil, err
 		}
-		items, err = itemsFrom(command.Context(), c, name, o)
+		items, err = itemsFrom(command.Context(), c, name, u, o)
 		return items, func() {}, err
 	}
-	recording, done, err := openHere(command, name, identity)
+	recording, done, err := openHere(command, name, identity, u)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,8 +67,8 @@ func itemsToReplay(command *cobra.Command, name, identity string, o replay.Optio
 }
 
 // exportHere exports a recording that is read here.
-func exportHere(command *cobra.Command, name, identity, format, output string) error {
-	recording, done, err := openHere(command, name, identity)
+func exportHere(command *cobra.Command, name, identity, format, output string, u unmasking) error {
+	recording, done, err := openHere(command, name, identity, u)
 	if err != nil {
 		return err
 	}
@@ -65,7 +85,7 @@ func exportHere(command *cobra.Command, name, identity, format, output string) e
 
 // openHere opens a recording's file, or a session's as the gateway has it stored, which it fetches. What is fetched stays
 // as it was, locked if it was, in a temporary file until done is called.
-func openHere(command *cobra.Command, name, identity string) (_ *recorder.Copy, done func(), err error) {
+func openHere(command *cobra.Command, name, identity string, u unmasking) (_ *recorder.Copy, done func(), err error) {
 	var identities []age.Identity
 	if identity != "" {
 		if identities, err = readIdentities(command, identity); err != nil {
@@ -74,7 +94,7 @@ func openHere(command *cobra.Command, name, identity string) (_ *recorder.Copy, 
 	}
 	path, remove := name, func() {}
 	if !isFile(name) {
-		if path, err = fetchStored(command.Context(), name); err != nil {
+		if path, err = fetchStored(command.Context(), name, u); err != nil {
 			return nil, nil, err
 		}
 		remove = func() { os.Remove(path) }
@@ -89,15 +109,18 @@ func openHere(command *cobra.Command, name, identity string) (_ *recorder.Copy, 
 		remove()
 		return nil, nil, fmt.Errorf("the gateway sent the recording of session %.80q in place of %.80q", recording.Header.Session, name)
 	}
+	recording.Unmasked = u.unmasked
 	return recording, func() { recording.Close(); remove() }, nil
 }
 
-func fetchStored(ctx context.Context, session string) (path string, err error) {
+func fetchStored(ctx context.Context, session string, u unmasking) (path string, err error) {
 	c, err := open()
 	if err != nil {
 		return "", err
 	}
-	body, err := c.Stream(ctx, "/v1/export?"+url.Values{"session": {session}, "format": {recorder.Stored}}.Encode())
+	q := url.Values{"session": {session}, "format": {recorder.Stored}}
+	unmasking{reason: u.reason}.add(q) // what is stored has everything
+	body, err := c.Stream(ctx, "/v1/export?"+q.Encode())
 	if err != nil {
 		return "", err
 	}

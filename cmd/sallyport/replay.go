@@ -20,6 +20,7 @@ func newReplayCommand() *cobra.Command {
 	o := replay.Options{Zone: time.Local}
 	var from, to, identity string
 	var markers bool
+	var u unmasking
 	command := &cobra.Command{
 		Use:   "replay ID|FILE.srec",
 		Short: "Play a terminal with its timing; print a database session as a timeline",
@@ -29,6 +30,8 @@ each statement with its parameters, rows, error and duration. What was recorded 
 
 --from and --to take a time since the beginning (90s, 1h2m), a time of day (14:05:30) or a date and time (2026-01-31T14:05). Of
 a terminal, what came before is painted at once. --markers lists the commands and statements and where they are.
+
+What masking hides (docs/recordings.md) is hidden here too, unless --unmasked asks for it.
 
 A locked recording is fetched as it is stored (permission recordings.export) and opened here, with --identity: a file of age
 identities, as age-keygen writes it, which may be locked with a passphrase. A file that ends in .srec is read without a gateway.`,
@@ -52,7 +55,7 @@ identities, as age-keygen writes it, which may be locked with a passphrase. A fi
 					return usage(command, "--%s: %v", p.flag, err)
 				}
 			}
-			items, done, err := itemsToReplay(command, args[0], identity, o)
+			items, done, err := itemsToReplay(command, args[0], identity, u, o)
 			if err != nil {
 				return err
 			}
@@ -75,6 +78,7 @@ identities, as age-keygen writes it, which may be locked with a passphrase. A fi
 	flags.StringVar(&to, "to", "", "end at this `TIME`")
 	flags.BoolVar(&markers, "markers", false, "list the commands and statements, to seek to")
 	flags.BoolVar(&o.Raw, "raw", false, "pass terminal output on as it was, with all that it may do to your terminal")
+	u.flags(flags)
 	return command
 }
 
@@ -83,7 +87,7 @@ identities, as age-keygen writes it, which may be locked with a passphrase. A fi
 const beforehand = 10 * time.Second
 
 // itemsFrom asks for a recording, without most of what came before what is to be shown.
-func itemsFrom(ctx context.Context, c *client.Client, id string, o replay.Options) (iter.Seq2[api.Item, error], error) {
+func itemsFrom(ctx context.Context, c *client.Client, id string, u unmasking, o replay.Options) (iter.Seq2[api.Item, error], error) {
 	path := "/v1/sessions/" + url.PathEscape(id)
 	var began time.Time
 	if o.From.NeedsBeginning() {
@@ -94,8 +98,13 @@ func itemsFrom(ctx context.Context, c *client.Client, id string, o replay.Option
 		began = s.Started
 	}
 	path += "/items"
+	q := url.Values{}
+	u.add(q)
 	if from := o.From.Since(began, o.Zone) - beforehand; from > 0 {
-		path += "?from_ns=" + strconv.FormatInt(int64(from), 10)
+		q.Set("from_ns", strconv.FormatInt(int64(from), 10))
+	}
+	if len(q) > 0 {
+		path += "?" + q.Encode()
 	}
 	return client.Lines[api.Item](ctx, c, path), nil
 }

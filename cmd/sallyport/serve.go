@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,7 @@ import (
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
 	"sallyport/recorder"
+	"sallyport/recorder/format"
 	"sallyport/recorder/lock"
 	"sallyport/recorder/transparency/ledger"
 	"sallyport/session"
@@ -167,6 +169,7 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
 		Keep:       func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
 		Recipients: func(target string) []string { return g.config.Load().RecipientsFor(target) },
+		Mask:       func(target string) *format.Mask { return masksOf(g.config.Load(), target) },
 	})
 	if err != nil {
 		return err
@@ -324,12 +327,38 @@ func (g *gateway) reload(ctx context.Context, file string) {
 		g.log.Error("the configuration was not reloaded; the old one stays", "error", err)
 		outcome.Outcome, outcome.Reason = "failed", err.Error()
 	} else {
-		g.config.Store(config)
+		if old := g.config.Swap(config); !sameMasks(old, config) {
+			g.recorder.Remask()
+		}
 		g.log.Info("the configuration was reloaded; changed listeners, limits, provider and state directory need a restart")
 	}
 	if err := g.store.Audit(ctx, outcome); err != nil {
 		g.log.Error("a reload could not be audited", "error", err)
 	}
+}
+
+// masksOf is what the configuration hides of a target, as recordings say it.
+func masksOf(config *configs.Config, target string) *format.Mask {
+	cards, patterns := config.MasksFor(target)
+	if !cards && len(patterns) == 0 {
+		return nil
+	}
+	mask := &format.Mask{Cards: cards}
+	for _, p := range patterns {
+		mask.Patterns = append(mask.Patterns, format.MaskPattern{Name: p.Name, Regexp: p.Regexp})
+	}
+	return mask
+}
+
+// sameMasks reports whether two configurations hide the same.
+func sameMasks(a, b *configs.Config) bool {
+	same := func(target string) bool { return reflect.DeepEqual(masksOf(a, target), masksOf(b, target)) }
+	for _, t := range slices.Concat(a.Targets, b.Targets) {
+		if !same(t.Name) {
+			return false
+		}
+	}
+	return same("") // of targets that are not configured any more
 }
 
 // readAgain has the configuration read again, soon.

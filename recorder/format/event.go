@@ -71,8 +71,23 @@ type Header struct {
 	Durability string    `json:"durability"`
 	Gateway    string    `json:"gateway,omitempty"` // the gateway's version
 	Started    time.Time `json:"started"`
+	// Mask is what is hidden in whatever is shown of the recording, as the configuration had it when the session began.
+	Mask *Mask `json:"mask,omitempty"`
 	// Lock is there where the recording is locked: only its recipients can read what follows the header.
 	Lock *Lock `json:"lock,omitempty"`
+}
+
+// Mask says what is hidden in whatever is shown of a recording; see sallyport/recorder/mask. The recording has it all.
+type Mask struct {
+	// Cards are numbers of payment cards.
+	Cards    bool          `json:"cards,omitempty"`
+	Patterns []MaskPattern `json:"patterns,omitempty"`
+}
+
+// MaskPattern is what a regular expression (RE2) matches.
+type MaskPattern struct {
+	Name   string `json:"name"`
+	Regexp string `json:"regexp"`
 }
 
 // End says why a session ended. Reason is a stable word, Detail is for people.

@@ -39,6 +39,9 @@ type Extractor struct {
 	Emit func(Entry)
 	// Failed is told that an earlier entry, by its count, turned out to have failed. It may be nil.
 	Failed func(number int64)
+	// Mask hides in a line of a terminal what is to be hidden; nil: nothing is. All else is hidden in the items already, of lines what
+	// stood there in pieces is not.
+	Mask func(line string) string
 
 	count   int64
 	streams map[stream]*lines
@@ -130,7 +133,14 @@ func (x *Extractor) output(it item.Item) {
 }
 
 func (x *Extractor) line(l *lines) func(string) {
-	return func(text string) { x.emit(Entry{Item: l.last, Texts: []string{text}}) }
+	return func(text string) { x.emit(Entry{Item: l.last, Texts: []string{x.masked(text)}}) }
+}
+
+func (x *Extractor) masked(line string) string {
+	if x.Mask == nil {
+		return line
+	}
+	return x.Mask(line)
 }
 
 // Pending are the lines that are under way, as if they were over.
@@ -138,7 +148,7 @@ func (x *Extractor) Pending() []Entry {
 	var all []Entry
 	for _, s := range x.which(func(stream) bool { return true }) {
 		l := x.streams[s].Lines.Clone()
-		l.Finish(func(text string) { all = append(all, Entry{Item: x.streams[s].last, Texts: []string{text}}) })
+		l.Finish(func(text string) { all = append(all, Entry{Item: x.streams[s].last, Texts: []string{x.masked(text)}}) })
 	}
 	return all
 }

@@ -25,7 +25,7 @@ import (
 
 // version is of the tables, of Fold and of the Extractor; an index of another one is made anew. Raise it too when the
 // interpreters of the protocols make something else of the same recording.
-const version = 1
+const version = 2
 
 // ErrDamaged is wrapped by errors that say that the file is no index any more: remove it and make it again.
 var ErrDamaged = errors.New("the search index is damaged")
@@ -62,6 +62,7 @@ CREATE TABLE sessions (
 	started INTEGER NOT NULL,
 	entries INTEGER NOT NULL DEFAULT 0,
 	bytes INTEGER NOT NULL DEFAULT 0,
+	mask TEXT NOT NULL DEFAULT '',
 	whole INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE entries (
@@ -192,13 +193,14 @@ func classify(err error) error {
 // State is how far a session is in the index.
 type State struct {
 	Entries int64
-	Bytes   int64 // of the recording when it was read whole
-	Whole   bool  // the recording was read to its ending
+	Bytes   int64  // of the recording when it was read whole
+	Whole   bool   // the recording was read to its ending
+	Mask    string // Batch.Mask of what came last
 }
 
 // Sessions lists what is in the index.
 func (x *Index) Sessions(ctx context.Context) (map[string]State, error) {
-	rows, err := x.reads.QueryContext(ctx, `SELECT session, entries, bytes, whole FROM sessions`)
+	rows, err := x.reads.QueryContext(ctx, `SELECT session, entries, bytes, mask, whole FROM sessions`)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -207,7 +209,7 @@ func (x *Index) Sessions(ctx context.Context) (map[string]State, error) {
 	for rows.Next() {
 		var session string
 		var s State
-		if err := rows.Scan(&session, &s.Entries, &s.Bytes, &s.Whole); err != nil {
+		if err := rows.Scan(&session, &s.Entries, &s.Bytes, &s.Mask, &s.Whole); err != nil {
 			return nil, classify(err)
 		}
 		all[session] = s

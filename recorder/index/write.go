@@ -17,6 +17,8 @@ type Batch struct {
 	Entries []Entry
 	// Failed are the counts of entries, of this batch or before it, that turned out to have failed.
 	Failed []int64
+	// Mask names what is hidden in the entries, for whoever must know whether that is still what is to be hidden.
+	Mask string
 	// Whole says that this is all there will be; Bytes is then the recording's size.
 	Whole bool
 	Bytes int64
@@ -64,8 +66,8 @@ func (x *Index) Append(ctx context.Context, session string, b Batch) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE sessions SET entries = ?, whole = ?, bytes = ? WHERE number = ?`,
-			have+int64(len(b.Entries)), b.Whole, b.Bytes, number)
+		_, err := tx.ExecContext(ctx, `UPDATE sessions SET entries = ?, mask = ?, whole = ?, bytes = ? WHERE number = ?`,
+			have+int64(len(b.Entries)), b.Mask, b.Whole, b.Bytes, number)
 		return err
 	})
 }

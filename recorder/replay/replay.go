@@ -26,6 +26,8 @@ type Options struct {
 	From, To Point
 	// Live shows everything as soon as it comes.
 	Live bool
+	// Mask hides in a terminal's line, which Text puts together, what is to be hidden; nil: nothing is. Items are masked before.
+	Mask func(line string) string
 	// Zone is in which times are printed and times of day are meant; nil means UTC.
 	Zone *time.Location
 

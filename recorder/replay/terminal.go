@@ -130,6 +130,13 @@ func tellTerminal(it item.Item, o Options) string {
 	return ""
 }
 
+func (o Options) masked(line string) string {
+	if o.Mask == nil {
+		return line
+	}
+	return o.Mask(line)
+}
+
 // Text writes a recording as plain text, without timing: terminal output in lines, without escape sequences, and what else
 // happened between them, each line with when it was.
 func Text(ctx context.Context, items iter.Seq2[item.Item, error], w io.Writer, o Options) error {
@@ -157,13 +164,13 @@ func Text(ctx context.Context, items iter.Seq2[item.Item, error], w io.Writer, o
 				lines[from] = new(terminal.Lines)
 				order = append(order, from)
 			}
-			lines[from].Write(it.Data, func(line string) { print(it.At, line) })
+			lines[from].Write(it.Data, func(line string) { print(it.At, o.masked(line)) })
 			continue
 		}
 		if it.Kind == item.Exit || it.Kind == item.End {
 			for _, from := range order {
 				if it.Kind == item.End || from.channel == it.Channel {
-					lines[from].Finish(func(line string) { print(it.At, line) })
+					lines[from].Finish(func(line string) { print(it.At, o.masked(line)) })
 				}
 			}
 		}
