@@ -3,6 +3,7 @@ package authn
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -198,19 +199,81 @@ func TestPasswordFailuresAreCounted(t *testing.T) {
 	}
 }
 
-// TestFailuresAreBounded: more sources than are told apart cost no more memory.
+// TestGuessesLockNobodyOut: guesses at one user from everywhere come to an end, also for a user that there is none of, while whoever
+// has proven the password goes on, from behind a shared address too.
+func TestGuessesLockNobodyOut(t *testing.T) {
+	r := newRig(t)
+	r.stand()
+	who := must(r.SignIn(t.Context(), alice, ""))(t)
+	p, secret, err := r.IssuePassword(t.Context(), who, "orders", "app", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.prove(p.ID, secret, nil); err != nil {
+		t.Fatal(err)
+	}
+	guess := func(id string, source int) error {
+		t.Helper()
+		a, err := r.BeginPassword(t.Context(), id, &net.TCPAddr{IP: net.IPv4(10, 0, byte(source>>8), byte(source))}, nil)
+		if err != nil {
+			return err
+		}
+		client := must(scram.SHA256.NewClient("", "guess", ""))(t).NewConversation()
+		challenge := must(a.First(ScramPlain, must(client.Step(""))(t)))(t)
+		_, err = a.Final(must(client.Step(challenge))(t))
+		return err
+	}
+	for _, id := range []string{p.ID, "aaaaaaaaaa"} {
+		for source := range maxUserFailures {
+			refused(t, guess(id, source), refusal.NotAuthenticated)
+		}
+		if no := refused(t, guess(id, maxUserFailures), refusal.TooMany); !strings.Contains(no.Message, "for this user") {
+			t.Errorf("%s: %s", id, no.Message)
+		}
+	}
+	if _, _, err := r.prove(p.ID, secret, nil); err != nil {
+		t.Errorf("who has the password is locked out: %v", err)
+	}
+	// Somebody else behind the same address.
+	for range maxFailures {
+		_, _, err := r.prove("bbbbbbbbbb", "guess", nil)
+		refused(t, err, refusal.NotAuthenticated)
+	}
+	_, _, err = r.prove("bbbbbbbbbb", "guess", nil)
+	refused(t, err, refusal.TooMany)
+	if _, _, err := r.prove(p.ID, secret, nil); err != nil {
+		t.Errorf("who has the password is locked out by who shares the address: %v", err)
+	}
+	// Being known from there is no licence to guess.
+	for range maxFailures {
+		_, _, err := r.prove(p.ID, "guess", nil)
+		refused(t, err, refusal.NotAuthenticated)
+	}
+	_, _, err = r.prove(p.ID, "guess", nil)
+	refused(t, err, refusal.TooMany)
+	r.advance(failureWindow)
+	if err := guess(p.ID, maxUserFailures); !refusal.Is(err, refusal.NotAuthenticated) {
+		t.Errorf("after %s: %v", failureWindow, err)
+	}
+}
+
+// TestFailuresAreBounded: more sources and users than are told apart cost no more memory.
 func TestFailuresAreBounded(t *testing.T) {
 	var f failures
 	now := time.Now()
 	for i := range maxRates + 1000 {
-		f.add(sourceOf(&net.TCPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i))}), now)
+		source, user := sourceOf(&net.TCPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i))}), fmt.Sprintf("%010d", i)
+		f.add(source, user, now)
+		f.succeeded(source, user, now)
 	}
-	if len(f.sources) > maxRates {
-		t.Errorf("%d sources are kept", len(f.sources))
+	if len(f.sources) > maxRates || len(f.users) > maxRates || len(f.proofs) > maxRates {
+		t.Errorf("%d sources, %d users and %d proofs are kept", len(f.sources), len(f.users), len(f.proofs))
 	}
-	f.add("fresh", now.Add(2*failureWindow))
-	if len(f.sources) != 1 {
-		t.Errorf("%d sources are kept after their time", len(f.sources))
+	f.add("fresh", "fresh users", now.Add(2*failureWindow))
+	f.add("fresh", "fresh user", now.Add(2*failureWindow))
+	f.succeeded("fresh", "fresh user", now.Add(2*rememberProof))
+	if len(f.sources) != 1 || len(f.users) != 1 || len(f.proofs) != 1 {
+		t.Errorf("%d sources, %d users and %d proofs are kept after their time", len(f.sources), len(f.users), len(f.proofs))
 	}
 }
 

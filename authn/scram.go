@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/xdg-go/scram"
@@ -38,12 +37,16 @@ type PasswordProof struct {
 	endpoint     bool // channel binding is offered
 }
 
-// BeginPassword begins an attempt. from is where it comes from: a source that has failed often must wait, which is a refusal
-// (TooMany). endpoint is the TLS connection's channel binding of type tls-server-end-point (RFC 5929), nil for none.
+// BeginPassword begins an attempt. from is where it comes from: a source that has failed often must wait, and so must all who
+// never proved this password while many fail at it, which is a refusal (TooMany). endpoint is the TLS connection's channel binding of type tls-server-end-point (RFC 5929), nil for none.
 func (s *Service) BeginPassword(ctx context.Context, id string, from net.Addr, endpoint []byte) (*PasswordProof, error) {
 	p := &PasswordProof{service: s, id: id, source: sourceOf(from), endpoint: len(endpoint) > 0}
-	if s.failures.blocked(p.source, s.now()) {
+	switch s.failures.blocked(p.source, id, s.now()) {
+	case blockedSource:
 		return nil, refusal.New(refusal.TooMany, "too many wrong passwords from your address").WithHint("wait a minute, then try again")
+	case blockedUser:
+		return nil, refusal.New(refusal.TooMany, "too many wrong passwords for this user").
+			WithHint("wait a minute, or use another: sallyport credentials ACCOUNT@TARGET")
 	}
 	keys, err := s.mockKeys(id)
 	if err != nil {
@@ -120,12 +123,13 @@ func (p *PasswordProof) Final(message string) (string, error) {
 	if err != nil {
 		return "", p.fail(err)
 	}
+	p.service.failures.succeeded(p.source, p.id, p.service.now())
 	return answer, nil
 }
 
 // fail counts a failure and says no more than that to whoever tried.
 func (p *PasswordProof) fail(cause error) error {
-	p.service.failures.add(p.source, p.service.now())
+	p.service.failures.add(p.source, p.id, p.service.now())
 	return refusal.New(refusal.NotAuthenticated, "password authentication failed").
 		WithDetail("The user is ACCOUNT+ID, as sallyport credentials printed it, with the password beside it.").
 		WithHint("passwords end with the sign-in that made them; make another: sallyport credentials ACCOUNT@TARGET").Because(cause)
@@ -162,55 +166,6 @@ func (p *PasswordProof) Identity(ctx context.Context) (Identity, Password, error
 	}
 	who.Method, who.Credential = password, p.id
 	return who, found.Password, nil
-}
-
-// Wrong passwords that one source may try in a minute. Each is one guess at 130 bits, so this is about noise and load.
-const (
-	maxFailures   = 20
-	failureWindow = time.Minute
-)
-
-// failures counts wrong passwords by source. The zero value is ready.
-type failures struct {
-	mu      sync.Mutex
-	sources map[string]*failed
-}
-
-type failed struct {
-	since time.Time
-	count int
-}
-
-// blocked tells whether a source must wait.
-func (f *failures) blocked(source string, now time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	of := f.sources[source]
-	return of != nil && now.Sub(of.since) < failureWindow && of.count >= maxFailures
-}
-
-func (f *failures) add(source string, now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	of := f.sources[source]
-	if of == nil || now.Sub(of.since) >= failureWindow {
-		if f.sources == nil {
-			f.sources = map[string]*failed{}
-		}
-		if of == nil && len(f.sources) >= maxRates {
-			for s, other := range f.sources {
-				if now.Sub(other.since) >= failureWindow {
-					delete(f.sources, s)
-				}
-			}
-			if len(f.sources) >= maxRates {
-				return // so many sources at once that telling them apart would be the attack
-			}
-		}
-		of = &failed{since: now}
-		f.sources[source] = of
-	}
-	of.count++
 }
 
 // sourceOf is what one stranger can be told apart by: an IPv4 address, or an IPv6 /64.
