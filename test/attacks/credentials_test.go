@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -21,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"sallyport/authn/keyring"
 )
 
 // TestCredentials presents certificates that are no good here: run out, another authority's, and signed by somebody who
@@ -35,6 +38,10 @@ func TestCredentials(t *testing.T) {
 	authorityKey := readKey(t, s.Path("keys", "client_ca.pem"))
 
 	foreign, foreignKey := selfSigned(t, authority.Subject)
+	other, err := keyring.Open(filepath.Join(t.TempDir(), "keys"), slog.New(slog.DiscardHandler)) // another gateway's
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		forge func(*x509.Certificate)
 		by    *x509.Certificate
@@ -49,6 +56,7 @@ func TestCredentials(t *testing.T) {
 			by: authority, key: authorityKey, words: []string{"ran out", "sallyport login"},
 		},
 		"of a foreign authority of the same name":        {by: foreign, key: foreignKey, extra: []*x509.Certificate{foreign}, words: []string{"not issued by this gateway", "sallyport login"}},
+		"of another gateway":                             {by: other.ClientCACertificate, key: other.ClientCA, extra: []*x509.Certificate{other.ClientCACertificate}, words: []string{"not issued by this gateway", "sallyport login"}},
 		"signed with a certificate that is no authority": {by: good, key: goodKey, extra: []*x509.Certificate{good, authority}, words: []string{"not issued by this gateway", "sallyport login"}},
 		"itself an authority": {
 			forge: func(c *x509.Certificate) {
@@ -108,6 +116,9 @@ func TestCredentials(t *testing.T) {
 			c.ValidAfter, c.ValidBefore = uint64(time.Now().Add(-2*time.Hour).Unix()), uint64(time.Now().Add(-time.Hour).Unix())
 		}, loginAuthority, "ran out"},
 		"of a foreign authority":                        {nil, sshSigner(t, stranger), "certificate"},
+		"of another gateway":                            {nil, sshSigner(t, other.LoginCA), "certificate"},
+		"of the authority that targets trust":           {nil, sshSigner(t, readKey(t, s.Path("keys", "target_ca.pem"))), "certificate"},
+		"of the authority of hosts":                     {nil, sshSigner(t, readKey(t, s.Path("keys", "host_ca.pem"))), "certificate"},
 		"signed with a key that only has a certificate": {nil, theirs, "certificate"},
 		"for hosts":                                 {func(c *ssh.Certificate) { c.CertType = ssh.HostCert }, loginAuthority, "certificate"},
 		"with an option that nobody here knows":     {func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"trust-me": "yes"} }, loginAuthority, "certificate"},

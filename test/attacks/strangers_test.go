@@ -162,6 +162,33 @@ func TestStrangers(t *testing.T) {
 		s.undisturbed()
 	})
 
+	// Where the gateway is and who asks is what it knows, not what a request says: no link, redirect, cookie or address that it gives
+	// away leads to a host that somebody named.
+	t.Run("host headers", func(t *testing.T) {
+		const evil = "evil.example"
+		query := url.Values{
+			"client_id": {"sallyport-cli"}, "redirect_uri": {"http://127.0.0.1:45678/callback"}, "response_type": {"code"}, "scope": {"openid"}, "state": {"x"},
+			"code_challenge": {strings.Repeat("x", 43)}, "code_challenge_method": {"S256"},
+		}.Encode()
+		for _, path := range []string{"/", "/connect", "/console/", "/download", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server", "/oauth/authorize?" + query, "/oauth/nothing", "/v1/me", "/openapi.json", "//" + "localhost/..", "/nothing"} {
+			for name, request := range map[string]string{
+				"another host":           "GET " + path + " HTTP/1.1\r\nHost: " + evil + "\r\n",
+				"a proxy's word":         "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: " + evil + "\r\nForwarded: host=" + evil + "\r\nX-Forwarded-Server: " + evil + "\r\n",
+				"a whole address":        "GET https://" + evil + path + " HTTP/1.1\r\nHost: localhost\r\n",
+				"another host's port":    "GET " + path + " HTTP/1.1\r\nHost: localhost:1@" + evil + "\r\n",
+				"two hosts":              "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nHost: " + evil + "\r\n",
+				"a host folded over two": "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n " + evil + "\r\n",
+				"without a host":         "GET " + path + " HTTP/1.0\r\nX-Forwarded-Host: " + evil + "\r\n",
+			} {
+				answer := s.raw(t, request+"Connection: close\r\n\r\n")
+				if !strings.HasPrefix(answer, "HTTP/1.") || strings.Contains(answer, evil) {
+					t.Errorf("%s at %s:\n%.2000s", name, path, answer)
+				}
+			}
+		}
+		s.undisturbed()
+	})
+
 	// Logout tokens that the provider did not make; authn's own tests have those that it made for something else.
 	t.Run("signing others out", func(t *testing.T) {
 		now := time.Now()
@@ -217,6 +244,28 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%d events for what strangers did: that is not a sum", events)
 		}
 	})
+}
+
+// raw sends a request over TLS as it is, and returns the whole answer.
+func (s *scene) raw(t *testing.T, request string) string {
+	t.Helper()
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 20 * time.Second}, Config: &tls.Config{RootCAs: s.roots(), ServerName: "localhost", NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", s.https)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(io.LimitReader(conn, 1<<22))
+	if err != nil && len(answer) == 0 {
+		t.Fatal(err)
+	}
+	return string(answer)
 }
 
 func (s *scene) roots() *x509.CertPool {
