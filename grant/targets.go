@@ -147,7 +147,21 @@ func (r *rules) find(target, account string) (configs.Target, configs.Account, e
 		return t, a, refusal.New(refusal.UnknownAccount, "target %s has no account %s", t.Name, quote(account)).
 			WithHint("see what you may ask for with: sallyport targets")
 	}
-	return t, a, nil
+	return t, a, NotForPeople(t, a)
+}
+
+// NotForPeople refuses the account that makes the roles of others (make_roles_with), and any that logs in as it: who has it makes
+// logins that do not come through the gateway. It is refused whatever policies say, when it is asked for and when it is used.
+func NotForPeople(t configs.Target, a configs.Account) error {
+	if t.MakeRolesWith == "" || a.Ephemeral {
+		return nil
+	}
+	maker, ok := Account(t, t.MakeRolesWith)
+	if !ok || a.UserName() != maker.UserName() {
+		return nil
+	}
+	return refusal.New(refusal.NotPermitted, "account %s@%s is the gateway's own: it makes the roles of others", a.Name, t.Name).
+		WithHint("see what you may ask for with: sallyport targets")
 }
 
 // Target finds a target by name, in any case of letters.
@@ -258,6 +272,9 @@ func (s *Service) Offers(_ context.Context, who authn.Identity) ([]Offer, error)
 		accounts := slices.Clone(t.Accounts)
 		slices.SortFunc(accounts, func(a, b configs.Account) int { return strings.Compare(a.Name, b.Name) })
 		for _, a := range accounts {
+			if NotForPeople(t, a) != nil {
+				continue
+			}
 			offers = append(offers, s.offersOf(r, who, t, a.Name)...)
 			offers = append(offers, s.emergencyOf(r, who, t, a.Name)...)
 		}

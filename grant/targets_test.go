@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"strings"
 	"testing"
 
 	"sallyport/authn"
@@ -148,4 +149,50 @@ func TestWhoSeesWhat(t *testing.T) {
 	}
 	_, err := w.Get(ctx, alice, "g-zzzzzz")
 	refused(t, err, refusal.NotFound, "sallyport grants")
+}
+
+// The account that makes the roles of others is nobody's to ask for, by whatever policy, nor is one that logs in as it; neither is
+// the name of a role that was made for somebody's grant.
+func TestTheAccountThatMakesRolesIsNobodys(t *testing.T) {
+	c := example()
+	orders := &c.Targets[0]
+	orders.Accounts = append(orders.Accounts, configs.Account{Name: "maker", User: "boss"}, configs.Account{Name: "other", User: "boss"},
+		configs.Account{Name: "temp", Ephemeral: true, MemberOf: []string{"readers"}})
+	orders.MakeRolesWith, orders.Heir = "maker", "estate"
+	c.Policies = []configs.Policy{
+		{Name: "all", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: minutes(60), Approve: configs.Approve{Auto: true}},
+		{Name: "glass", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: minutes(60), BreakGlass: true, Approve: configs.Approve{Auto: true}, ReasonLength: 1},
+	}
+	w := &world{t: t, dir: t.TempDir(), clocks: newClocks(), config: c}
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	temp, err := w.Request(t.Context(), alice, Ask{Target: orders.Name, Account: "temp", Reason: "because"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range []string{"maker", "other"} {
+		for _, glass := range []bool{false, true} {
+			_, err := w.Request(t.Context(), alice, Ask{Target: orders.Name, Account: account, Reason: "because", BreakGlass: glass})
+			refused(t, err, refusal.NotPermitted, "the gateway's own")
+		}
+		_, err := w.Explain(t.Context(), alice, Ask{Target: orders.Name, Account: account})
+		refused(t, err, refusal.NotPermitted, "the gateway's own")
+		_, err = w.Lease(t.Context(), alice, orders.Name, account)
+		refused(t, err, refusal.NotPermitted, "the gateway's own")
+	}
+	for _, role := range []string{"sp_aaaaaaaa_" + strings.TrimPrefix(temp.ID, "g-"), temp.ID, "boss"} {
+		_, err := w.Request(t.Context(), alice, Ask{Target: orders.Name, Account: role, Reason: "because"})
+		refused(t, err, refusal.UnknownAccount, "has no account")
+	}
+	offers, err := w.Offers(t.Context(), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, o := range offers {
+		seen[o.Account] = true
+	}
+	if !seen["temp"] || seen["maker"] || seen["other"] {
+		t.Errorf("offered are %v", seen)
+	}
 }

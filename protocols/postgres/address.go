@@ -61,7 +61,7 @@ func (h *Handler) resolve(a address, s startup) (configs.Target, configs.Account
 		return t, account, refusal.New(refusal.UnknownAccount, "target %s has no account %q", t.Name, s.user).
 			WithHint("see which there are with: sallyport targets")
 	}
-	if err := notForPeople(t, account.Name); err != nil {
+	if err := grant.NotForPeople(t, account); err != nil {
 		return t, account, err
 	}
 	if s.replication != "" && !account.Replication {

@@ -94,15 +94,6 @@ func (r *relay) roleFor(ctx context.Context, c credentials) (_ credentials, done
 	return c, made.Done, nil
 }
 
-// notForPeople refuses the account that makes roles: who has it makes logins that do not come through the gateway.
-func notForPeople(t configs.Target, account string) error {
-	if account == "" || account != t.MakeRolesWith {
-		return nil
-	}
-	return refusal.New(refusal.NotPermitted, "account %s@%s is the gateway's own: it makes the roles of others", account, t.Name).
-		WithHint("see what you may ask for with: sallyport targets")
-}
-
 // checkEphemeral is Check for an account whose role is made for each grant.
 func (h *Handler) checkEphemeral(ctx context.Context, who authn.Identity, t configs.Target, account configs.Account) (CheckResult, error) {
 	result := CheckResult{Account: account.Name}
