@@ -66,8 +66,10 @@ type Identity struct {
 	// StartedBy is the person behind a workload: whoever started the job.
 	StartedBy Starter `json:"started_by,omitzero"`
 
-	// The provider's name for its session (sid), and its refresh token; only until the sign-in is recorded.
+	// The provider's name for its session (sid), its refresh token and where it named the groups; only until the sign-in is
+	// recorded.
 	session, refresh string
+	groupsIn         federation.Place
 }
 
 // Starter is the person who started a job, as the job's provider says; the zero value is nobody that is known. Nothing is
@@ -120,6 +122,7 @@ type Service struct {
 	jobs      atomic.Pointer[workload.Issuers] // replaced by Reload
 	file      groupFile
 	vouching  flights
+	changes   changes
 	handler   http.Handler
 
 	consoleSecret string // see consoleClient

@@ -140,7 +140,7 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	if err := s.keepVoucher(ctx, tx, who, signIn); err != nil {
 		return Identity{}, "", err
 	}
-	who.refresh = ""
+	who.refresh, who.groupsIn = "", ""
 	e := event(kinds.succeeded, who, from)
 	maps.Copy(e.Fields, more)
 	if who.ACR != "" {
@@ -273,6 +273,7 @@ func (s *Service) end(ctx context.Context, tx *store.Tx, who Identity, by store.
 
 // endSignIns ends those sign-ins of the identity that a query with one argument finds, and all that hangs on them.
 func (s *Service) endSignIns(ctx context.Context, tx *store.Tx, who Identity, which, argument string, by store.AuditEvent, reason string) error {
+	tx.AfterCommit(func() { s.changes.stir(who.Key()) })
 	now := stamp(s.now())
 	var ended []string
 	for _, kind := range []struct{ table, name string }{{"credentials", "credentials"}, {"passwords", "passwords"}, {"ssh_keys", "SSH keys"}} {

@@ -43,11 +43,14 @@ type company struct {
 	spoil    func(map[string]any)        // of ID tokens
 	sign     func(map[string]any) string // instead of the right key
 	userinfo func(map[string]any)
-	refresh  bool              // it gives refresh tokens
-	fresh    map[string]string // those that are good, to person
-	closed   map[string]bool   // people who are disabled
-	refused  string            // an OAuth error instead of an answer to a refresh
-	iss      string            // what answers say that they come from (RFC 9207); "" for nothing
+	refresh  bool                      // it gives refresh tokens
+	fresh    map[string]string         // those that are good, to person
+	closed   map[string]bool           // people who are disabled
+	refused  string                    // an OAuth error instead of an answer to a refresh
+	again    bool                      // it answers refreshes with ID tokens too
+	frozen   bool                      // in which stands what did at the sign-in
+	then     map[string]map[string]any // claims by refresh token, as they were at the sign-in
+	iss      string                    // what answers say that they come from (RFC 9207); "" for nothing
 }
 
 type given struct {
@@ -162,7 +165,7 @@ func (c *company) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.PostFormValue("grant_type") == "refresh_token" {
-		c.again(w, r, id == "gateway" && secret == c.secret)
+		c.renew(w, r, id == "gateway" && secret == c.secret)
 		return
 	}
 	g, known := c.codes[r.PostFormValue("code")]
@@ -191,22 +194,22 @@ func (c *company) token(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": sign(claims)}
 	if c.refresh {
-		answer["refresh_token"] = c.newRefresh(g.person)
+		answer["refresh_token"] = c.newRefresh(g.person, maps.Clone(c.claims[g.person]))
 	}
 	c.reply(w, answer)
 }
 
-func (c *company) newRefresh(person string) string {
+func (c *company) newRefresh(person string, claims map[string]any) string {
 	if c.fresh == nil {
-		c.fresh = map[string]string{}
+		c.fresh, c.then = map[string]string{}, map[string]map[string]any{}
 	}
 	token := "refresh-" + rand.Text()
-	c.fresh[token] = person
+	c.fresh[token], c.then[token] = person, claims
 	return token
 }
 
-// again answers a refresh token with the next one; each is good once.
-func (c *company) again(w http.ResponseWriter, r *http.Request, client bool) {
+// renew answers a refresh token with the next one; each is good once.
+func (c *company) renew(w http.ResponseWriter, r *http.Request, client bool) {
 	person := c.fresh[r.PostFormValue("refresh_token")]
 	no := c.refused
 	if no == "" && (!client || person == "" || c.closed[person]) {
@@ -218,8 +221,22 @@ func (c *company) again(w http.ResponseWriter, r *http.Request, client bool) {
 		c.reply(w, map[string]string{"error": no})
 		return
 	}
+	then := c.then[r.PostFormValue("refresh_token")]
 	delete(c.fresh, r.PostFormValue("refresh_token"))
-	c.reply(w, map[string]any{"access_token": rand.Text(), "token_type": "Bearer", "expires_in": 300, "refresh_token": c.newRefresh(person)})
+	access := rand.Text()
+	c.tokens[access] = person
+	answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 300, "refresh_token": c.newRefresh(person, then)}
+	if c.again {
+		now := time.Now()
+		claims := map[string]any{"iss": c.URL, "sub": person, "aud": "gateway", "iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix()}
+		if c.frozen {
+			maps.Copy(claims, then)
+		} else {
+			maps.Copy(claims, c.claims[person])
+		}
+		answer["id_token"] = signES256(c.t, c.key, claims)
+	}
+	c.reply(w, answer)
 }
 
 func signES256(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {

@@ -36,6 +36,9 @@ func (s *Service) Bearer(ctx context.Context, token string) (Identity, error) {
 		return Identity{}, err
 	}
 	st, err := s.access(ctx, secret, subject)
+	if err == nil {
+		st, err = s.asNow(ctx, st)
+	}
 	return st.Identity, err
 }
 

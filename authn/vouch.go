@@ -35,6 +35,8 @@ const refreshPrefix = "refresh\x00"
 type voucher struct {
 	signIn, provider, token string
 	vouched, asked          time.Time
+	groups                  string // as it last named them, in JSON; "" where that is not known
+	groupsIn                federation.Place
 }
 
 // keepVoucher keeps the refresh token that the provider gave with a sign-in, encrypted.
@@ -44,8 +46,8 @@ func (s *Service) keepVoucher(ctx context.Context, tx *store.Tx, who Identity, s
 	}
 	kept, err := s.seal(who.refresh)
 	if err == nil {
-		_, err = tx.ExecContext(ctx, `INSERT INTO vouchers (sign_in, provider, token, vouched, asked) VALUES (?, ?, ?, ?, ?)`,
-			signIn, who.Issuer, kept, stamp(s.now()), stamp(s.now()))
+		_, err = tx.ExecContext(ctx, `INSERT INTO vouchers (sign_in, provider, token, vouched, asked, groups, groups_in) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			signIn, who.Issuer, kept, stamp(s.now()), stamp(s.now()), inJSON(who.Groups), who.groupsIn)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), err)
@@ -73,9 +75,9 @@ func (s *Service) unseal(kept string) (string, error) {
 func (s *Service) voucher(ctx context.Context, who Identity) (*voucher, error) {
 	var v voucher
 	var vouched, asked int64
-	err := s.store.Read().QueryRowContext(ctx, `SELECT v.sign_in, v.provider, v.token, v.vouched, v.asked FROM vouchers v JOIN sign_ins s ON s.id = v.sign_in
+	err := s.store.Read().QueryRowContext(ctx, `SELECT v.sign_in, v.provider, v.token, v.vouched, v.asked, v.groups, v.groups_in FROM vouchers v JOIN sign_ins s ON s.id = v.sign_in
 		WHERE s.identity = ? AND s.at = ? AND s.ended = 0`, identityID(who.Issuer, who.Subject), stamp(who.SignedIn)).
-		Scan(&v.signIn, &v.provider, &v.token, &vouched, &asked)
+		Scan(&v.signIn, &v.provider, &v.token, &vouched, &asked, &v.groups, &v.groupsIn)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // not every provider gives one
 	}
@@ -116,31 +118,31 @@ func (s *Service) askToVouch(ctx context.Context, who Identity) error {
 	if err != nil {
 		return s.withdraw(ctx, who, v, "the way to ask its provider can't be read any more")
 	}
-	var next string
 	provider := s.providerOf(v.provider)
 	if provider == nil {
 		return s.withdraw(ctx, who, v, "its provider is not configured any more")
 	}
-	next, err = provider.Refresh(ctx, token, who.Subject)
+	now = s.now() // what it says is no older than this
+	renewed, err := provider.Refresh(ctx, token, who.Subject, v.groupsIn)
 	if errors.Is(err, federation.ErrWithdrawn) {
 		s.log.Info("a sign-in ended because its provider does not vouch for it any more", "identity", who.Key(), "cause", err)
 		return s.withdraw(ctx, who, v, "its provider does not vouch for it any more")
 	}
+	if renewed.Refresh != "" { // the one that was asked with may be spent
+		kept, failed := s.seal(renewed.Refresh)
+		if failed != nil {
+			return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), failed)
+		}
+		v.token = kept
+	}
 	if err != nil {
 		s.log.Warn("a provider can't be asked whether somebody may still sign in", "identity", who.Key(), "err", err)
-		if _, failed := s.exec(ctx, `UPDATE vouchers SET asked = ? WHERE sign_in = ?`, stamp(now), v.signIn); failed != nil {
+		if _, failed := s.exec(ctx, `UPDATE vouchers SET token = ?, asked = ? WHERE sign_in = ?`, v.token, stamp(now), v.signIn); failed != nil {
 			err = errors.Join(err, failed)
 		}
 		return s.unvouched(who, v, err)
 	}
-	kept, err := s.seal(next)
-	if err != nil {
-		return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), err)
-	}
-	if _, err := s.exec(ctx, `UPDATE vouchers SET token = ?, vouched = ?, asked = ? WHERE sign_in = ?`, kept, stamp(now), stamp(now), v.signIn); err != nil {
-		return err
-	}
-	return nil
+	return s.renew(ctx, who, v, renewed, now)
 }
 
 func (s *Service) exec(ctx context.Context, statement string, args ...any) (n int64, err error) {

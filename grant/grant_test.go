@@ -99,6 +99,7 @@ type world struct {
 	config *configs.Config
 
 	standing func(authn.Identity) error // nil: all are good
+	current  func(context.Context, authn.Identity) (authn.Identity, error)
 	members  []authn.Identity
 }
 
@@ -116,7 +117,7 @@ func (w *world) start() {
 	if w.db, err = storetest.Open(context.Background(), w.dir); err != nil {
 		w.t.Fatal(err)
 	}
-	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed}
+	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed, Current: w.current}
 	if w.standing != nil {
 		o.Standing = func(_ context.Context, who authn.Identity) error { return w.standing(who) }
 	}

@@ -36,6 +36,7 @@ type Service struct {
 	watchers watchers // see LeaseOrWait
 	standing func(ctx context.Context, who authn.Identity) error
 	members  func(ctx context.Context, groups []string) ([]authn.Identity, error)
+	current  func(ctx context.Context, who authn.Identity) (authn.Identity, error)
 }
 
 // owner is what at most one open grant has.
@@ -76,6 +77,9 @@ type Options struct {
 	// Members are the people who are known to be in groups; it is authn's, and asked where the configuration says
 	// approvals.known.
 	Members func(ctx context.Context, groups []string) ([]authn.Identity, error)
+	// Current is an identity with its groups as they are known now; it is authn's. With it, what an identity holds ends when the
+	// groups are gone for which it was given. nil: grants are held against the groups of when they were asked for.
+	Current func(ctx context.Context, who authn.Identity) (authn.Identity, error)
 }
 
 // Open loads the grants, ends what has run out, and starts the timers.
@@ -97,7 +101,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
-		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members,
+		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members, current: o.Current,
 	}
 	rules, err := index(o.Config, s.clock.stamp, nil)
 	if err != nil {

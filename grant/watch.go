@@ -184,7 +184,7 @@ func (s *Service) lookAround(ctx context.Context) error {
 	return errors.Join(s.remember(ctx, s.rules.Load()), s.identities(ctx), s.overdue(ctx))
 }
 
-// identities ends what identities hold that may have nothing any more.
+// identities ends what identities hold that may have nothing any more, or not that.
 func (s *Service) identities(ctx context.Context) error {
 	if s.standing == nil {
 		return nil
@@ -200,9 +200,41 @@ func (s *Service) identities(ctx context.Context) error {
 		err := s.standing(ctx, who)
 		if r := refusal.Of(err); r != nil && r.Code == refusal.IdentityDisabled {
 			failed = errors.Join(failed, s.IdentityGone(ctx, who.Key(), r.Message))
+			continue
 		}
+		if s.current == nil || who.Kind != authn.Human {
+			continue
+		}
+		now, err := s.current(ctx, who)
+		if err == nil {
+			err = s.IdentityChanged(ctx, now)
+		}
+		failed = errors.Join(failed, err)
 	}
 	return failed
+}
+
+// IdentityChanged holds what an identity holds or has asked for against the policies, with the groups and the address that it has
+// now: what they no longer allow ends, like what a new configuration takes away.
+func (s *Service) IdentityChanged(ctx context.Context, who authn.Identity) error {
+	err := s.review(ctx, func(r *row) (Grant, bool) {
+		if r.grant.Identity.Key() != who.Key() {
+			return r.grant, false
+		}
+		c := s.settled(r.grant)
+		c.identity.Groups, c.identity.Email = who.Groups, who.Email
+		o := s.rules.Load().objection(r.grant, c)
+		if o.reason == "" {
+			return r.grant, false
+		}
+		g := r.grant.clone()
+		s.object(&g, o)
+		return g, true
+	})
+	if err != nil {
+		return fmt.Errorf("end what %s may not have any more: %w", who.Key(), err)
+	}
+	return nil
 }
 
 // IdentityGone ends all that an identity (authn.Identity.Key) holds or has asked for.

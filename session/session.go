@@ -110,6 +110,9 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 	if err := m.stillGood(ctx, o); err != nil {
 		return nil, err
 	}
+	if err := o.Lease.Live(); err != nil { // the provider may just have named other groups
+		return nil, err
+	}
 	if err := m.recorder.Ready(); err != nil {
 		return nil, err
 	}
@@ -186,6 +189,8 @@ func excepted(o Opening, err error) bool {
 func (s *Session) watch() {
 	standing := time.NewTicker(s.manager.standing)
 	defer standing.Stop()
+	signedOut, stop := s.manager.authn.Watch(s.opening.Identity)
+	defer stop()
 	for {
 		select {
 		case <-s.done:
@@ -197,6 +202,11 @@ func (s *Session) watch() {
 			s.cut(recorderEnding(s.recording.Err()))
 			return
 		case <-standing.C:
+			if why, gone := s.withoutStanding(); gone {
+				s.cut(why)
+				return
+			}
+		case <-signedOut:
 			if why, gone := s.withoutStanding(); gone {
 				s.cut(why)
 				return

@@ -48,6 +48,8 @@ type Claims struct {
 	Issuer, Subject string
 	Name, Email     string
 	Groups          []string
+	// GroupsIn is where the provider named the groups; "" where it named none.
+	GroupsIn Place
 	// Authenticated, ACR and AMR say when and how (auth_time, acr, amr); Session is the provider's name for its session (sid).
 	Authenticated time.Time
 	ACR           string
@@ -165,96 +167,75 @@ func (p *Provider) Finish(ctx context.Context, code, nonce, verifier string) (Cl
 	if err := proven.Claims(&claims); err != nil {
 		return Claims{}, fmt.Errorf("the provider's ID token: %w", err)
 	}
-	// A token for several audiences names the one it was made for (OpenID Connect Core, section 3.1.3.7).
-	if azp := text(claims["azp"]); azp != p.config.ClientID && (azp != "" || len(proven.Audience) > 1) {
-		return Claims{}, errors.New("the provider's ID token was made for another client (azp)")
-	}
-	if err := p.ask(ctx, d, token, proven.Subject, claims); err != nil {
+	if err := p.made(proven, claims); err != nil {
 		return Claims{}, err
 	}
-	c, err := p.claims(proven, claims)
-	c.Refresh = token.RefreshToken
+	in, err := p.ask(ctx, d, token, proven.Subject, claims)
+	if err != nil {
+		return Claims{}, err
+	}
+	c, err := p.claims(proven.Issuer, proven.Subject, claims)
+	c.GroupsIn, c.Refresh = in, token.RefreshToken
 	if len(c.Refresh) > maxRefresh {
 		return Claims{}, fmt.Errorf("the provider's refresh token is longer than %d bytes", maxRefresh)
 	}
 	return c, err
 }
 
-// ErrWithdrawn is in the errors that mean: the provider does not vouch for the person any more.
-var ErrWithdrawn = errors.New("the provider does not vouch for this sign-in any more")
-
-// maxRefresh bounds a refresh token.
-const maxRefresh = 16 << 10
-
-// Refresh asks the provider, with a refresh token that it gave, whether the person of that subject may still sign in (OpenID
-// Connect Core, section 12), and returns the token to ask with the next time. The error wraps ErrWithdrawn where the answer is no;
-// with any other it is not known.
-func (p *Provider) Refresh(ctx context.Context, refresh, subject string) (string, error) {
-	d, err := p.discover(ctx)
-	if err != nil {
-		return "", err
+// made refuses an ID token for several audiences that does not name this client as the one it was made for (OpenID Connect
+// Core, section 3.1.3.7).
+func (p *Provider) made(proven *oidc.IDToken, claims map[string]json.RawMessage) error {
+	if azp := text(claims["azp"]); azp != p.config.ClientID && (azp != "" || len(proven.Audience) > 1) {
+		return errors.New("the provider's ID token was made for another client (azp)")
 	}
-	secret, err := p.secret(ctx)
-	if err != nil {
-		return "", fmt.Errorf("the gateway's client secret at the provider: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, d.client), timeout)
-	defer cancel()
-	token, err := p.oauth(d, secret).TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
-	if err != nil {
-		var no *oauth2.RetrieveError
-		if errors.As(err, &no) { // its text may repeat what was sent
-			if no.ErrorCode == "invalid_grant" { // RFC 6749, section 5.2; anything else is about the gateway, or for a while
-				return "", fmt.Errorf("%w: invalid_grant", ErrWithdrawn)
-			}
-			return "", fmt.Errorf("%w: it answers %q", ErrUnavailable, printable(no.ErrorCode, 64))
-		}
-		return "", fmt.Errorf("%w: refresh: %w", ErrUnavailable, err)
-	}
-	if raw, ok := token.Extra("id_token").(string); ok {
-		proven, err := d.Verifier(&oidc.Config{ClientID: p.config.ClientID, Now: p.now}).Verify(ctx, raw)
-		if err != nil {
-			return "", fmt.Errorf("the provider's ID token: %w", err)
-		}
-		if proven.Subject != subject {
-			return "", fmt.Errorf("%w: it speaks of somebody else now", ErrWithdrawn)
-		}
-	}
-	if token.RefreshToken == "" || len(token.RefreshToken) > maxRefresh {
-		return "", fmt.Errorf("the provider's next refresh token is empty or longer than %d bytes", maxRefresh)
-	}
-	return token.RefreshToken, nil
+	return nil
 }
 
-// ask adds what the ID token lacks from the userinfo endpoint, where there is one.
-func (p *Provider) ask(ctx context.Context, d *discovered, token *oauth2.Token, subject string, claims map[string]json.RawMessage) error {
+// Place is where a provider names somebody's groups.
+type Place string
+
+// The places.
+const (
+	InIDToken  Place = "id_token"
+	InUserinfo Place = "userinfo"
+)
+
+// ask adds what the ID token lacks from the userinfo endpoint, where there is one, and returns where the groups were named.
+func (p *Provider) ask(ctx context.Context, d *discovered, token *oauth2.Token, subject string, claims map[string]json.RawMessage) (Place, error) {
 	lacks := func(claim string) bool { return claims[claim] == nil }
+	var in Place
+	if !lacks(p.groups()) {
+		in = InIDToken
+	}
 	if d.UserInfoEndpoint() == "" || !slices.ContainsFunc([]string{p.groups(), p.name(), p.email()}, lacks) {
-		return nil
+		return in, nil
 	}
 	info, err := d.UserInfo(ctx, oauth2.StaticTokenSource(token))
 	if err != nil {
-		return fmt.Errorf("%w: userinfo: %w", ErrUnavailable, err)
+		return in, fmt.Errorf("%w: userinfo: %w", ErrUnavailable, err)
 	}
 	if info.Subject != subject {
-		return errors.New("the provider's userinfo is about somebody else than its ID token")
+		return in, errors.New("the provider's userinfo is about somebody else than its ID token")
 	}
 	var more map[string]json.RawMessage
 	if err := info.Claims(&more); err != nil {
-		return fmt.Errorf("the provider's userinfo: %w", err)
+		return in, fmt.Errorf("the provider's userinfo: %w", err)
 	}
 	for name, value := range more {
 		if lacks(name) {
 			claims[name] = value
 		}
 	}
-	return nil
+	if in == "" && !lacks(p.groups()) {
+		in = InUserinfo
+	}
+	return in, nil
 }
 
 // claims reads what was collected, and refuses what can't be kept whole.
-func (p *Provider) claims(proven *oidc.IDToken, claims map[string]json.RawMessage) (Claims, error) {
+func (p *Provider) claims(issuer, subject string, claims map[string]json.RawMessage) (Claims, error) {
 	c := Claims{
-		Issuer: proven.Issuer, Subject: proven.Subject,
+		Issuer: issuer, Subject: subject,
 		Name: printable(text(claims[p.name()]), maxLabel), Email: printable(text(claims[p.email()]), maxLabel),
 	}
 	if !plain(c.Subject, maxSubject) {

@@ -58,7 +58,7 @@ provider:
   issuer: {{quote .Issuer}}
   client_id: {{quote .ClientID}}
   client_secret: {{quote .ClientSecret}}
-  scopes: [openid, profile, email, groups]
+  scopes: [openid, profile, email, groups, offline_access]
   groups_claim: groups
   ca: {{quote .CA}}
 workloads:

@@ -179,6 +179,8 @@ func TestIssuer(t *testing.T) {
 	s := signingIn(t)
 
 	if !s.outside {
+		t.Run("other groups at the provider", s.regrouped)
+		t.Run("disabled at the provider", s.disabled)
 		t.Run("signed out at the provider", s.signedOut)
 	}
 

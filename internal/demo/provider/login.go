@@ -56,7 +56,7 @@ func (l *loginPage) check(w http.ResponseWriter, r *http.Request) {
 	id := r.PostFormValue("id")
 	err := l.storage.signIn(id, r.PostFormValue("name"), r.PostFormValue("password"))
 	switch {
-	case errors.Is(err, errWrong):
+	case errors.Is(err, errWrong), errors.Is(err, errDisabled):
 		l.show(w, http.StatusUnauthorized, id, err)
 	case err != nil:
 		l.show(w, http.StatusBadRequest, id, err)

@@ -30,6 +30,7 @@ type User struct {
 	Email    string
 	Groups   []string
 	Password string
+	Disabled bool // may not sign in, and is not vouched for any more
 }
 
 // Client is the one relying party: the gateway.
@@ -94,12 +95,13 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 		return nil, err
 	}
 	endpoints, err := op.NewProvider(&op.Config{
-		CryptoKey:       crypto,
-		CryptoKeyId:     "demo",
-		CodeMethodS256:  true,
-		AuthMethodPost:  true,
-		SupportedScopes: []string{"openid", "profile", "email", "groups"},
-		SupportedClaims: []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "name", "email", "email_verified", "preferred_username", "groups"},
+		CryptoKey:             crypto,
+		CryptoKeyId:           "demo",
+		CodeMethodS256:        true,
+		AuthMethodPost:        true,
+		GrantTypeRefreshToken: true,
+		SupportedScopes:       []string{"openid", "profile", "email", "groups", "offline_access"},
+		SupportedClaims:       []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "name", "email", "email_verified", "preferred_username", "groups"},
 	}, store, op.StaticIssuer(issuer))
 	if err != nil {
 		return nil, fmt.Errorf("start the provider: %w", err)
@@ -112,6 +114,7 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/login", &loginPage{storage: store, done: op.AuthCallbackURL(endpoints), issuer: op.NewIssuerInterceptor(endpoints.IssuerFromRequest)})
 	mux.Handle("POST /sign-out", newSignOut(issuer, store, o.Client, o.Roots))
+	mux.HandleFunc("POST /account", store.account)
 	mux.Handle("/ci/", http.StripPrefix("/ci", ci))
 	mux.Handle("/", endpoints)
 

@@ -49,16 +49,17 @@ func (k publicKey) Use() string                        { return "sig" }
 func (k publicKey) Key() any                           { return &k.key.PublicKey }
 
 // storage is what pkg/op asks for: requests in flight, codes and tokens, in memory. It implements op.Storage; what the
-// demo does not offer (refresh tokens, introspection, JWT profile) refuses.
+// demo does not offer (introspection, JWT profile) refuses.
 type storage struct {
 	key    *signingKey
 	client Client
-	users  map[string]User
 
 	mu       sync.Mutex
+	users    map[string]User
 	requests map[string]*request // by id
 	codes    map[string]string   // code to request id
 	tokens   map[string]token
+	fresh    map[string]refreshing // by refresh token
 }
 
 // request is an authorization request, from the redirect to the exchange of its code. It is replaced, not changed, when
@@ -105,7 +106,7 @@ type token struct {
 }
 
 func newStorage(key *signingKey, client Client, users []User) *storage {
-	s := &storage{key: key, client: client, users: make(map[string]User), requests: make(map[string]*request), codes: make(map[string]string), tokens: make(map[string]token)}
+	s := &storage{key: key, client: client, users: make(map[string]User), requests: make(map[string]*request), codes: make(map[string]string), tokens: make(map[string]token), fresh: make(map[string]refreshing)}
 	for _, u := range users {
 		s.users[u.Name] = u
 	}
@@ -115,12 +116,15 @@ func newStorage(key *signingKey, client Client, users []User) *storage {
 var (
 	errNoRequest   = errors.New("this sign-in is not known here or took too long; start it again")
 	errWrong       = errors.New("name or password is wrong")
+	errDisabled    = errors.New("this account is disabled")
 	errUnsupported = errors.New("the demo's provider does not offer this")
 )
 
-// known checks a password.
+// known checks a password, whether or not the person may still sign in.
 func (s *storage) known(name, password string) error {
+	s.mu.Lock()
 	user, known := s.users[name]
+	s.mu.Unlock()
 	if subtle.ConstantTimeCompare([]byte(user.Password), []byte(password)) != 1 || !known {
 		return errWrong
 	}
@@ -134,6 +138,9 @@ func (s *storage) signIn(id, name, password string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.users[name].Disabled {
+		return errDisabled
+	}
 	r, err := s.request(id)
 	if err != nil {
 		return err
@@ -230,21 +237,10 @@ func (s *storage) CreateAccessToken(_ context.Context, r op.TokenRequest) (strin
 	return id, t.expires, nil
 }
 
-func (s *storage) CreateAccessAndRefreshTokens(context.Context, op.TokenRequest, string) (string, string, time.Time, error) {
-	return "", "", time.Time{}, errUnsupported
-}
-
-func (s *storage) TokenRequestByRefreshToken(context.Context, string) (op.RefreshTokenRequest, error) {
-	return nil, errUnsupported
-}
-
-func (s *storage) GetRefreshTokenInfo(context.Context, string, string) (string, string, error) {
-	return "", "", op.ErrInvalidRefreshToken
-}
-
 func (s *storage) TerminateSession(_ context.Context, user, _ string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetRefreshing(user)
 	for id, t := range s.tokens {
 		if t.subject == user {
 			delete(s.tokens, id)
@@ -303,7 +299,9 @@ func (s *storage) SetUserinfoFromToken(_ context.Context, info *oidc.UserInfo, i
 }
 
 func (s *storage) describe(info *oidc.UserInfo, subject string, scopes []string) error {
+	s.mu.Lock()
 	user, ok := s.users[subject]
+	s.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("no user %q", subject)
 	}
@@ -340,7 +338,7 @@ func (s *storage) ValidateJWTProfileScopes(context.Context, string, []string) ([
 
 func (s *storage) Health(context.Context) error { return nil }
 
-// relyingParty is the Client as pkg/op wants it: a web application with a secret, code flow only.
+// relyingParty is the Client as pkg/op wants it: a web application with a secret, code flow and refresh tokens only.
 type relyingParty struct{ Client }
 
 func (c relyingParty) GetID() string                       { return c.ID }
@@ -351,7 +349,9 @@ func (c relyingParty) AuthMethod() oidc.AuthMethod         { return oidc.AuthMet
 func (c relyingParty) ResponseTypes() []oidc.ResponseType {
 	return []oidc.ResponseType{oidc.ResponseTypeCode}
 }
-func (c relyingParty) GrantTypes() []oidc.GrantType        { return []oidc.GrantType{oidc.GrantTypeCode} }
+func (c relyingParty) GrantTypes() []oidc.GrantType {
+	return []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken}
+}
 func (c relyingParty) LoginURL(id string) string           { return "/login?id=" + id }
 func (c relyingParty) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeBearer }
 func (c relyingParty) IDTokenLifetime() time.Duration      { return idTokenLifetime }
