@@ -43,3 +43,9 @@ const (
 	ItemBulk      = item.Bulk
 	ItemEnd       = item.End
 )
+
+// What marks a command that was read from a terminal's screen.
+const (
+	ViaScreen = item.Screen
+	Guessed   = item.Guessed
+)

@@ -103,8 +103,12 @@ func printMatches(command *cobra.Command, matches iter.Seq2[api.Match, error], l
 		if asJSON(command) {
 			err = encoder.Encode(m)
 		} else {
+			line := visible(m.Line)
+			if m.Item.Guess() {
+				line += "  " + recorder.Guessed
+			}
 			_, err = fmt.Fprintf(out, "%s  %s  %s@%s  %s  %s\n", m.Session, local(m.Item.Time), m.Header.Account, m.Header.Target,
-				visible(partyName(m.Header.Identity.Name, m.Header.Identity.Email, m.Header.Identity.Subject)), visible(m.Line))
+				visible(partyName(m.Header.Identity.Name, m.Header.Identity.Email, m.Header.Identity.Subject)), line)
 		}
 		if err != nil {
 			return err

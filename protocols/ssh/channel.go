@@ -41,6 +41,8 @@ type channel struct {
 	kind   string
 	client *clientChannel
 	target xssh.Channel
+	input  *intake    // from the client
+	output [2]*intake // from the target
 
 	asked    asked
 	terminal atomic.Bool // as asked.terminal, for other goroutines
@@ -148,7 +150,27 @@ func (c *channel) run(clientRequests, targetRequests <-chan *xssh.Request) {
 	} else {
 		c.farewell(c.link.session.Ending().Sentence)
 	}
+	defer c.takeIn()()
 	c.copy(clientRequests, targetRequests)
+}
+
+// takeIn has what waits to be read accounted for, until the returned function is called.
+func (c *channel) takeIn() (end func()) {
+	from, to := c.link.connection.flow, c.link.flow
+	if _, ok := c.client.Channel.(*resumedChannel); ok {
+		from = newFlow() // wait.go accounts for it
+	}
+	flood := func(what string) func() { return func() { c.flooded(what) } }
+	c.input = newIntake(from, c.client.Read, flood("the client sends, in small pieces, more than the target takes"))
+	for stream, read := range [2]func([]byte) (int, error){c.target.Read, c.target.Stderr().Read} {
+		c.output[stream] = newIntake(to, read, flood("the target sends, in small pieces, more than the client takes"))
+	}
+	return func() {
+		from.remove(c.input)
+		for _, i := range c.output {
+			to.remove(i)
+		}
+	}
 }
 
 // open records the client's wish and passes it on; the target's answer is the client's.
@@ -265,8 +287,8 @@ func (c *channel) copy(clientRequests, targetRequests <-chan *xssh.Request) {
 		fromTarget.feed(targetRequests, func() { c.abandon("the target sends too many requests") })
 	}, &down)
 	run(func() { each(fromTarget, c.tell) }, &down)
-	run(func() { c.copyDown(stdout, c.target.Read) }, &down, &output)
-	run(func() { c.copyDown(stderr, c.target.Stderr().Read) }, &down, &output)
+	run(func() { c.copyDown(stdout) }, &down, &output)
+	run(func() { c.copyDown(stderr) }, &down, &output)
 	run(func() { output.Wait(); c.endOutput() }, &down)
 	run(func() { down.Wait(); c.closeClient() })
 	all.Wait()
@@ -303,11 +325,12 @@ func (c *channel) copyUp() {
 	dead := in == nil // no command was started
 	buf := make([]byte, firstBuffer)
 	for {
-		n, err := c.client.Read(buf)
+		n, err := c.input.Read(buf)
 		if n > 0 && !dead {
 			dead = c.up(in, buf[:n]) != nil
 		}
 		if err != nil {
+			dead = dead || err == errFlooded
 			break
 		}
 		buf = grown(buf, n)
@@ -358,14 +381,14 @@ func (c *channel) sendUp(in *keeper, data []byte) error {
 
 // copyDown passes one stream of the target's on, each read recorded before the client sees it. When the client takes no
 // more, it goes on reading, so that the target can finish.
-func (c *channel) copyDown(stream int, read func([]byte) (int, error)) {
+func (c *channel) copyDown(stream int) {
 	defer c.quiet[stream].end()
 	_, outs := c.keepers()
 	out := outs[stream]
 	dead := out == nil
 	buf := make([]byte, firstBuffer)
 	for {
-		n, err := c.quiet[stream].read(read, buf)
+		n, err := c.quiet[stream].read(c.output[stream].Read, buf)
 		if n > 0 && !dead {
 			dead = c.down(stream, out, buf[:n]) != nil
 		}
@@ -473,6 +496,18 @@ func (c *channel) abandon(why string) {
 		closeChannel(c.target)
 		c.client.Close()
 	}()
+}
+
+// flooded gives a channel up of which more was sent than the other side takes and the gateway keeps. The client is told, if
+// it listens.
+func (c *channel) flooded(what string) {
+	defer c.link.connection.handler.recovered(c.link.connection.close)
+	_ = c.link.session.Observe(format.JSON(format.TypeNote, c.number, format.Note{Kind: "abandoned", Text: what})) // a failure cuts the session
+	go closeChannel(c.target)
+	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
+	defer cancel()
+	within(ctx, func() { c.farewell(what) })
+	c.client.Close()
 }
 
 // deny answers a command that the gateway does not let pass: the client is told in words, as a command would, and with an

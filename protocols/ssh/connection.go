@@ -20,6 +20,7 @@ type connection struct {
 	handler *Handler
 	client  *xssh.ServerConn
 	close   func() // closes what the connection runs on, without waiting for the client
+	flow    *flow
 	address address
 	proof   *proof
 

@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +19,8 @@ import (
 )
 
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
-// a broken exit status for "broken", and tries to open channels towards the client for "open".
+// a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
+// sent a signal, and "drip" sends a byte a packet, of which "dripped" tells when it is done.
 func (r *rig) oddTarget(t *testing.T) {
 	t.Helper()
 	host := newSigner(t)
@@ -37,12 +40,13 @@ func (r *rig) oddTarget(t *testing.T) {
 					return
 				}
 				go xssh.DiscardRequests(requests)
+				o := &oddConn{Conn: c}
 				for n := range channels {
 					channel, requests, err := n.Accept()
 					if err != nil {
 						return
 					}
-					go oddSession(c, channel, requests)
+					go o.session(channel, requests)
 				}
 			}()
 		}
@@ -57,12 +61,22 @@ func (r *rig) oddTarget(t *testing.T) {
 	r.grant("me", "odd")
 }
 
-func oddSession(c xssh.Conn, channel xssh.Channel, requests <-chan *xssh.Request) {
+type oddConn struct {
+	xssh.Conn
+	dripped, ended atomic.Bool
+}
+
+func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
+	hear := make(chan struct{})
+	heard := sync.OnceFunc(func() { close(hear) })
 	exit := func() {
 		channel.SendRequest("exit-status", false, []byte{0, 0, 0, 0})
 		channel.Close()
 	}
 	for r := range requests {
+		if r.Type == "signal" {
+			heard()
+		}
 		if r.Type != "exec" {
 			r.Reply(true, nil)
 			continue
@@ -83,6 +97,35 @@ func oddSession(c xssh.Conn, channel xssh.Channel, requests <-chan *xssh.Request
 			channel.SendRequest("exit-status", false, []byte{1})
 			channel.SendRequest("exit-signal", false, []byte{0, 0, 0, 200, 1})
 			channel.Close()
+		case "deaf":
+			go func() {
+				<-hear
+				data, err := io.ReadAll(channel)
+				c.ended.Store(err == nil)
+				sum := 0
+				for _, b := range data {
+					sum += int(b)
+				}
+				fmt.Fprintln(channel, len(data), sum)
+				exit()
+			}()
+		case "ended":
+			fmt.Fprintln(channel, c.ended.Load())
+			exit()
+		case "drip":
+			go func() {
+				for range stuckAfter / (32 << 10) { // until somebody is stuck
+					channel.Write(make([]byte, 32<<10))
+				}
+				for range tiny {
+					channel.Write([]byte{1})
+				}
+				c.dripped.Store(true)
+				exit()
+			}()
+		case "dripped":
+			fmt.Fprintln(channel, c.dripped.Load())
+			exit()
 		case "open":
 			for _, kind := range []string{"forwarded-tcpip", "auth-agent@openssh.com", "x11", "session"} {
 				_, _, err := c.OpenChannel(kind, nil)

@@ -46,12 +46,13 @@ func (c *connection) jump(n xssh.NewChannel) {
 	conn := &channelConn{Channel: channel, local: c.client.LocalAddr(), remote: c.client.RemoteAddr(), abort: c.close}
 	defer conn.Close()
 	handshake := time.AfterFunc(h.HandshakeTimeout, func() { conn.Close() })
-	client, channels, globals, err := xssh.NewServerConn(newWire(conn), config)
+	flow := newFlow()
+	client, channels, globals, err := xssh.NewServerConn(newWire(conn, flow), config)
 	if !handshake.Stop() || err != nil {
 		return // the client's own ssh says why
 	}
 	inner := &connection{
-		handler: h, client: client, close: func() { conn.Close() }, proof: c.proof,
+		handler: h, client: client, close: func() { conn.Close() }, flow: flow, proof: c.proof,
 		address: address{account: client.User(), target: target.Name},
 	}
 	inner.serve(c.ctx, channels, globals)

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/protocols/ssh/interpret"
 	"sallyport/recorder"
+	"sallyport/recorder/replay"
 )
 
 // TestLinesOfAShell: what somebody types at a shell's prompt is read from the screen and marked as such; what is typed where nothing is
@@ -37,7 +38,11 @@ func TestLinesOfAShell(t *testing.T) {
 	if status := term.status(); status != 3 {
 		t.Errorf("status %d; it showed %q", status, term.shown())
 	}
-	var lines []string
+	var (
+		lines         []string
+		timeline      strings.Builder
+		marked, found bool
+	)
 	for _, item := range r.items(r.ended().ID) {
 		if item.Kind == recorder.ItemCommand && item.Via == interpret.ViaScreen {
 			lines = append(lines, item.Command)
@@ -45,6 +50,33 @@ func TestLinesOfAShell(t *testing.T) {
 				t.Errorf("it is not marked as a guess: %+v", item)
 			}
 		}
+	}
+	// Wherever people read it, it says that it is a guess.
+	if err := replay.Timeline(t.Context(), must(r.recorder.Items(t.Context(), r.last().ID))(t), &timeline, replay.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(timeline.String(), "$ echo one again  "+recorder.Guessed) {
+		t.Errorf("the timeline does not say that it is a guess:\n%s", timeline.String())
+	}
+	for m, err := range replay.Markers(must(r.recorder.Items(t.Context(), r.last().ID))(t), replay.Options{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Label == "echo one again "+recorder.Guessed {
+			marked = true
+		}
+	}
+	if !marked {
+		t.Error("no mark on the replay's line says that it is a guess")
+	}
+	for m, err := range r.recorder.Search(t.Context(), recorder.Query{Text: "echo one again", Limit: 10}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || m.Item.Guess() && m.Line == "echo one again"
+	}
+	if !found {
+		t.Error("search does not find it, or not as a guess")
 	}
 	if want := []string{"echo one", "stty -echo; read x; stty echo", "echo one again", "exit 3"}; !slices.Equal(lines, want) {
 		t.Errorf("%q, want %q; it showed %q", lines, want, term.shown())

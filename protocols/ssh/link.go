@@ -30,6 +30,7 @@ type link struct {
 	connection *connection
 	session    *session.Session
 	target     xssh.Conn
+	flow       *flow // of what the target sends
 	account    configs.Account
 	to         configs.Target
 
@@ -70,7 +71,7 @@ func (c *connection) begin() (*link, error) {
 		return nil, err
 	}
 	l := &link{
-		connection: c, session: s, admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
+		connection: c, session: s, flow: newFlow(), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
 		lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
 		listens: map[string]struct{}{},
 	}
@@ -136,7 +137,7 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 			return err
 		}
 		var banner strings.Builder
-		login.banner = &banner
+		login.banner, login.flow = &banner, l.flow
 		l.target, channels, requests, err = login.handshake(c)
 		l.banner = banner.String()
 		return err

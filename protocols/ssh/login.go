@@ -57,6 +57,7 @@ type login struct {
 	serial  uint64 // of the certificate; 0 where it logs in otherwise
 
 	banner *strings.Builder // what the target shows at a login goes there; nil: nowhere
+	flow   *flow            // of what the target sends; nil: none
 }
 
 // maxBanner is how much of a target's banner is kept, in bytes.
@@ -138,7 +139,7 @@ func passwordPrompt(password string) xssh.AuthMethod {
 func (l login) handshake(conn net.Conn) (xssh.Conn, <-chan xssh.NewChannel, <-chan *xssh.Request, error) {
 	var proved error
 	sawKey := false
-	c, channels, requests, err := xssh.NewClientConn(newWire(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
+	c, channels, requests, err := xssh.NewClientConn(newWire(conn, l.flow), conn.RemoteAddr().String(), &xssh.ClientConfig{
 		Config: targetAlgorithms, User: l.account.UserName(), Auth: l.methods, ClientVersion: l.version,
 		HostKeyAlgorithms: l.proof.algorithms(),
 		BannerCallback: func(message string) error {

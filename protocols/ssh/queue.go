@@ -6,8 +6,12 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 )
 
-// maxQueued is how many requests of one channel may wait for their turn.
-const maxQueued = 256
+const (
+	// maxQueued is how many requests of one channel may wait for their turn.
+	maxQueued = 256
+	// maxQueuedBytes is how large they may be together; one alone may be as large as a packet.
+	maxQueuedBytes = 512 << 10
+)
 
 // queue holds one direction's requests of one channel or connection, so that one that waits for an answer holds up neither other
 // channels nor the library's reader.
@@ -15,6 +19,7 @@ type queue struct {
 	mu    sync.Mutex
 	ready *sync.Cond
 	items []*xssh.Request
+	bytes int // of the items' payloads
 	ended bool
 }
 
@@ -56,8 +61,10 @@ func (q *queue) add(r *xssh.Request) bool {
 	last := len(q.items) - 1
 	switch {
 	case last >= 0 && mergeable(r) && mergeable(q.items[last]):
+		q.bytes += len(r.Payload) - len(q.items[last].Payload)
 		q.items[last] = r
-	case len(q.items) < maxQueued:
+	case len(q.items) < maxQueued && q.bytes+len(r.Payload) <= maxQueuedBytes:
+		q.bytes += len(r.Payload)
 		q.items = append(q.items, r)
 	default:
 		return false
@@ -81,5 +88,6 @@ func (q *queue) next() (*xssh.Request, bool) {
 	}
 	r := q.items[0]
 	q.items = q.items[1:]
+	q.bytes -= len(r.Payload)
 	return r, true
 }

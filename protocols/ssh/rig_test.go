@@ -107,6 +107,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	r.recorder = must(recorder.Open(ctx, recorder.Options{
 		Dir: r.config.State, Config: r.config.Recording, Store: st, Log: log, Version: "test",
 		Interpreters: map[string]func(format.Header) recorder.Interpreter{configs.KindSSH: Interpreter},
+		Recipients:   func(string) []string { return r.config.Recording.Recipients },
 	}))(t)
 	t.Cleanup(func() { r.recorder.Close(context.Background()) })
 	r.sessions = must(session.Open(ctx, session.Options{Store: st, Recorder: r.recorder, Authn: r.authn, Config: r.config, Log: log}))(t)

@@ -15,6 +15,7 @@
 //	link.go        one session on a target: lease, recording, connection, and how it is cut
 //	login.go       the gateway's own login on the target, hostkey.go the target's proof
 //	channel.go     one channel, copied both ways; requests.go decides what may be asked on it
+//	intake.go      what waits to be read costs no more than its bytes
 //	target_write.go  all writers to the target
 //	interpret/     what a recording meant
 package ssh
@@ -114,7 +115,8 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 		h.Log.Error("no SSH host key", "error", err)
 		return
 	}
-	client, channels, requests, err := xssh.NewServerConn(newWire(seen), config)
+	flow := newFlow()
+	client, channels, requests, err := xssh.NewServerConn(newWire(seen, flow), config)
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return
@@ -125,7 +127,7 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 	}
 	authn.Proven(conn)
 	c := &connection{
-		handler: h, client: client, close: func() { conn.Close() }, address: parseAddress(client.User()), proof: who,
+		handler: h, client: client, close: func() { conn.Close() }, flow: flow, address: parseAddress(client.User()), proof: who,
 	}
 	c.serve(ctx, channels, requests)
 }

@@ -23,8 +23,10 @@ const (
 	promptWait = 5 * time.Minute
 	// keepTyped is how much of what is typed meanwhile is kept for the shell.
 	keepTyped = 4 << 10
-	// keepAsked is how many requests a channel may make before it says what it wants to run.
-	keepAsked = 64
+	// keepAsked is how many requests a channel may make before it says what it wants to run, and keepAskedBytes how large they
+	// may be together.
+	keepAsked      = 64
+	keepAskedBytes = maxEnvironment + 16<<10
 )
 
 // Variables with which a client says what to ask for: ssh -o SetEnv=SALLYPORT_REASON=…. They are for the gateway and go no
@@ -46,6 +48,8 @@ func (c *connection) waitSession(n xssh.NewChannel, no *refusal.Refusal) {
 	w := &waiting{connection: c, kind: n.ChannelType(), extra: n.ExtraData(), channel: channel, client: &clientChannel{Channel: channel}, queue: newQueue()}
 	w.pipeOut, w.pipeIn = io.Pipe()
 	defer w.pipeOut.Close()
+	w.input = newIntake(c.flow, channel.Read, func() { w.client.Close() })
+	defer c.flow.remove(w.input)
 	defer w.client.Close()
 	idle := time.AfterFunc(localTime, func() { w.client.Close() })
 	start := w.untilStart(requests)
@@ -77,7 +81,7 @@ func (c *connection) waitSession(n xssh.NewChannel, no *refusal.Refusal) {
 			no = c.handler.asRefusal(err)
 		}
 	} else {
-		c.spawn(func() { _, _ = io.Copy(io.Discard, channel) })
+		c.spawn(func() { _, _ = io.Copy(io.Discard, w.input) })
 	}
 	c.spawn(func() { _, _ = io.Copy(io.Discard, channel.Stderr()) })
 	_ = start.Reply(true, nil) // a failed write shows in the connection's end
@@ -98,6 +102,7 @@ type waiting struct {
 	kind       string
 	extra      []byte
 	channel    xssh.Channel
+	input      *intake // reads channel
 	client     *clientChannel
 	terminal   bool
 	ask        grant.Ask
@@ -116,11 +121,12 @@ type waiting struct {
 // untilStart takes requests up to the one that starts something, and returns that; nil where none comes. Clients wait for
 // some answers before they go on, so all but the last get one.
 func (w *waiting) untilStart(requests <-chan *xssh.Request) *xssh.Request {
+	size := 0
 	for r := range requests {
 		if starts(r) {
 			return r
 		}
-		keep := len(w.asked) < keepAsked
+		keep := len(w.asked) < keepAsked && size+len(r.Payload) <= keepAskedBytes
 		switch r.Type {
 		case "pty-req":
 			w.terminal = true
@@ -137,6 +143,7 @@ func (w *waiting) untilStart(requests <-chan *xssh.Request) *xssh.Request {
 			keep = false
 		}
 		if keep {
+			size += len(r.Payload)
 			w.asked = append(w.asked, &xssh.Request{Type: r.Type, Payload: r.Payload})
 		}
 		_ = r.Reply(keep || r.Type == "env", nil) // a failed write shows in the connection's end
@@ -186,7 +193,7 @@ var errInterrupted = errors.New("the user stopped waiting")
 func (w *waiting) listen(cancel context.CancelCauseFunc) {
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := w.channel.Read(buf)
+		n, err := w.input.Read(buf)
 		if !w.take(buf[:n], err, cancel) && n > 0 {
 			if _, broken := w.pipeIn.Write(buf[:n]); broken != nil {
 				return

@@ -11,6 +11,7 @@ import (
 // holds the first part of a packet until its rest is there. It has no buffers while little passes.
 type wire struct {
 	net.Conn
+	flow *flow // is told of what is read; nil: none
 
 	// Of the one reader.
 	ahead []byte // from readAhead; nil: none
@@ -38,10 +39,18 @@ var (
 	writeTogether = sync.Pool{New: func() any { b := make([]byte, 0, packetBuffer); return &b }}
 )
 
-func newWire(conn net.Conn) *wire { return &wire{Conn: conn} }
+func newWire(conn net.Conn, flow *flow) *wire { return &wire{Conn: conn, flow: flow} }
 
 // Read implements net.Conn for one reader.
 func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.read(p)
+	if w.flow != nil && n > 0 {
+		w.flow.came(n)
+	}
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	if w.ahead == nil {
 		n, err := w.Conn.Read(p)
 		if n == len(p) && n >= libraryBuffer { // there is more

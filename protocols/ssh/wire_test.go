@@ -24,7 +24,7 @@ func loopback(t *testing.T) (a, b net.Conn) {
 // TestWireLosesNothing: whatever the sizes of writes and reads, what comes out is what went in, and nothing is held for good.
 func TestWireLosesNothing(t *testing.T) {
 	a, b := loopback(t)
-	from, to := newWire(a), newWire(b)
+	from, to := newWire(a, nil), newWire(b, nil)
 	random := rand.New(rand.NewPCG(1, 2))
 	sizes := []int{1, 16, libraryBuffer, libraryBuffer - 1, libraryBuffer + 1, 28000, 32768, 100000}
 	var want bytes.Buffer
@@ -73,7 +73,7 @@ func TestWireLosesNothing(t *testing.T) {
 
 func TestWireSendsAPartWithoutARest(t *testing.T) {
 	a, b := loopback(t)
-	if _, err := newWire(a).Write(make([]byte, libraryBuffer)); err != nil {
+	if _, err := newWire(a, nil).Write(make([]byte, libraryBuffer)); err != nil {
 		t.Fatal(err)
 	}
 	b.SetReadDeadline(time.Now().Add(deadline))

@@ -32,6 +32,15 @@ const (
 // read from its middle, and is not in the recording itself.
 const Picture = "picture"
 
+// Screen is the Via of a command that was read from what a terminal showed.
+const Screen = "screen"
+
+// Guess says that a command is one that was read from what a terminal showed, where all others are what was sent.
+func (it Item) Guess() bool { return it.Kind == Command && it.Via == Screen }
+
+// Guessed follows such a command wherever people read it.
+const Guessed = "(read from the screen)"
+
 // Item is one thing that happened in a session, in the words people use. Its JSON is the JSON Lines export; the fields
 // `session`, `sql` and `command` are a stable contract.
 type Item struct {

@@ -116,6 +116,9 @@ func (k *caster) item(it item.Item) error {
 		if what == "" {
 			what = it.Via
 		}
+		if it.Guess() {
+			what += " " + item.Guessed
+		}
 		return k.event(it.At, "m", safe(what))
 	case item.Output:
 		data := it.Data

@@ -153,7 +153,11 @@ func Markers(items iter.Seq2[item.Item, error], o Options) iter.Seq2[Marker, err
 			if label = strings.Join(strings.Fields(label), " "); label == "" {
 				continue
 			}
-			if !yield(Marker{At: it.At, Time: it.Time, Label: safe(short(label))}, nil) {
+			label = safe(short(label))
+			if it.Guess() {
+				label += " " + item.Guessed
+			}
+			if !yield(Marker{At: it.At, Time: it.Time, Label: label}, nil) {
 				return
 			}
 		}

@@ -126,8 +126,8 @@ func (o Options) tell(it item.Item) string {
 		what := it.Command
 		if what == "" {
 			what = it.Via
-		} else if it.Via == "screen" {
-			what += "  (read from the screen)"
+		} else if it.Guess() {
+			what += "  " + item.Guessed
 		} else if it.Via != "" && it.Via != "exec" {
 			what = it.Via + " " + what
 		}

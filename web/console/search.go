@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/recorder"
+	"sallyport/recorder/item"
 	"sallyport/recorder/verify"
 	"sallyport/web/api"
 )
@@ -27,6 +28,7 @@ type match struct {
 	api.Match
 	Text    string
 	Address string
+	Guessed string // what is said of a command that was read from the screen
 }
 
 // search finds statements, commands and terminal lines.
@@ -83,7 +85,11 @@ func placeOf(m api.Match) match {
 	if len(text) > mostLine {
 		text = strings.ToValidUTF8(text[:mostLine], "") + "…"
 	}
-	return match{Match: m, Text: plain(text), Address: to}
+	found := match{Match: m, Text: plain(text), Address: to}
+	if m.Item.Guess() {
+		found.Guessed = item.Guessed
+	}
+	return found
 }
 
 // audit lists the control plane's own log, newest first.

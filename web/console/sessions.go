@@ -429,7 +429,11 @@ func (s *server) marks(v *visit, id string, channel uint32) ([]replay.Marker, er
 			break
 		}
 		if it.Kind == item.Command && it.Channel == channel {
-			all = append(all, replay.Marker{At: it.At, Label: plain(cmp.Or(it.Command, it.Via))})
+			label := cmp.Or(it.Command, it.Via)
+			if it.Guess() {
+				label += " " + item.Guessed
+			}
+			all = append(all, replay.Marker{At: it.At, Label: plain(label)})
 		}
 	}
 	return all, nil

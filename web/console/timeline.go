@@ -145,7 +145,7 @@ func follow(items iter.Seq2[item.Item, error], protocol string, c choice) (timel
 				channels[it.Channel] = &channel{Number: it.Channel}
 				order = append(order, it.Channel)
 			}
-			if it.Via == "screen" { // what a line on the screen says is no command of the channel's own
+			if it.Guess() { // what a line on the screen says is no command of the channel's own
 				break
 			}
 			what := it.Command
@@ -199,8 +199,8 @@ func momentOf(it item.Item, protocol string) *moment {
 		if it.Terminal != "" {
 			m.Params = []string{"terminal " + plain(it.Terminal)}
 		}
-		if it.Via == "screen" {
-			m.Params = []string{"read from the screen"}
+		if it.Guess() {
+			m.Params = []string{item.Guessed}
 		}
 	case item.Note:
 		m.Failed = it.Command == "damage"

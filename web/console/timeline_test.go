@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/recorder/item"
+	"sallyport/web/api"
 )
 
 // told is items as a recording gives them, numbered.
@@ -211,6 +212,24 @@ func TestSpan(t *testing.T) {
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%d is %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestGuessesAreMarked: a command that was read from a terminal's screen is called that wherever the console lists it.
+func TestGuessesAreMarked(t *testing.T) {
+	guess := item.Item{Kind: item.Command, Channel: 1, Via: item.Screen, Command: "rm -r x"}
+	sent := item.Item{Kind: item.Command, Channel: 1, Via: "exec", Command: "rm -r x"}
+	for _, c := range []struct {
+		it     item.Item
+		marked bool
+	}{{guess, true}, {sent, false}} {
+		m := momentOf(c.it, "ssh")
+		if got := slices.Contains(m.Params, item.Guessed); got != c.marked || m.Text != "rm -r x" {
+			t.Errorf("in the list %+v is %+v", c.it, m)
+		}
+		if got := placeOf(api.Match{Item: c.it, Line: c.it.Command}).Guessed != ""; got != c.marked {
+			t.Errorf("among what was found, %+v is a guess: %v", c.it, got)
 		}
 	}
 }

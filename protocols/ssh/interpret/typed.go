@@ -179,4 +179,4 @@ func screenLines(out func(recorder.Item)) func(string) {
 }
 
 // ViaScreen is the Via of a command that was read from what a terminal showed: a guess, where all others are what was sent.
-const ViaScreen = "screen"
+const ViaScreen = recorder.ViaScreen

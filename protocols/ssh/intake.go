@@ -1,0 +1,258 @@
+package ssh
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+)
+
+// The library keeps each packet of data that nobody has read yet as a piece of its own, and its window counts bytes alone. So
+// a peer that fills a window of 2 MiB with packets of one byte costs it a hundred megabytes, on every channel whose other end
+// takes nothing. A window can't be held back: whatever is read is credited at once. What can be done is to notice, and to read
+// ahead into a buffer of the gateway's own, where a byte is a byte:
+//
+//	flow    counts, for one connection, what came in against what was read of its channels
+//	intake  is one stream of one channel; mostly the channel itself is read, without a step between
+//
+// While more waits unread than all windows together could hold of proper packets, the streams that nobody reads are read ahead.
+// A stream of which too much has been read ahead has a peer that goes on and on; its channel is given up, and nothing else.
+const (
+	// windowSize is what the library lets a peer send on a channel before it is read.
+	windowSize = 2 << 20
+	// windowCost is what a full window of proper packets is on the wire; flowSlack is what may wait besides.
+	windowCost = windowSize + 64<<10
+	flowSlack  = 1 << 20
+	flowStep   = 256 << 10 // bytes on the wire between two looks, at least
+	// maxAhead is how much is read ahead of one stream, and maxAheadAll of all streams of one connection.
+	maxAhead    = 2 * windowSize
+	maxAheadAll = 8 * windowSize
+	aheadChunk  = 32 << 10
+	// maxPacket is how much data a packet has at most; packetCost is what it has besides on the wire at the very least: its
+	// length, header, padding and tag.
+	maxPacket  = 32 << 10
+	packetCost = 34
+)
+
+// flow is one connection's account. What is on the wire and not yet read is estimated from above: what else there is on a
+// connection, such as requests, counts as unread until a look finds everybody reading.
+type flow struct {
+	received atomic.Int64 // bytes on the wire since the last settling
+	taken    atomic.Int64 // the same of what was read, with what packets cost on the wire
+	next     atomic.Int64 // received, at which to look again
+	ahead    atomic.Int64 // bytes that are read ahead now
+
+	mu      sync.Mutex
+	intakes map[*intake]struct{}
+}
+
+func newFlow() *flow {
+	f := &flow{intakes: map[*intake]struct{}{}}
+	f.next.Store(flowSlack)
+	return f
+}
+
+// came is told of each read from the wire, by the one goroutine that reads there. It does not wait.
+func (f *flow) came(n int) {
+	if f.received.Add(int64(n)) >= f.next.Load() {
+		f.look()
+	}
+}
+
+// took is told of each read from a channel: the bytes, and what their packets must at least have had besides. Where small ones
+// came together in one read it is too little, so that nobody can hide a flood behind what is read of other channels.
+func (f *flow) took(n int) {
+	packets := max(1, (n+maxPacket-1)/maxPacket)
+	f.taken.Add(int64(n + packets*packetCost))
+}
+
+// look has the streams that nobody reads read ahead, when more waits than there should.
+func (f *flow) look() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var stuck []*intake
+	for i := range f.intakes {
+		if !i.reading() {
+			stuck = append(stuck, i)
+		}
+	}
+	received := f.received.Load()
+	waiting := received - f.taken.Load()
+	allowed := int64(flowSlack + len(stuck)*windowCost)
+	if waiting > 0 && len(stuck) > 0 && waiting <= allowed {
+		f.next.Store(received + max(allowed-waiting, flowStep))
+		return
+	}
+	if waiting > allowed {
+		for _, i := range stuck {
+			i.readAhead()
+		}
+	}
+	f.received.Store(0)
+	f.taken.Store(0)
+	f.next.Store(flowSlack)
+}
+
+func (f *flow) add(i *intake) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.intakes[i] = struct{}{}
+}
+
+func (f *flow) remove(i *intake) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.intakes, i)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.drop()
+}
+
+// intake reads one stream of a channel. Read is for one goroutine.
+type intake struct {
+	flow  *flow
+	read  func([]byte) (int, error)
+	flood func() // called once, in a goroutine of its own, when too much was read ahead
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	inside  bool // somebody is in read
+	waiting bool // Read waits for what is read ahead
+	pumping bool // a goroutine reads ahead, and nobody else reads
+	pumps   int  // how many times one has been started
+	quota   int  // how much more it may
+	chunks  [][]byte
+	held    int   // bytes in chunks
+	err     error // after what is in chunks
+}
+
+var errFlooded = errors.New("too much came that nobody takes")
+
+// newIntake is a stream of a channel on the flow's connection, until flow.remove.
+func newIntake(f *flow, read func([]byte) (int, error), flood func()) *intake {
+	i := &intake{flow: f, read: read, flood: flood}
+	i.changed = sync.NewCond(&i.mu)
+	f.add(i)
+	return i
+}
+
+// Read implements io.Reader. After a flood it gives what was read ahead before, and then errFlooded.
+func (i *intake) Read(p []byte) (int, error) {
+	i.mu.Lock()
+	for i.pumping && i.inside && i.held == 0 && i.err == nil {
+		i.waiting = true
+		i.changed.Wait()
+	}
+	i.waiting = false
+	if i.held > 0 {
+		defer i.mu.Unlock()
+		return i.takeAhead(p), nil
+	}
+	if i.err != nil {
+		defer i.mu.Unlock()
+		return 0, i.err
+	}
+	i.pumping = false // the goroutine is not reading, so it ends
+	i.changed.Broadcast()
+	i.inside = true
+	i.mu.Unlock()
+	n, err := i.read(p)
+	i.flow.took(n)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.inside, i.err = false, err
+	return n, err
+}
+
+func (i *intake) takeAhead(p []byte) (n int) {
+	for n < len(p) && len(i.chunks) > 0 {
+		k := copy(p[n:], i.chunks[0])
+		n += k
+		if i.chunks[0] = i.chunks[0][k:]; len(i.chunks[0]) == 0 {
+			i.chunks = i.chunks[1:]
+		}
+	}
+	i.held -= n
+	i.flow.ahead.Add(-int64(n))
+	return n
+}
+
+// reading says that somebody takes what comes, or that nothing does.
+func (i *intake) reading() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.inside || i.err != nil
+}
+
+// readAhead reads ahead what now waits and what comes then, up to another window. It does not wait.
+func (i *intake) readAhead() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.inside || i.err != nil {
+		return
+	}
+	if i.held >= maxAhead || i.flow.ahead.Load() >= maxAheadAll {
+		i.err = errFlooded // what still comes is read, so that the library does not keep it, and goes nowhere
+		go i.flood()
+	}
+	i.quota = windowSize
+	if i.pumping {
+		i.changed.Broadcast()
+		return
+	}
+	i.pumping = true
+	i.pumps++
+	go i.pump(i.pumps)
+}
+
+// pump reads ahead until Read goes on by itself, or another pump was started after that.
+func (i *intake) pump(number int) {
+	buf := make([]byte, aheadChunk)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for i.pumping && i.pumps == number {
+		flooded := i.err == errFlooded
+		if i.quota <= 0 && !flooded {
+			i.changed.Wait()
+			continue
+		}
+		i.inside = true
+		i.mu.Unlock()
+		n, err := i.read(buf)
+		i.flow.took(n)
+		i.mu.Lock()
+		i.inside = false
+		if !flooded {
+			i.keep(buf[:n])
+			i.quota -= n
+			i.err = err
+		}
+		if err != nil || i.waiting {
+			i.pumping = false
+		}
+		i.changed.Broadcast()
+	}
+}
+
+func (i *intake) keep(data []byte) {
+	i.held += len(data)
+	i.flow.ahead.Add(int64(len(data)))
+	for len(data) > 0 {
+		last := len(i.chunks) - 1
+		if last < 0 || len(i.chunks[last]) == cap(i.chunks[last]) {
+			i.chunks = append(i.chunks, make([]byte, 0, aheadChunk))
+			last++
+		}
+		chunk := i.chunks[last]
+		n := copy(chunk[len(chunk):cap(chunk)], data)
+		i.chunks[last], data = chunk[:len(chunk)+n], data[n:]
+	}
+}
+
+// drop forgets what was read ahead; nothing more is kept.
+func (i *intake) drop() {
+	i.flow.ahead.Add(-int64(i.held))
+	i.chunks, i.held = nil, 0
+	if i.err == nil {
+		i.err = errFlooded
+	}
+}
