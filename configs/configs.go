@@ -182,6 +182,9 @@ type Recording struct {
 	// Recipients are age recipients (age1… or age1pq1…) that recordings are locked to: the gateway cannot read them once they
 	// ended. Default: none, and recordings are in the clear. A target's own list replaces it.
 	Recipients []string `yaml:"recipients"`
+	// RecipientsInput are stricter ones, for what is typed and for parameters of statements: those in Recipients alone cannot read it.
+	// Default: none, and it is for Recipients too. A target's own list replaces it.
+	RecipientsInput []string `yaml:"recipients_input"`
 	// Progress is how often live recordings are bound to the log over all of them. Default: 10s.
 	Progress Duration `yaml:"progress"`
 	// Witnesses cosign that log. They are to be run by people who do not run the gateway.
@@ -248,7 +251,9 @@ type Target struct {
 	Keep       Duration   `yaml:"keep"`       // default: recording.keep
 	Bulk       ByteSize   `yaml:"bulk"`       // default: recording.bulk
 	Recipients []string   `yaml:"recipients"` // default: recording.recipients; [] is none
-	Accounts   []Account  `yaml:"accounts"`
+	// RecipientsInput replaces recording.recipients_input; [] is none.
+	RecipientsInput []string  `yaml:"recipients_input"`
+	Accounts        []Account `yaml:"accounts"`
 	// WarnBefore are how long before the end of its grant a session is told of it: ssh on terminals, by default 5m and 1m (an
 	// empty list: never); Postgres as notices, by default never.
 	WarnBefore []Duration `yaml:"warn_before"`

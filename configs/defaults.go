@@ -41,6 +41,9 @@ func (c *Config) setDefaults() {
 		set(&t.Durability, c.Recording.Durability)
 		set(&t.Keep, c.Recording.Keep)
 		set(&t.Bulk, c.Recording.Bulk)
+		if t.RecipientsInput == nil {
+			t.RecipientsInput = c.Recording.RecipientsInput
+		}
 		if t.Recipients == nil {
 			t.Recipients = c.Recording.Recipients
 		}

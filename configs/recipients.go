@@ -23,6 +23,47 @@ func (c *Config) RecipientsFor(target string) []string {
 	return c.Recording.Recipients
 }
 
+// InputRecipientsFor are the stricter recipients of what is typed and of the parameters of statements; none: it is for
+// RecipientsFor too.
+func (c *Config) InputRecipientsFor(target string) []string {
+	for _, t := range c.Targets {
+		if t.Name == target {
+			return t.RecipientsInput
+		}
+	}
+	return c.Recording.RecipientsInput
+}
+
+// WithInputRecipients are the recipients of all that is not for stricter ones alone, who can open that too.
+func WithInputRecipients(recipients, input []string) []string {
+	if len(input) == 0 {
+		return recipients
+	}
+	all := slices.Clone(recipients)
+	for _, one := range input {
+		if !slices.Contains(all, one) {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// checkInputRecipients checks a stricter list beside the other: whoever reads what is typed reads the rest, so one key is for both.
+func checkInputRecipients(at reporter, path string, input, recipients []string) {
+	if len(input) == 0 {
+		return
+	}
+	checkRecipients(at, path, input)
+	switch {
+	case len(recipients) == 0:
+		at(path, "there are none in recipients; what is typed is for stricter recipients only where the rest is locked, too")
+	case mixed(slices.Concat(recipients, input)) && !mixed(input):
+		at(path, "recipients beside it are of the other kind; %s", noMix)
+	case len(recipients)+len(input) > maxRecipients:
+		at(path, "with those in recipients there are %d; at most %d", len(recipients)+len(input), maxRecipients)
+	}
+}
+
 // ParseRecipients parses age recipients, all classic ones (age1…) or all post-quantum hybrids (age1pq1…): age does not
 // mix them, since the weaker would open the file.
 func ParseRecipients(texts []string) ([]age.Recipient, error) {

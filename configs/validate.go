@@ -97,6 +97,7 @@ func (l *loader) validate(main *file, c *Config) {
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
 	checkRecipients(at, "recording.recipients", c.Recording.Recipients)
+	checkInputRecipients(at, "recording.recipients_input", c.Recording.RecipientsInput, c.Recording.Recipients)
 	if r := c.Recording; r.Warn < r.Reserve {
 		at("recording.warn", "recording.warn is %d bytes; it is at least recording.reserve, %d", r.Warn, r.Reserve)
 	} else if r.End > r.Reserve {
@@ -234,6 +235,9 @@ func (l *loader) validateTargets(c *Config) {
 		}
 		if !slices.Equal(t.Recipients, c.Recording.Recipients) {
 			checkRecipients(at, "recipients", t.Recipients)
+		}
+		if !slices.Equal(t.RecipientsInput, c.Recording.RecipientsInput) || !slices.Equal(t.Recipients, c.Recording.Recipients) {
+			checkInputRecipients(at, "recipients_input", t.RecipientsInput, t.Recipients)
 		}
 		if label := t.sensitive(); label != "" && len(t.Recipients) == 0 {
 			at("labels", "label %s says that the target has data whose recordings are kept only locked; set recording.recipients, or recipients of the target", label)

@@ -175,7 +175,7 @@ func (a *auditLog) write(ctx context.Context, first uint64, events []Event) erro
 			Durability: string(configs.Synced),
 			Gateway:    a.recorder.Version,
 		}
-		current, err := a.recorder.create(filepath.Join("audit", header.Session+extension), header, nil, configs.Synced, now)
+		current, err := a.recorder.create(filepath.Join("audit", header.Session+extension), header, keyPair{}, configs.Synced, now)
 		if err != nil {
 			return fmt.Errorf("begin an audit file: %w", err)
 		}

@@ -2,6 +2,7 @@ package recorder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -10,6 +11,7 @@ import (
 
 	"filippo.io/age"
 
+	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/recorder/format"
 	"sallyport/recorder/lock"
@@ -18,22 +20,41 @@ import (
 // keyLinger is how long those who watch a locked recording have, once it has ended, to come to its end.
 const keyLinger = 10 * time.Second
 
-// lock makes the key of a recording that is to be locked, and puts its Lock into the header; nil where it is not.
-func (r *Recorder) lock(ctx context.Context, header *format.Header) (*format.Key, error) {
+// keyPair are the keys of a recording that is locked, the second of which is for stricter recipients and may be nil.
+type keyPair struct{ key, strict *format.Key }
+
+func (k keyPair) wipe() {
+	for _, key := range []*format.Key{k.key, k.strict} {
+		if key != nil {
+			key.Wipe()
+		}
+	}
+}
+
+// lock makes the keys of a recording that is to be locked, and puts its Lock into the header; none where it is not. Stricter
+// recipients can open everything.
+func (r *Recorder) lock(ctx context.Context, header *format.Header) (keys keyPair, err error) {
 	if r.Recipients == nil {
-		return nil, nil
+		return keys, nil
 	}
 	recipients := r.Recipients(header.Target)
 	if len(recipients) == 0 {
-		return nil, nil
+		return keys, nil
 	}
-	key, locked, err := r.NewKey(ctx, header.Session, recipients)
+	var input []string
+	if r.InputRecipients != nil {
+		input = r.InputRecipients(header.Target)
+	}
+	keys.key, header.Lock, err = r.NewKey(ctx, header.Session, configs.WithInputRecipients(recipients, input))
+	if err == nil && len(input) > 0 {
+		keys.strict, header.Lock.Input, err = r.NewKey(ctx, header.Session, input)
+	}
 	if err != nil {
-		return nil, refusal.New(refusal.RecorderFailed, "the recording could not be locked to its recipients").
+		keys.wipe()
+		return keyPair{}, refusal.New(refusal.RecorderFailed, "the recording could not be locked to its recipients").
 			WithHint("ask whoever runs the gateway to look at recipients in its configuration: sallyport check").Because(err)
 	}
-	header.Lock = locked
-	return key, nil
+	return keys, nil
 }
 
 // noteLocked remembers a locked recording for searches, which cannot look into it.
@@ -58,6 +79,9 @@ func (r *Recording) wipeKey() {
 	if r.key == nil {
 		return
 	}
+	if r.strict != nil { // nobody reads with it
+		r.strict.Wipe()
+	}
 	r.key.Release()
 	time.AfterFunc(keyLinger, r.key.Wipe)
 }
@@ -69,7 +93,8 @@ type Copy struct {
 	Unmasked bool
 	path     string
 	key      *format.Key
-	by       *Recorder // only what makes items of events
+	strict   *format.Key // nil: what is for stricter recipients stays closed
+	by       *Recorder   // only what makes items of events
 }
 
 // OpenCopy opens a file for reading. A locked one takes an identity of one of its recipients: without any the refusal
@@ -91,7 +116,15 @@ func OpenCopy(path string, interpreters map[string]func(format.Header) Interpret
 	if len(identities) == 0 {
 		return nil, RefuseLocked(c.Header.Session)
 	}
-	c.key, err = lock.Open(c.Header, identities...)
+	if c.key, err = lock.Open(c.Header, identities...); err != nil || c.Header.Lock.Input == nil {
+		return c, err
+	}
+	if c.strict, err = lock.OpenInput(c.Header, identities...); errors.Is(err, lock.ErrNotForYou) {
+		err = nil
+	}
+	if err != nil {
+		c.Close()
+	}
 	return c, err
 }
 
@@ -114,6 +147,9 @@ func (c *Copy) Items(ctx context.Context) iter.Seq2[Item, error] {
 			return
 		}
 		reader.Unlock(c.key)
+		if c.strict != nil {
+			reader.UnlockStrict(c.strict)
+		}
 		eventsOf(ctx, reader)(yield)
 	})
 }
@@ -128,7 +164,5 @@ func (c *Copy) Export(ctx context.Context, form string, w io.Writer, o ExportOpt
 
 // Close wipes the key.
 func (c *Copy) Close() {
-	if c.key != nil {
-		c.key.Wipe()
-	}
+	keyPair{c.key, c.strict}.wipe()
 }

@@ -99,6 +99,10 @@ func eventsOf(ctx context.Context, reader *format.Reader) iter.Seq2[Event, error
 // eventOf reads one event, or a note in place of damage. The error is io.EOF at the end.
 func eventOf(ctx context.Context, reader *format.Reader) (Event, error) {
 	event, err := reader.Next()
+	for err == nil && event.Type == format.TypeStandIn && reader.Strict() {
+		event, err = reader.Next()
+	}
+	event = event.StandsFor()
 	if damage, ok := errors.AsType[*format.Damage](err); ok {
 		event = format.JSON(format.TypeNote, 0, format.Note{Kind: "damage", Text: damage.Error()})
 		event.At, err = reader.Latest(), nil

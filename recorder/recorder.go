@@ -58,6 +58,11 @@ type Options struct {
 	// Mask says what is hidden in all that is made of a target's recordings to be read, beside what their headers say; without
 	// it, or where it is nil, nothing more. It may be called at any time; see Remask.
 	Mask func(target string) *format.Mask
+	// InputRecipients are, of a target whose recordings are locked, the stricter recipients of what is typed and of the
+	// parameters of statements; without it, or where there are none, that is for Recipients like all else.
+	InputRecipients func(target string) []string
+	// Sealers have a constructor, by Header.Protocol, for what tells that apart; without one it is what was plainly said.
+	Sealers map[string]func(placeholder string) Sealer
 	// NewKey makes the key of a recording that is to be locked, as lock.New does, which is the default.
 	NewKey func(ctx context.Context, session string, recipients []string) (*format.Key, *format.Lock, error)
 	// Ledger is the log over all recordings, which binds each when it begins, lives and ends; without one nothing does. It
@@ -313,11 +318,11 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	if r.Mask != nil {
 		header.Mask = r.Mask(header.Target)
 	}
-	key, err := r.lock(ctx, &header)
+	keys, err := r.lock(ctx, &header)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := r.create(path, header, key, level, started)
+	rec, err := r.create(path, header, keys, level, started)
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, errUsed):
 		return nil, fmt.Errorf("begin a recording: %w", err)

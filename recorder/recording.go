@@ -37,6 +37,8 @@ type Recording struct {
 	recorder *Recorder
 	header   format.Header
 	key      *format.Key // of a locked recording; nil: it is in the clear
+	strict   *format.Key // of what is for stricter recipients
+	sealer   Sealer      // which tells that apart; nil: nothing is
 	level    configs.Durability
 	started  time.Time // has the clock that does not jump
 	file     File
@@ -70,13 +72,13 @@ var ErrEnded = errors.New("the recording has ended")
 
 // create makes the file of a recording, durably, with its header in it, and locked if there is a key, which is wiped when
 // the recording has ended.
-func (r *Recorder) create(path string, header format.Header, key *format.Key, level configs.Durability, started time.Time) (_ *Recording, err error) {
+func (r *Recorder) create(path string, header format.Header, keys keyPair, level configs.Durability, started time.Time) (_ *Recording, err error) {
 	defer func() {
-		if err != nil && key != nil {
-			key.Wipe()
+		if err != nil {
+			keys.wipe()
 		}
 	}()
-	first, builder, err := format.CreateLocked(header, key)
+	first, builder, err := format.CreateLockedTwice(header, keys.key, keys.strict)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func (r *Recorder) create(path string, header format.Header, key *format.Key, le
 		}
 	}
 	rec := &Recording{
-		recorder: r, header: header, key: key, level: level, started: started,
+		recorder: r, header: header, key: keys.key, strict: keys.strict, sealer: r.sealerFor(header, keys), level: level, started: started,
 		failed: make(chan struct{}), next: builder, good: builder.State(),
 	}
 	rec.safe.Store(rec.good.Offset)
@@ -115,7 +117,7 @@ func (r *Recorder) create(path string, header format.Header, key *format.Key, le
 		r.mu.Unlock()
 		return nil, err
 	}
-	if key != nil {
+	if keys.key != nil {
 		r.noteLocked(header)
 	}
 	rec.timer = time.AfterFunc(time.Hour, rec.flush)
@@ -220,7 +222,17 @@ func (r *Recording) add(events []Event) error {
 	r.latest = max(r.latest, now)
 	for _, e := range events {
 		e.At = r.latest
-		if err := r.next.Add(e); err != nil {
+		var err error
+		if r.sealer == nil {
+			err = r.next.Add(e)
+		} else {
+			r.sealer.Seal(e, func(e Event) {
+				if err == nil {
+					err = r.next.Add(e)
+				}
+			})
+		}
+		if err != nil {
 			r.fail(err)
 			return err
 		}

@@ -167,9 +167,11 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 		Ledger: g.ledger, Progress: config.Recording.Progress.D(),
 		Dir: config.State, Config: config.Recording, Store: g.store, Version: version, Log: g.log,
 		Interpreters: interpreters, Index: filepath.Join(config.State, "index.db"),
-		Keep:       func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
-		Recipients: func(target string) []string { return g.config.Load().RecipientsFor(target) },
-		Mask:       func(target string) *format.Mask { return masksOf(g.config.Load(), target) },
+		Keep:            func(target string) time.Duration { return g.config.Load().KeepFor(target).D() },
+		Recipients:      func(target string) []string { return g.config.Load().RecipientsFor(target) },
+		InputRecipients: func(target string) []string { return g.config.Load().InputRecipientsFor(target) },
+		Sealers:         map[string]func(string) recorder.Sealer{configs.KindPostgres: postgres.Sealer},
+		Mask:            func(target string) *format.Mask { return masksOf(g.config.Load(), target) },
 	})
 	if err != nil {
 		return err

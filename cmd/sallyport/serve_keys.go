@@ -39,13 +39,18 @@ func newSmith(config *configs.Config) *lock.Smith {
 		cmd.Env = []string{}                               // not the gateway's, which may have secrets
 		return cmd
 	}}
-	if len(config.Recording.Recipients) > 0 {
-		smith.Prepare(config.Recording.Recipients)
-	}
-	for _, t := range config.Targets {
-		if len(t.Recipients) > 0 {
-			smith.Prepare(t.Recipients)
+	prepare := func(recipients, input []string) {
+		if len(recipients) == 0 {
+			return
 		}
+		smith.Prepare(configs.WithInputRecipients(recipients, input))
+		if len(input) > 0 {
+			smith.Prepare(input)
+		}
+	}
+	prepare(config.Recording.Recipients, config.Recording.RecipientsInput)
+	for _, t := range config.Targets {
+		prepare(t.Recipients, t.RecipientsInput)
 	}
 	return smith
 }

@@ -87,6 +87,9 @@ func New(o Options) *Handler {
 // Interpreter is the constructor for recorder.Options.Interpreters.
 func Interpreter(header format.Header) recorder.Interpreter { return interpret.New(header) }
 
+// Sealer is the constructor for recorder.Options.Sealers.
+func Sealer(placeholder string) recorder.Sealer { return interpret.NewSealer(placeholder) }
+
 // Serve serves one connection of the shared listener, where TLS server name or database choose the target. It returns when the
 // connection is over; the end of ctx ends it. It closes conn.
 func (h *Handler) Serve(ctx context.Context, conn net.Conn) { h.serve(ctx, conn, "") }

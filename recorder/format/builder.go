@@ -22,8 +22,10 @@ type Builder struct {
 	count int    // frames of the open block
 
 	key    *Key  // with which blocks are locked; nil: none are
+	strict *Key  // with which those with Strict events are; nil: key
 	origin Chain // c_0
 	locks  bool  // the open block will be
+	closes bool  // with strict
 }
 
 // State is where a file stands after some block: what the next block depends on.
@@ -41,6 +43,11 @@ func Create(h Header) ([]byte, *Builder, error) { return CreateLocked(h, nil) }
 // CreateLocked is Create for a recording that is locked with a key, the one in h.Lock: all but what must be in the clear.
 // Nothing may be added once the key was wiped, but the ending.
 func CreateLocked(h Header, key *Key) ([]byte, *Builder, error) {
+	return CreateLockedTwice(h, key, nil)
+}
+
+// CreateLockedTwice is CreateLocked with another key, the one in h.Lock.Input, for Strict events.
+func CreateLockedTwice(h Header, key, strict *Key) ([]byte, *Builder, error) {
 	var salt [saltSize]byte
 	rand.Read(salt[:]) // never fails
 	header, chain, err := encodeHeader(salt, h)
@@ -48,7 +55,7 @@ func CreateLocked(h Header, key *Key) ([]byte, *Builder, error) {
 		return nil, nil, err
 	}
 	b := Continue(State{Offset: int64(len(header)), Chain: chain, seed: seedOf(chain)})
-	b.key, b.origin = key, chain
+	b.key, b.strict, b.origin = key, strict, chain
 	return header, b, nil
 }
 
@@ -66,10 +73,11 @@ func (b *Builder) Add(e Event) error {
 	}
 	at := uint64(max(e.At, 0) / time.Microsecond)
 	locks := b.key != nil && !staysClear(e)
-	if b.open >= 0 && b.locks != locks {
+	closes := locks && e.Strict && b.strict != nil
+	if b.open >= 0 && (b.locks != locks || b.closes != closes) {
 		b.Finish()
 	}
-	b.locks = locks
+	b.locks, b.closes = locks, closes
 	for data := e.Data; ; {
 		piece := data[:min(len(data), MaxFrame)]
 		data = data[len(piece):]
@@ -124,9 +132,14 @@ func (b *Builder) finish(flags uint16) {
 	next := block{number: b.state.Number + 1, first: b.state.Sequence + 1, frames: uint16(b.count), flags: flags}
 	if b.locks {
 		next.flags |= flagLocked
+		key := b.key
+		if b.closes {
+			next.flags |= flagStrict
+			key = b.strict
+		}
 		b.buf = append(b.buf, make([]byte, lockedEnd)...)
 		content := b.buf[b.open+blockSize : len(b.buf)-lockedEnd]
-		b.key.lock(&next, b.origin, content, b.last)
+		key.lock(&next, b.origin, content, b.last)
 	}
 	head, payload := b.buf[b.open:b.open+blockSize], b.buf[b.open+blockSize:]
 	next.length, next.sum = uint32(len(payload)), crc32.Checksum(payload, castagnoli)

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"time"
 )
@@ -26,6 +27,9 @@ const (
 	TypeConnected Type = 7
 	// TypeAudit is an event of the control plane in the audit log; Data is JSON with at least the event's "number".
 	TypeAudit Type = 8
+	// TypeStandIn is what those are given who cannot open the Strict events before it: Data is a type as two bytes, and the data of
+	// an event of it. Who can open them passes it over.
+	TypeStandIn Type = 9
 
 	FirstPostgres Type = 32
 	FirstSSH      Type = 64
@@ -40,6 +44,24 @@ type Event struct {
 	Channel uint32
 	// Data is the payload; its form is Type's. Whoever hands an Event to the recorder may reuse Data when the call returns.
 	Data []byte
+	// Strict has it locked with the stricter of a recording's two keys, where there are two. Reading does not set it.
+	Strict bool
+}
+
+// StandIn is the event that stands in for Strict ones.
+func StandIn(e Event) Event {
+	e.Data = append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(e.Data)), uint16(e.Type)), e.Data...)
+	e.Type, e.Strict = TypeStandIn, false
+	return e
+}
+
+// StandsFor is the event that a stand-in brings.
+func (e Event) StandsFor() Event {
+	if e.Type != TypeStandIn || len(e.Data) < 2 {
+		return e
+	}
+	e.Type, e.Data = Type(binary.BigEndian.Uint16(e.Data)), e.Data[2:]
+	return e
 }
 
 // Party is a person or workload as written in a recording's header.

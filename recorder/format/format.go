@@ -35,6 +35,10 @@
 // last is the time of its last frame in µs. Sums and chain are over what is stored, and need no key. In a locked recording
 // only endings, notes and the target's connection may stand in the clear, and nothing is packed.
 //
+// Flag 4 (Strict), beside flag 2, marks one that is locked with another key, which Header.Lock.Input has: what was typed, and
+// parameters of statements. Behind what it has comes an event of TypeStandIn, for those who have the first key alone. A reader that does not know
+// the flag takes such a block for one that does not open.
+//
 // A frame's kind is twice the event's Type, plus 1 where the next frame goes on with the same event: Data above
 // MaxFrame bytes is cut into several frames that follow each other directly. Δt is in microseconds, since the frame
 // before it in the block; for a block's first frame, since Header.Started.

@@ -18,6 +18,7 @@ const KeySize = 32
 
 const (
 	flagLocked = 2 // in a block: its payload is locked
+	flagStrict = 4 // beside it: with the key of Lock.Input
 	keyTag     = "sallyport srec key\n"
 	clearTop   = 8  // of a locked payload: the time of its last frame, in the clear
 	lockedEnd  = 16 // the authentication tag
@@ -33,6 +34,8 @@ type Lock struct {
 	Key []byte `json:"key"`
 	// Check is KeyCheck of the key: AES-GCM alone does not tie a file to one key.
 	Check []byte `json:"check"`
+	// Input has another key, for what is typed and for the parameters of statements, if its recipients are stricter ones.
+	Input *Lock `json:"input,omitempty"`
 }
 
 // ErrWiped is what reading says when the key was wiped: the recording has ended.
@@ -157,6 +160,9 @@ func (k *Key) unlock(b *block, origin Chain) ([]byte, bool, error) {
 // isLocked reports whether the payload is locked.
 func (b *block) isLocked() bool { return b.flags&flagLocked != 0 }
 
+// isStrict reports whether that is with the stricter key.
+func (b *block) isStrict() bool { return b.flags&flagStrict != 0 }
+
 // lastAt is when the last frame of a locked block was, which is in the clear.
 func (b *block) lastAt() time.Duration {
 	return time.Duration(min(binary.BigEndian.Uint64(b.payload), 1<<53)) * time.Microsecond
@@ -190,6 +196,12 @@ func mayBeClear(payload []byte) bool {
 // Unlock has the locked blocks read with a key; without one they are checked, as far as sums and chain go, and passed over.
 func (r *Reader) Unlock(key *Key) { r.key = key }
 
+// UnlockStrict has those read, too, that are locked with the stricter of two keys.
+func (r *Reader) UnlockStrict(key *Key) { r.strict = key }
+
+// Strict reports whether it reads what is locked with the stricter of two keys, so that nothing need stand in for it.
+func (r *Reader) Strict() bool { return r.strict != nil }
+
 // openCurrent makes the frames of the current block those to give. What it says is wrong is for a Damage.
 func (r *Reader) openCurrent() (what string, err error) {
 	if r.header.Lock == nil || !r.current.isLocked() {
@@ -200,10 +212,14 @@ func (r *Reader) openCurrent() (what string, err error) {
 	}
 	r.payload = nil
 	r.latest = max(r.latest, r.current.lastAt())
-	if r.key == nil {
+	key := r.key
+	if r.current.isStrict() {
+		key = r.strict
+	}
+	if key == nil {
 		return "", nil
 	}
-	frames, ok, err := r.key.unlock(&r.current, r.origin)
+	frames, ok, err := key.unlock(&r.current, r.origin)
 	if err != nil {
 		return "", err
 	}

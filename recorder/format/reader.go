@@ -59,6 +59,7 @@ type Reader struct {
 	waiting *Damage
 	follow  func(State)
 	key     *Key  // opens locked blocks; nil: they are passed over
+	strict  *Key  // and this one, those that are locked with the stricter of two
 	origin  Chain // c_0
 }
 
@@ -255,9 +256,9 @@ func (r *Reader) blockHere() (block, string) {
 	}
 	makesSense := b.number > 0 && b.first > 0
 	if r.header.Lock != nil && b.isLocked() {
-		makesSense = makesSense && b.frames > 0 && len(b.payload) > lockedRoom && b.flags&flagSealed == 0
+		makesSense = makesSense && b.frames > 0 && len(b.payload) > lockedRoom && b.flags&flagSealed == 0 && (!b.isStrict() || r.header.Lock.Input != nil)
 	} else {
-		makesSense = makesSense && !b.isLocked() && hasFrames(b.payload, uint64(b.frames))
+		makesSense = makesSense && !b.isLocked() && !b.isStrict() && hasFrames(b.payload, uint64(b.frames))
 	}
 	if !makesSense {
 		return b, "the block's content makes no sense"

@@ -47,19 +47,28 @@ func New(_ context.Context, session string, recipients []string) (*format.Key, *
 
 // Open unwraps the key of a locked recording. The error wraps ErrNotForYou if no identity opens it.
 func Open(h format.Header, identities ...age.Identity) (*format.Key, error) {
-	r, err := age.Decrypt(bytes.NewReader(h.Lock.Key), identities...)
+	return open(h.Session, h.Lock, identities)
+}
+
+// OpenInput is Open for the key of what is for stricter recipients, which the recording must have.
+func OpenInput(h format.Header, identities ...age.Identity) (*format.Key, error) {
+	return open(h.Session, h.Lock.Input, identities)
+}
+
+func open(session string, l *format.Lock, identities []age.Identity) (*format.Key, error) {
+	r, err := age.Decrypt(bytes.NewReader(l.Key), identities...)
 	if _, none := errors.AsType[*age.NoIdentityMatchError](err); none {
-		return nil, fmt.Errorf("open the recording of session %s: %w; its recipients are: %s", h.Session, ErrNotForYou, strings.Join(h.Lock.Recipients, ", "))
+		return nil, fmt.Errorf("open the recording of session %s: %w; its recipients are: %s", session, ErrNotForYou, strings.Join(l.Recipients, ", "))
 	} else if err != nil {
-		return nil, fmt.Errorf("open the recording of session %s: %w", h.Session, err)
+		return nil, fmt.Errorf("open the recording of session %s: %w", session, err)
 	}
 	raw, err := io.ReadAll(io.LimitReader(r, format.KeySize+1))
 	defer clear(raw)
 	if err != nil {
-		return nil, fmt.Errorf("open the recording of session %s: %w", h.Session, err)
+		return nil, fmt.Errorf("open the recording of session %s: %w", session, err)
 	}
-	if subtle.ConstantTimeCompare(format.KeyCheck(h.Session, raw), h.Lock.Check) != 1 {
-		return nil, fmt.Errorf("open the recording of session %s: the key in its header is not the one it was locked with", h.Session)
+	if subtle.ConstantTimeCompare(format.KeyCheck(session, raw), l.Check) != 1 {
+		return nil, fmt.Errorf("open the recording of session %s: the key in its header is not the one it was locked with", session)
 	}
 	return format.NewKey(raw)
 }

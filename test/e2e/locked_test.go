@@ -111,14 +111,14 @@ func searchLocked(t *testing.T, r *rig.Rig, key string, canaries ...string) {
 }
 
 // lockTo has the gateway lock what it records from now on.
-func lockTo(t *testing.T, r *rig.Rig, recipient string) {
+func lockTo(t *testing.T, r *rig.Rig, recipient string, input ...string) {
 	t.Helper()
 	config := r.Path("sallyport.yaml")
 	text, err := os.ReadFile(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = bytes.Replace(text, []byte("\nrecording:\n"), []byte("\nrecording:\n  recipients: [\""+recipient+"\"]\n"), 1)
+	text = bytes.Replace(text, []byte("\nrecording:\n"), []byte("\nrecording:\n  recipients: [\""+recipient+"\"]\n  recipients_input: ["+strings.Join(input, ", ")+"]\n"), 1)
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}

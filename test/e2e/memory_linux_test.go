@@ -32,7 +32,11 @@ func TestNoKeyIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lockTo(t, r, identity.Recipient().String())
+	stricter, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lockTo(t, r, identity.Recipient().String(), stricter.Recipient().String())
 	const canary = "canary-heron-77"
 	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT '"+canary+"'"); out.Stdout != canary+"\n" {
 		t.Fatalf("%+v", out)
@@ -44,16 +48,26 @@ func TestNoKeyIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := map[string][]byte{"the identity": scalarOf(t, identity), "the identity as text": []byte(identity.String())}
+	secrets := map[string][]byte{"the identity": scalarOf(t, identity), "the identity as text": []byte(identity.String()),
+		"the stricter identity": scalarOf(t, stricter), "the stricter identity as text": []byte(stricter.String())}
 	for _, protocol := range []string{"postgres", "ssh"} {
 		file := filepath.Join(t.TempDir(), "kept.srec")
 		if out := r.As("carol", "export", endedSession(r, protocol), "--format", "srec", "-o", file); out.Code != 0 {
 			t.Fatalf("%+v", out)
 		}
 		header := headerOf(t, file)
-		for name, key := range keysOf(t, header, identity) {
-			secrets["half of "+name+" of the "+protocol+" session"] = key[:len(key)/2]
-			secrets["the rest of "+name+" of the "+protocol+" session"] = key[len(key)/2:]
+		if header.Lock.Input == nil {
+			t.Fatal("what is typed has no key of its own")
+		}
+		for class, keys := range map[string]map[string][]byte{
+			"all":                   keysOf(t, header.Session, header.Lock, identity),
+			"all, for the stricter": keysOf(t, header.Session, header.Lock, stricter),
+			"what is typed":         keysOf(t, header.Session, header.Lock.Input, stricter),
+		} {
+			for name, key := range keys {
+				secrets["half of "+name+" to "+class+" of the "+protocol+" session"] = key[:len(key)/2]
+				secrets["the rest of "+name+" to "+class+" of the "+protocol+" session"] = key[len(key)/2:]
+			}
 		}
 	}
 	memory, err := searchMemory(pid, secrets)
@@ -120,25 +134,31 @@ func headerOf(t *testing.T, file string) format.Header {
 type witness struct {
 	*age.X25519Identity
 	fileKey []byte
+	share   string // of the stanza that is its own
 }
 
 func (w *witness) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
-	key, err := w.X25519Identity.Unwrap(stanzas)
-	w.fileKey = bytes.Clone(key)
-	return key, err
+	for _, stanza := range stanzas {
+		key, err := w.X25519Identity.Unwrap([]*age.Stanza{stanza})
+		if err == nil {
+			w.fileKey, w.share = bytes.Clone(key), stanza.Args[0]
+			return key, nil
+		}
+	}
+	return nil, age.ErrIncorrectIdentity
 }
 
 // keysOf are all the keys each of which opens a recording: its own, and those of the age file in its header, by
 // https://c2sp.org/age: the file's, that of its payload, that which wraps the file's, and the shared secret that one is made of.
-func keysOf(t *testing.T, h format.Header, identity *age.X25519Identity) map[string][]byte {
+func keysOf(t *testing.T, session string, l *format.Lock, identity *age.X25519Identity) map[string][]byte {
 	t.Helper()
 	w := &witness{X25519Identity: identity}
-	opened, err := age.Decrypt(bytes.NewReader(h.Lock.Key), w)
+	opened, err := age.Decrypt(bytes.NewReader(l.Key), w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	own, err := io.ReadAll(opened)
-	if err != nil || !bytes.Equal(format.KeyCheck(h.Session, own), h.Lock.Check) {
+	if err != nil || !bytes.Equal(format.KeyCheck(session, own), l.Check) {
 		t.Fatalf("%d bytes, %v", len(own), err)
 	}
 	derive := func(secret, salt []byte, info string) []byte {
@@ -148,17 +168,13 @@ func keysOf(t *testing.T, h format.Header, identity *age.X25519Identity) map[str
 		}
 		return key
 	}
-	head := bytes.Index(h.Lock.Key, []byte("\n--- "))
-	payload := bytes.IndexByte(h.Lock.Key[head+1:], '\n') + head + 2
+	head := bytes.Index(l.Key, []byte("\n--- "))
+	payload := bytes.IndexByte(l.Key[head+1:], '\n') + head + 2
 	var ephemeral []byte
-	for _, line := range strings.Split(string(h.Lock.Key[:head]), "\n") {
-		if point, ok := strings.CutPrefix(line, "-> X25519 "); ok {
-			if ephemeral, err = base64.RawStdEncoding.DecodeString(point); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	scalar := scalarOf(t, identity)
+	if ephemeral, err = base64.RawStdEncoding.DecodeString(w.share); err != nil {
+		t.Fatal(err)
+	}
 	shared, err := curve25519.X25519(scalar, ephemeral)
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +186,7 @@ func keysOf(t *testing.T, h format.Header, identity *age.X25519Identity) map[str
 	return map[string][]byte{
 		"the key":            own,
 		"the age file's key": w.fileKey,
-		"the payload's key":  derive(w.fileKey, h.Lock.Key[payload:payload+16], "payload"),
+		"the payload's key":  derive(w.fileKey, l.Key[payload:payload+16], "payload"),
 		"the wrapping key":   derive(shared, append(bytes.Clone(ephemeral), public...), "age-encryption.org/v1/X25519"),
 		"the shared secret":  shared,
 	}

@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"strconv"
@@ -225,8 +226,13 @@ func (i *Interpreter) bulk(data []byte) {
 		return
 	}
 	i.running.copied += size
-	i.emit(item.Item{Kind: item.Bulk, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: size, SHA256: hex.EncodeToString(sum),
-		Fields: map[string]string{"frames": strconv.FormatInt(count, 10)}})
+	it := item.Item{Kind: item.Bulk, At: i.now, Ref: i.running.ref, Via: viaCopy, Bytes: size, Fields: map[string]string{"frames": strconv.FormatInt(count, 10)}}
+	if len(sum) == sha256.Size {
+		it.SHA256 = hex.EncodeToString(sum)
+	} else { // a Sealer's
+		it.Text = valid(string(sum))
+	}
+	i.emit(it)
 }
 
 // cursor reads a message's body; past the end everything is zero or empty, and short says so.
