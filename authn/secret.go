@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sallyport/configs"
@@ -23,7 +25,8 @@ const (
 
 // Secret resolves a reference (env:NAME, file:PATH or command:PROGRAM ARGS), without the trailing newline. A file that
 // others may write is refused; one that everybody may read is used with a warning. A command runs without a shell: its
-// words are split at blanks, and quotes ('…', "…") and backslashes keep blanks in a word; it has ten seconds. A secret has
+// words are split at blanks, and quotes ('…', "…") and backslashes keep blanks in a word; it has ten seconds, and the environment
+// without what Withhold keeps back. A secret has
 // 64 KiB at the most and is never empty. No error holds any of it, nor of a reference that is not one, for that may be
 // a password somebody wrote in the wrong place.
 func Secret(ctx context.Context, ref configs.SecretRef) (string, error) {
@@ -96,6 +99,7 @@ func runSecret(ctx context.Context, line string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, words[0], words[1:]...)
+	command.Env = commandEnvironment()
 	command.WaitDelay = time.Second // children that keep its output open
 	out := &limited{left: maxSecret + 2}
 	command.Stdout = out
@@ -110,6 +114,38 @@ func runSecret(ctx context.Context, line string) ([]byte, error) {
 		return nil, err
 	}
 	return out.got.Bytes(), nil
+}
+
+// withheld are the names of environment variables that no command of Secret is given. Like the environment there is one a process.
+var withheld atomic.Pointer[[]string]
+
+// Withhold keeps those environment variables, and the headers of OpenTelemetry's exporters, from the commands that Secret runs: each
+// is to know the secret that it fetches, and no other. What a later call leaves out stays withheld.
+func Withhold(names []string) {
+	for {
+		old := withheld.Load()
+		all := slices.Clone(names)
+		if old != nil {
+			all = append(all, *old...)
+		}
+		slices.Sort(all)
+		all = slices.Compact(all)
+		if withheld.CompareAndSwap(old, &all) {
+			return
+		}
+	}
+}
+
+// commandEnvironment is what the commands of Secret are given.
+func commandEnvironment() []string {
+	var names []string
+	if all := withheld.Load(); all != nil {
+		names = *all
+	}
+	return slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return slices.Contains(names, name) || strings.HasPrefix(name, "OTEL_EXPORTER_OTLP") && strings.HasSuffix(name, "HEADERS")
+	})
 }
 
 var errTooLong = errors.New("too long")

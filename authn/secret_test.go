@@ -108,3 +108,19 @@ func TestSplitWords(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandsKnowNoOtherSecret: a command that fetches a secret is not given those that the gateway has from its environment.
+func TestCommandsKnowNoOtherSecret(t *testing.T) {
+	t.Setenv("AUTHN_OTHER", "canary")
+	t.Setenv("AUTHN_PLAIN", "plain")
+	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "canary")
+	Withhold([]string{"AUTHN_OTHER"})
+	Withhold([]string{"AUTHN_ANOTHER"})
+	said, err := Secret(t.Context(), "command:env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(said, "canary") || !strings.Contains(said, "AUTHN_PLAIN=plain") {
+		t.Errorf("the command is given:\n%s", said)
+	}
+}

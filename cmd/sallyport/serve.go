@@ -90,10 +90,12 @@ type gateway struct {
 
 // serve runs a gateway until the context ends or a signal comes.
 func serve(ctx context.Context, file string, log *slog.Logger) (err error) {
+	forbidCoreDumps(log)
 	config, err := configs.Load(file)
 	if err != nil {
 		return err
 	}
+	authn.Withhold(config.EnvironmentSecrets())
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -308,6 +310,7 @@ func (g *gateway) boundTo(listener string) string {
 func (g *gateway) reload(ctx context.Context, file string) {
 	config, err := configs.Load(file)
 	if err == nil {
+		authn.Withhold(config.EnvironmentSecrets())
 		_, err = alert.Compile(config)
 	}
 	if err == nil {
