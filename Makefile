@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help player build test demo lint fuzz bench browser conformance release store
+.PHONY: help player build test demo lint fuzz bench browser conformance release storage store
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ store: ## the rooms' own tests once more, with their store on PostgreSQL
 	@test/tools/install-missing initdb sshd psql ssh
 	SALLYPORT_TEST_STORE=postgres test/tools/with-postgres $(GO) test -count=1 -timeout 20m ./authn/... ./grant/... ./session/... ./recorder/... ./web/... ./protocols/...
 
+storage: ## the archive of recordings against a real S3-compatible store (versitygw)
+	cd test/storage && $(GO) test -count=1 ./...
+
 bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; and SSH beside a jump host
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) run ./test/bench/recorder $(RECORDERBENCHFLAGS)
@@ -79,6 +82,7 @@ conformance: build browser store ## other people's tests and stock programs thro
 	@test/tools/install-missing rsync ansible alembic git
 	test/tools/with-rig -- test/conformance/run
 	cd test/conformance/powerloss && $(GO) test -count=1 ./...
+	@$(MAKE) --no-print-directory storage
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport
 	cd test/conformance && $(GO) run . -sallyport ../../bin/sallyport -postgres 18
 	cd test/conformance/acme && $(GO) test -count=1 ./...

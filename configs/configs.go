@@ -31,7 +31,9 @@ type Config struct {
 	Credentials Credentials `yaml:"credentials"`
 	Recording   Recording   `yaml:"recording"`
 	Masking     Masking     `yaml:"masking"`
-	Limits      Limits      `yaml:"limits"`
+	// Archive is where recordings are copied to.
+	Archive Archive `yaml:"archive"`
+	Limits  Limits  `yaml:"limits"`
 	// Targets and Policies may also stand in files of their own, named here relative to this file.
 	Targets     []Target `yaml:"targets"`
 	TargetFiles []string `yaml:"target_files"`

@@ -29,6 +29,7 @@ func (c *Config) setDefaults() {
 	set(&c.Recording.Keep, Duration(400*24*time.Hour))
 	set(&c.Recording.Progress, Duration(10*time.Second))
 	set(&c.Recording.MaxUnwitnessed, Duration(15*time.Minute))
+	c.Archive.setDefaults()
 	set(&c.Limits.Unauthenticated, 200)
 	set(&c.Limits.Connections, 5000)
 	set(&c.Limits.Handshake, Duration(10*time.Second))
@@ -96,7 +97,8 @@ func (c *Config) resolvePaths() {
 			}
 		}
 	}
-	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.GroupFile, &c.Releases)
+	resolve(&c.State, &c.TLS.Certificate, &c.TLS.Key, &c.TLS.CA, &c.TLS.ACME.CA, &c.Provider.CA, &c.GroupFile, &c.Releases, &c.Archive.CA)
+	secret(&c.Archive.AccessKey, &c.Archive.SecretKey, &c.Archive.SessionToken)
 	secret(&c.Provider.ClientSecret)
 	for i := range c.Providers {
 		resolve(&c.Providers[i].CA)

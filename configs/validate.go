@@ -104,6 +104,7 @@ func (l *loader) validate(main *file, c *Config) {
 		at("recording.end", "recording.end is %d bytes; it is at most recording.reserve, %d", r.End, r.Reserve)
 	}
 	validateWitnesses(at, c.Recording)
+	validateArchive(at, c.Archive)
 	l.validateTargets(c)
 	l.validateMasking(at, c)
 	validateEvidence(at, c)

@@ -89,15 +89,30 @@ func (a *auditLog) run(ctx context.Context) {
 			}
 			timer.Stop()
 		case count == 0:
+			old, stop := a.old()
 			select {
 			case <-committed:
+			case <-old:
+				if a.note(a.end("rotated")) {
+					return
+				}
 			case <-ctx.Done():
 			}
+			stop()
 		}
 		if ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// old tells when the current file is as old as files get. Nothing comes where there is none, or no such age.
+func (a *auditLog) old() (<-chan time.Time, func()) {
+	if a.current == nil || a.recorder.EndAudit <= 0 {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(time.Until(a.current.header.Started.Add(a.recorder.EndAudit)))
+	return timer.C, func() { timer.Stop() }
 }
 
 // note keeps how the last move went and reports whether it was the last one of all: after a failed sync nobody knows

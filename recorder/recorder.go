@@ -52,6 +52,11 @@ type Options struct {
 	// Keep says how long a target's recordings are kept after they ended; without it, or where it says 0, for ever. It may be
 	// called at any time, and needs Store.
 	Keep func(target string) time.Duration
+	// Archived is asked before a recording is deleted because its time is over: it says with which chain value the recording is kept
+	// elsewhere, and where. An empty chain or an error keeps the recording here; without Archived nobody is asked.
+	Archived func(ctx context.Context, session string) (chain string, where map[string]string, err error)
+	// EndAudit is how old an audit file grows before the next one is begun; 0: as old as it takes to be full.
+	EndAudit time.Duration
 	// Recipients are the age recipients that a target's recordings are locked to; without it, or where there are none, they are
 	// in the clear. It may be called at any time.
 	Recipients func(target string) []string

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,6 +92,12 @@ func (r *Recorder) Purge(ctx context.Context) (purged []string, err error) {
 		held[h.Session] = true
 	}
 	var errs []error
+	notArchived := 0
+	defer func() {
+		if notArchived > 0 {
+			r.Log.Warn("recordings whose time is over are kept, because the archive does not have them yet", "recordings", notArchived)
+		}
+	}()
 	for _, session := range r.sessions() {
 		if held[session] {
 			continue
@@ -99,7 +106,11 @@ func (r *Recorder) Purge(ctx context.Context) (purged []string, err error) {
 			return purged, err
 		}
 		gone, err := r.purge(ctx, session, now)
-		if err != nil {
+		if errors.Is(err, errNotArchived) {
+			notArchived++
+		} else if errors.Is(err, errArchive) { // it would not answer about the next one either
+			return purged, errors.Join(append(errs, err)...)
+		} else if err != nil {
 			errs = append(errs, fmt.Errorf("purge the recording of session %s: %w", session, err))
 		} else if gone {
 			purged = append(purged, session)
@@ -124,13 +135,21 @@ func (r *Recorder) purge(ctx context.Context, session string, now time.Time) (bo
 	if keep <= 0 || now.Sub(header.Started) < keep {
 		return false, nil
 	}
+	archived, where, err := r.archived(ctx, header, now.Add(-keep)) // which may take long, and nothing waits for it
+	if err != nil {
+		return false, err
+	}
 	r.purging.Lock()
 	defer r.purging.Unlock()
 	path, event, state, ended, err := r.epitaph(header)
 	if err != nil || !ended.Add(keep).Before(now) {
 		return false, err
 	}
+	if r.Archived != nil && hex.EncodeToString(state.Chain[:]) != archived {
+		return false, errNotArchived // or something else was
+	}
 	event.Reason = fmt.Sprintf("kept for %v", keep)
+	maps.Copy(event.Fields, where)
 	held := false
 	err = r.Store.Do(ctx, func(tx *store.Tx) error {
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM recording_holds WHERE session = ?`, session).Scan(&held); err != nil || held {
@@ -149,6 +168,27 @@ func (r *Recorder) purge(ctx context.Context, session string, now time.Time) (bo
 		return false, err
 	}
 	return true, r.remove(ctx, session, path)
+}
+
+var (
+	errNotArchived = errors.New("the archive does not have it")
+	errArchive     = errors.New("the archive could not be asked")
+)
+
+// archived asks the archive about a recording that began before a time, if there is one and the recording has ended before
+// that time too.
+func (r *Recorder) archived(ctx context.Context, header format.Header, before time.Time) (chain string, where map[string]string, err error) {
+	if r.Archived == nil {
+		return "", nil, nil
+	}
+	if _, _, _, ended, err := r.epitaph(header); err != nil || !ended.Before(before) {
+		return "", nil, err
+	}
+	chain, where, err = r.Archived(ctx, header.Session)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: %w", errArchive, err)
+	}
+	return chain, where, nil
 }
 
 // epitaph is what is said of a recording before it goes, and when it ended. One without an ending has none.

@@ -47,6 +47,9 @@ func (s *server) standing(ctx context.Context, who caller) (out api.Status, err 
 	for _, d := range usage.Days {
 		out.Recorder.Days = append(out.Recorder.Days, api.DayUsage{Day: d.Day.Format("2006-01-02"), Recordings: d.Recordings, Bytes: d.Bytes})
 	}
+	if out.Archive, err = s.archive(ctx); err != nil {
+		return out, err
+	}
 	if err := s.Recorder.Ready(); err != nil {
 		out.Ready, out.Why = false, err.Error()
 		if r := refusal.Of(err); r != nil {
@@ -54,4 +57,19 @@ func (s *server) standing(ctx context.Context, who caller) (out api.Status, err 
 		}
 	}
 	return out, nil
+}
+
+// archive is how it stands with the archive of recordings; nil without one.
+func (s *server) archive(ctx context.Context) (*api.Archive, error) {
+	if s.Archive == nil {
+		return nil, nil
+	}
+	a, err := s.Archive(ctx)
+	if err != nil || a == nil {
+		return nil, err
+	}
+	return &api.Archive{
+		Place: a.Place, Lock: a.Lock, Waiting: a.Waiting, Oldest: a.Oldest, Archived: a.Archived, Bytes: a.Bytes,
+		Checkpoint: a.Checkpoint, CheckpointAt: a.CheckpointAt, Complete: a.Complete, Behind: a.Behind, Error: a.Error, FailedAt: a.FailedAt,
+	}, nil
 }

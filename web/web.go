@@ -22,13 +22,14 @@ import (
 	"sallyport/grant/approval"
 	"sallyport/internal/store"
 	"sallyport/recorder"
+	"sallyport/recorder/archive"
 	"sallyport/session"
 	"sallyport/web/api"
 	"sallyport/web/console"
 	"sallyport/web/idempotency"
 )
 
-// Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications and Cleanups are required.
+// Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications, Archive and Cleanups are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -64,6 +65,9 @@ type Options struct {
 	// gateway may have neither.
 	Decide        func(ctx context.Context, name, id, timestamp, signature string, body []byte) (grant.Grant, error)
 	Notifications func(ctx context.Context, all bool) ([]approval.Notification, error)
+
+	// Archive tells how it stands with the archive of recordings; its answer is nil without one, and so may it be.
+	Archive func(context.Context) (*archive.Status, error)
 
 	// Cleanups are roles that are still to be dropped on targets; nil: none are made.
 	Cleanups func() []api.Cleanup

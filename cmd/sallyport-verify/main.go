@@ -24,6 +24,7 @@ const help = `Check a copy of a gateway's state directory: every recording, the 
   --witness-key KEY     a witness's public key, or a file with some; may be given more than once
   --quorum N            how many of the witnesses must have cosigned; all, if not given
   --checkpoint FILE     a checkpoint that you kept, or got from a witness; may be given more than once
+  --archive             the directory is a copy of an archive (a bucket): it has only what had ended
   --reconcile FILE      also compare with a target's own log: PostgreSQL's csvlog, or sshd's auth.log
   --target NAME         whose log that is
   --zone ZONE           the zone of times in it that do not say theirs, like Europe/Berlin; UTC, if not given
@@ -54,7 +55,7 @@ type options struct {
 	directory, logKey, reconcile, target, zone, save string
 	witnesses, kept                                  texts
 	quorum                                           int
-	json                                             bool
+	json, archive                                    bool
 }
 
 func parse(args []string) (o options, err error) {
@@ -69,6 +70,7 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.zone, "zone", "UTC", "")
 	flags.StringVar(&o.save, "save", "", "")
 	flags.BoolVar(&o.json, "json", false, "")
+	flags.BoolVar(&o.archive, "archive", false, "")
 	for {
 		if err := flags.Parse(args); err != nil {
 			return o, err
@@ -115,7 +117,7 @@ func check(o options, stdout, stderr io.Writer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	trust.Quorum = o.quorum
+	trust.Quorum, trust.Archive = o.quorum, o.archive
 	zone, err := time.LoadLocation(o.zone)
 	if err != nil {
 		return 0, err

@@ -33,6 +33,7 @@ import (
 	"sallyport/protocols/ssh"
 	"sallyport/proxy"
 	"sallyport/recorder"
+	"sallyport/recorder/archive"
 	"sallyport/recorder/format"
 	"sallyport/recorder/lock"
 	"sallyport/recorder/transparency/ledger"
@@ -70,6 +71,7 @@ type gateway struct {
 	store       *store.Store
 	ledger      *ledger.Log
 	smith       *lock.Smith
+	archive     *archive.Archive // nil without one
 	recorder    *recorder.Recorder
 	authn       *authn.Service
 	grants      *grant.Service
@@ -163,6 +165,9 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.ledger, err = openLedger(ctx, config, g.log); err != nil {
 		return err
 	}
+	if err := g.openArchive(ctx, config); err != nil {
+		return err
+	}
 	g.smith = newSmith(config)
 	g.recorder, err = recorder.Open(ctx, recorder.Options{
 		NewKey: g.smith.New,
@@ -174,9 +179,13 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 		InputRecipients: func(target string) []string { return g.config.Load().InputRecipientsFor(target) },
 		Sealers:         map[string]func(string) recorder.Sealer{configs.KindPostgres: postgres.Sealer},
 		Mask:            func(target string) *format.Mask { return masksOf(g.config.Load(), target) },
+		Archived:        g.archived(), EndAudit: auditAge(config),
 	})
 	if err != nil {
 		return err
+	}
+	if g.archive != nil {
+		g.archive.Start(ctx, g.recorder)
 	}
 	if g.authn, err = authn.Open(ctx, config, g.store, g.log); err != nil {
 		return err
@@ -215,7 +224,7 @@ func (g *gateway) auditAfter(ctx context.Context, after uint64) iter.Seq2[store.
 // tell starts to tell a collector what happens, where the environment names one.
 func (g *gateway) tell(ctx context.Context, config *configs.Config) (err error) {
 	g.telemetry, err = telemetry.Start(ctx, telemetry.Options{
-		Version: version, Store: g.store, Live: g.sessions.LiveByProtocol, Outbox: g.recorder.OutboxDepth,
+		Version: version, Store: g.store, Live: g.sessions.LiveByProtocol, Outbox: g.recorder.OutboxDepth, Archive: g.archiveMetrics(),
 		Cursor: filepath.Join(config.State, "telemetry.cursor"), Log: g.log,
 		Audit: g.auditAfter,
 	})
@@ -277,7 +286,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
 			Recorder: g.recorder, Store: g.store, Console: g.console, Keys: g.keys, Config: g.config.Load, Bound: g.boundTo,
 			Cleanups: g.cleanups, Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
-			Reload: g.readAgain, Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
+			Archive: g.archive.Status, Reload: g.readAgain, Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
 		}),
 		TLSConfig:         g.certificate.TLS(),
 		ReadHeaderTimeout: config.Limits.Handshake.D(),
@@ -413,6 +422,7 @@ func (g *gateway) close() error {
 	if g.authn != nil {
 		errs = append(errs, g.authn.Close(ctx))
 	}
+	g.archive.Close()
 	if g.recorder != nil {
 		errs = append(errs, g.recorder.Close(ctx))
 	}

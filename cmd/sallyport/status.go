@@ -89,6 +89,7 @@ func statusTable(t *table, s api.Status) {
 		index = fmt.Sprintf("%d sessions, %d live, %d behind", s.Index.Sessions, s.Index.Live, s.Index.Behind)
 	}
 	t.row("search index", index)
+	archiveRows(t, s.Archive)
 	t.row("audit events to move", fmt.Sprint(s.Outbox))
 	cleanups(t, s.Cleanups)
 }

@@ -61,6 +61,10 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 	keep(e)
 	waiting, e := m.Int64ObservableUpDownCounter("sallyport.audit.outbox", metric.WithDescription("Audit events on their way to the audit log"))
 	keep(e)
+	archive, e := m.Int64ObservableUpDownCounter("sallyport.archive.waiting", metric.WithDescription("Recordings and audit files that have ended and are not in the archive yet"))
+	keep(e)
+	behind, e := m.Float64ObservableGauge("sallyport.archive.behind", metric.WithUnit("s"), metric.WithDescription("How long ago the archive last had everything"))
+	keep(e)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +77,17 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 			return err
 		}
 		observer.ObserveInt64(waiting, int64(n))
+		if o.Archive == nil {
+			return nil
+		}
+		n, since, err := o.Archive(ctx)
+		if err != nil {
+			return err
+		}
+		observer.ObserveInt64(archive, int64(n))
+		observer.ObserveFloat64(behind, since.Seconds())
 		return nil
-	}, live, waiting)
+	}, live, waiting, archive, behind)
 	return s, err
 }
 

@@ -44,6 +44,8 @@ type Options struct {
 	Live func() map[string]int
 	// Outbox is how many audit events are on their way to the audit log.
 	Outbox func(ctx context.Context) (int, error)
+	// Archive is how much has ended and is not in the archive yet, and how long ago it last had everything; nil: there is none.
+	Archive func(ctx context.Context) (int, time.Duration, error)
 	// Cursor is the file that remembers which audit events the collector has taken.
 	Cursor string
 	Log    *slog.Logger

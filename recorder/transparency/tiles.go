@@ -3,6 +3,7 @@ package transparency
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -26,6 +27,24 @@ const (
 	WitnessedFile  = "witnessed"
 	TailFolder     = "tail"
 )
+
+// CheckpointsFolder is where an archive of the log has its checkpoints instead, each under a name of its own: nothing there is
+// written over.
+const CheckpointsFolder = "checkpoints"
+
+// CheckpointName is what a checkpoint is called there: its size, so that they sort by it, and its SHA-256, since the same tree is
+// cosigned more than once.
+func CheckpointName(c Checkpoint) string {
+	return fmt.Sprintf("%020d-%x", c.Tree.N, sha256.Sum256(c.Note))
+}
+
+// IsCheckpointName reports whether a name has that form.
+func IsCheckpointName(name string) bool {
+	size, sum, _ := strings.Cut(name, "-")
+	_, err := strconv.ParseUint(size, 10, 63)
+	raw, notHex := hex.DecodeString(sum)
+	return len(size) == 20 && err == nil && notHex == nil && len(raw) == sha256.Size
+}
 
 // TilePath is where the tile of hashes stands, as c2sp.org/tlog-tiles has it: level 0 has leaf hashes. A width below Width
 // is a partial tile's.

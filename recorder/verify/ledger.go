@@ -204,8 +204,27 @@ func (o *Options) checkpoints(dir string, key transparency.LogKey, report *Ledge
 	if key.Verifier == nil {
 		return nil, nil
 	}
+	archived, err := archivedCheckpoints(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range archived {
+		signed, err := readFile(path, transparency.MaxCheckpoint)
+		if err != nil {
+			return nil, err
+		}
+		c, err := transparency.ParseCheckpoint(signed, key, o.Witnesses...)
+		if err != nil {
+			report.add(NotSigned, "%s/%s: %v", transparency.CheckpointsFolder, filepath.Base(path), err)
+			continue
+		}
+		all = append(all, &checked{Checkpoint: c, what: fmt.Sprintf("the archived checkpoint over %d leaves", c.Tree.N)})
+	}
 	for _, name := range []string{transparency.CheckpointFile, transparency.WitnessedFile} {
 		signed, err := readFile(filepath.Join(dir, transparency.Folder, name), transparency.MaxCheckpoint)
+		if errors.Is(err, fs.ErrNotExist) && len(archived) > 0 {
+			continue
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			if name == transparency.CheckpointFile {
 				report.add(NotSigned, "the log has no signed checkpoint")
@@ -246,11 +265,31 @@ func (o *Options) checkpoints(dir string, key transparency.LogKey, report *Ledge
 	return all, nil
 }
 
+// mostArchived is how many of an archive's checkpoints are compared, the newest: a tree that fits the newest of them and has been
+// changed further back does not fit one of those either.
+const mostArchived = 10_000
+
+// archivedCheckpoints are the paths of the checkpoints that an archive has, by size.
+func archivedCheckpoints(dir string) ([]string, error) {
+	folder := filepath.Join(dir, transparency.Folder, transparency.CheckpointsFolder)
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if transparency.IsCheckpointName(e.Name()) {
+			paths = append(paths, filepath.Join(folder, e.Name()))
+		}
+	}
+	return paths[max(0, len(paths)-mostArchived):], err
+}
+
 // compareWithLog compares files with what the log says of them.
 func (r *Report) compareWithLog(l, later *leaves, o Options) {
 	log := r.Log
 	seen := map[string]bool{}
-	whole, uncovered := 0, map[string]bool{}
+	whole, lived, uncovered := 0, 0, map[string]bool{}
 	for _, files := range [][]File{r.Recordings, r.Audit.Files} {
 		for i := range files {
 			f := &files[i]
@@ -283,7 +322,14 @@ func (r *Report) compareWithLog(l, later *leaves, o Options) {
 		if late := later.sessions[session]; late != nil && (late.purge != none || late.shred != none) {
 			b = late
 		}
+		if o.Archive && b.lived(l) {
+			lived++
+			continue
+		}
 		b.absent(session, r)
+	}
+	if lived > 0 {
+		log.NotProven = append(log.NotProven, fmt.Sprintf("anything of %d recordings and audit files that had not ended when the newest checkpoint of this archive was made", lived))
 	}
 	slices.SortStableFunc(log.Problems, func(a, b Finding) int { return strings.Compare(a.Session, b.Session) })
 	log.Uncovered = nil
@@ -350,6 +396,12 @@ func (b *bound) judge(f *File, l *leaves, log *Ledger) {
 	case b.end == none && l.settled > b.open:
 		add(Unended, b.open, "the log has no ending of it, though the gateway was started again since (leaf %d)", l.settled)
 	}
+}
+
+// lived reports whether a recording had begun and not ended when the log's last leaf was written. One that a later start of the
+// gateway left without an ending is none of these.
+func (b *bound) lived(l *leaves) bool {
+	return b != nil && b.open != none && b.end == none && b.purge == none && b.shred == none && l.settled <= b.open
 }
 
 // absent judges a recording that is not there.

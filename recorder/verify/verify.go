@@ -123,6 +123,9 @@ type Options struct {
 	// Witnesses are those of whom Quorum (0: all) must have cosigned a checkpoint.
 	Witnesses []transparency.WitnessKey
 	Quorum    int
+	// Archive says that the directory is a copy of an archive, which has only what had ended: of sessions without an ending in
+	// the log no recording is asked for.
+	Archive bool
 	// Kept are checkpoints that were kept elsewhere, with which the log must begin.
 	Kept [][]byte
 }
@@ -175,6 +178,9 @@ func Check(dir string, o Options) (*Report, error) {
 			}
 		}
 		report.compareWithLog(leaves, later, o)
+		if o.Archive {
+			report.Missing = slices.DeleteFunc(report.Missing, func(m Missing) bool { return leaves.sessions[m.Session].lived(leaves) })
+		}
 	}
 	if len(report.Missing) > 0 || len(report.Audit.Missing) > 0 || len(report.Audit.Repeated) > 0 || log != nil && len(log.Problems) > 0 {
 		report.Whole = false

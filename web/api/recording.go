@@ -49,8 +49,25 @@ type Status struct {
 	Recorder RecorderStatus `json:"recorder"`
 	Log      LogStatus      `json:"log"`
 	Index    Index          `json:"index"`
+	Archive  *Archive       `json:"archive,omitempty" doc:"How it stands with the store that recordings are copied to; left out where there is none."`
 	Outbox   int            `json:"outbox" doc:"Audit events that wait to be moved to the audit log."`
 	Cleanups []Cleanup      `json:"cleanups" doc:"Roles made for grants that are over, and still there."`
+}
+
+// Archive is how it stands with the archive.
+type Archive struct {
+	Place        string    `json:"place" doc:"Endpoint, bucket and prefix."`
+	Lock         string    `json:"lock,omitempty" doc:"The Object Lock that is asked for, such as: compliance for 400d."`
+	Waiting      int       `json:"waiting" doc:"Recordings and audit files that have ended and are not there yet."`
+	Oldest       time.Time `json:"oldest,omitzero" doc:"When the first of them ended."`
+	Archived     int       `json:"archived" doc:"Those that are there, and were read back."`
+	Bytes        int64     `json:"bytes" doc:"Of those."`
+	Checkpoint   int64     `json:"checkpoint" doc:"Leaves that the newest checkpoint there covers."`
+	CheckpointAt time.Time `json:"checkpoint_at,omitzero" doc:"When it went there."`
+	Complete     time.Time `json:"complete,omitzero" doc:"When the archive last had everything."`
+	Behind       bool      `json:"behind" doc:"That is longer ago than archive.max_behind."`
+	Error        string    `json:"error,omitempty" doc:"Why it does not go on."`
+	FailedAt     time.Time `json:"failed_at,omitzero" doc:"When that was last tried."`
 }
 
 // Cleanup is a role on a target that was made for a grant and is still to be dropped. Access had ended with the grant.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/authn"
+	"sallyport/configs"
+	"sallyport/recorder/archive"
+	"sallyport/web/api"
+)
+
+func newArchiveCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "archive",
+		Short: "The store that recordings are copied to: how it stands, and a copy of it",
+		Args:  noArguments,
+	}
+	command.AddCommand(newArchiveStatusCommand(), newArchivePullCommand())
+	return command
+}
+
+func newArchiveStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "How far the archive has come",
+		Long:  `Show what is in the archive and what is still to go there. Exit 1 if it is behind (archive.max_behind), or there is none.`,
+		Args:  noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var s api.Status
+			if err := c.Do(command.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
+				return err
+			}
+			if s.Archive == nil {
+				return errors.New("this gateway has no archive; its configuration names one under archive")
+			}
+			if err := show(command, s.Archive, func(t *table) { archiveRows(t, s.Archive) }); err != nil {
+				return err
+			}
+			if s.Archive.Behind {
+				return quiet{errors.New("the archive is behind")}
+			}
+			return nil
+		},
+	}
+}
+
+// archiveRows tell how it stands with the archive.
+func archiveRows(t *table, a *api.Archive) {
+	if a == nil {
+		t.row("archive", "none: recordings are only on this gateway's disk")
+		return
+	}
+	t.row("archive", a.Place)
+	t.row("  there", fmt.Sprintf("%d files, %s, read back", a.Archived, size(a.Bytes)))
+	if a.Lock != "" {
+		t.row("  lock", a.Lock)
+	}
+	waits := fmt.Sprint(a.Waiting)
+	if !a.Oldest.IsZero() {
+		waits += ", the oldest ended " + local(a.Oldest)
+	}
+	t.row("  to go", waits)
+	covers := "no checkpoint yet"
+	if a.Checkpoint > 0 {
+		covers = fmt.Sprintf("%d leaves, %s", a.Checkpoint, local(a.CheckpointAt))
+	}
+	t.row("  log", covers)
+	if !a.Complete.IsZero() {
+		t.row("  had everything", local(a.Complete))
+	}
+	if a.Error != "" {
+		t.row("  warning", fmt.Sprintf("%s (%s)", visible(a.Error), local(a.FailedAt)))
+	}
+	if a.Behind {
+		t.row("", "the archive is behind; recordings stay on the gateway's disk until it is not")
+	}
+}
+
+func newArchivePullCommand() *cobra.Command {
+	var file string
+	command := &cobra.Command{
+		Use:   "pull DIRECTORY [SESSION]…",
+		Short: "Fetch a copy of the archive, to verify or to read",
+		Long: `Fetch the archive that a configuration names to DIRECTORY, with the log over all recordings; with SESSIONs only their
+recordings. What is there already is not fetched again. It needs the bucket and no gateway: of the configuration only
+archive is used, so an auditor's may have nothing else.
+
+Exit 1 if an object is not what its name says.`,
+		Example: `  sallyport archive pull -c archive.yaml copy
+  sallyport-verify copy --archive --log-key log.pub --witness-key witness.pub
+  sallyport replay copy/recordings/…/SESSION.srec`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			config, err := configs.LoadArchive(file)
+			if err != nil {
+				return err
+			}
+			p, err := archive.Pull(command.Context(), archive.Options{Config: config, Secret: authn.Secret}, args[0], args[1:]...)
+			if err != nil {
+				return err
+			}
+			err = show(command, p, func(t *table) {
+				t.row("fetched", fmt.Sprintf("%d files, %s", p.Fetched, size(p.Bytes)))
+				t.row("were there", fmt.Sprint(p.Had))
+				for _, name := range p.Hidden {
+					t.row("deleted or written over since", visible(name))
+				}
+				for _, name := range p.Wrong {
+					t.row("not what its name says", visible(name))
+				}
+			})
+			if err == nil && len(p.Wrong) > 0 {
+				err = quiet{errors.New("some objects are not what their names say")}
+			}
+			return err
+		},
+	}
+	command.Flags().StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE`")
+	return command
+}
