@@ -84,7 +84,7 @@ type Webhook struct {
 }
 
 // Events are the kinds of things that happen to grants and are told to channels.
-var Events = []string{"requested", "decided", "active", "ended", "voted"}
+var Events = []string{"requested", "decided", "active", "ended", "voted", "stage"}
 
 func (c *Config) setApprovalDefaults() {
 	c.setAlertDefaults()

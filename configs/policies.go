@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -89,6 +90,9 @@ type Approve struct {
 	Groups []string `yaml:"groups"`
 	// Count is how many different people must approve; default 1.
 	Count int `yaml:"count"`
+	// Stages, instead of groups and count, are approvals one after the other: the first that is not met decides who is asked, and
+	// one person's approval counts at one of them only.
+	Stages []Stage `yaml:"stages" json:",omitempty"`
 	// Within is how long a request waits for a decision; default 24h. Start is how long an approved grant waits to be
 	// used first; default 1h.
 	Within Duration `yaml:"within"`
@@ -96,6 +100,13 @@ type Approve struct {
 	// Confirm is empty, or ConfirmSignedIn: approvals count only from people who show that they are signed in, in the console,
 	// on the command line or at the API, and not by a click elsewhere.
 	Confirm string `yaml:"confirm"`
+}
+
+// Stage is one of several approvals that a request needs, one after the other.
+type Stage struct {
+	Name   string   `yaml:"name"`   // for people; default: its number
+	Groups []string `yaml:"groups"` // any member of which may approve
+	Count  int      `yaml:"count"`  // how many of them must; default 1
 }
 
 // ConfirmSignedIn is the value of Approve.Confirm.
@@ -126,8 +137,12 @@ func (p *Policy) setDefaults() {
 	set(&p.ReasonLength, 1)
 	set(&p.Approve.Within, Duration(24*time.Hour))
 	set(&p.Approve.Start, Duration(time.Hour))
-	if !p.Approve.Auto {
+	if !p.Approve.Auto && len(p.Approve.Stages) == 0 {
 		set(&p.Approve.Count, 1)
+	}
+	for i := range p.Approve.Stages {
+		set(&p.Approve.Stages[i].Name, strconv.Itoa(i+1))
+		set(&p.Approve.Stages[i].Count, 1)
 	}
 }
 
@@ -214,14 +229,44 @@ func validatePermit(at reporter, p Policy) {
 		at("ticket", "ticket is no regular expression: %s", err)
 	}
 	switch {
-	case p.Approve.Auto && (len(p.Approve.Groups) > 0 || p.Approve.Count > 0):
-		at("approve", "approve has auto and also groups or count; it is one or the other")
-	case !p.Approve.Auto && len(p.Approve.Groups) == 0:
+	case p.Approve.Auto && (len(p.Approve.Groups) > 0 || p.Approve.Count > 0 || len(p.Approve.Stages) > 0):
+		at("approve", "approve has auto and also groups, count or stages; it is one or the other")
+	case len(p.Approve.Stages) > 0 && (len(p.Approve.Groups) > 0 || p.Approve.Count != 0):
+		at("approve.stages", "approve has stages and also groups or count; write those of each stage in it, or leave the stages out")
+	case !p.Approve.Auto && len(p.Approve.Groups) == 0 && len(p.Approve.Stages) == 0:
 		at("approve", "approve is missing; write the groups who may approve, or auto: true")
 	case p.Approve.Confirm != "" && p.Approve.Confirm != ConfirmSignedIn:
 		at("approve.confirm", "approve.confirm is %q; leave it out, or write %s", p.Approve.Confirm, ConfirmSignedIn)
 	case p.Approve.Count < 0 || p.Approve.Count > 10:
 		at("approve.count", "approve.count is %d; it is between 1 and 10", p.Approve.Count)
+	}
+	validateStages(at, p.Approve.Stages)
+}
+
+// maxStages bounds the approvals one after the other.
+const maxStages = 10
+
+func validateStages(at reporter, stages []Stage) {
+	if len(stages) > maxStages {
+		at("approve.stages", "there are %d stages; at most %d are possible", len(stages), maxStages)
+		return
+	}
+	names := map[string]bool{}
+	for i, s := range stages {
+		where := fmt.Sprintf("approve.stages[%d]", i)
+		switch {
+		case !policyName.MatchString(s.Name):
+			at(where+".name", "a stage's name is of letters, digits, blanks, dots and dashes, at most 63; got %q", s.Name)
+		case names[s.Name]:
+			at(where+".name", "there is another stage named %q", s.Name)
+		case len(s.Groups) == 0:
+			at(where, "stage %s has no groups; write whose members may approve at it", s.Name)
+		case slices.Contains(s.Groups, ""):
+			at(where+".groups", "stage %s has a group without a name", s.Name)
+		case s.Count < 0 || s.Count > 10:
+			at(where+".count", "the count of stage %s is %d; it is between 1 and 10", s.Name, s.Count)
+		}
+		names[s.Name] = true
 	}
 }
 
@@ -255,7 +300,7 @@ func validateForbid(at reporter, p Policy) {
 		"max_duration": p.MaxDuration != 0, "default_duration": p.DefaultDuration != 0, "max_total": p.MaxTotal != 0,
 		"idle": p.Idle != 0, "roles": len(p.Roles) > 0, "sign_in": p.SignIn.MaxAge != 0 || len(p.SignIn.ACR)+len(p.SignIn.AMR) > 0,
 		"networks": len(p.Networks) > 0, "concurrent": p.Concurrent != 0, "ahead": p.Ahead != 0, "break_glass": p.BreakGlass, "review": len(p.Review.Groups) > 0, "reason_length": p.ReasonLength != 0, "ticket": p.Ticket != "",
-		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0 || p.Approve.Confirm != "",
+		"approve": p.Approve.Auto || len(p.Approve.Groups) > 0 || len(p.Approve.Stages) > 0 || p.Approve.Count != 0 || p.Approve.Within != 0 || p.Approve.Start != 0 || p.Approve.Confirm != "",
 	} {
 		if given {
 			at(key, "%s is not for policies with effect: %s, which give nothing", key, Forbid)

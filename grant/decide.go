@@ -71,39 +71,74 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 	return g, err
 }
 
-// approve counts one more vote on a request that the policy still admits.
+// approve counts one more vote on a request that the policy still admits, at the stage that is open.
 func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string) (store.AuditEvent, error) {
 	p, _ := r.policy(g.Policy)
-	groups := stillMayApprove(p, g.MayApprove)
-	if !policy.InAny(who.Groups, groups) {
-		return store.AuditEvent{}, notApprover("approve", *g, groups)
+	stages, _ := still(p, g.stages()) // they are the same, or there were an objection
+	event, met, err := s.count(g, &g.Ballot, stages, who, comment)
+	if err != nil {
+		return event, err
 	}
-	g.Votes = g.eligible(groups)
-	if mine := slices.IndexFunc(g.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
-		return store.AuditEvent{}, refusal.New(refusal.Conflict, "you have approved grant %s already, at %s", g.ID, when(g.Votes[mine].Time)).
-			WithDetail("%s", s.describe(*g)).WithHint("somebody else has to approve it too")
-	}
-	now := s.clock.stamp()
-	g.cast(who, true, comment, now)
-	event := s.event("grant.voted", &who, *g)
-	if needed := max(g.Needed, policy.Needed(p.Policy)); g.approvals(groups) >= needed {
-		g.State, g.ActivateBy = Approved, maxTime(now, g.Start).Add(policy.StartWithin(p.Policy))
-		event = s.event("grant.approved", &who, *g)
-		event.Fields["approvers"] = strings.Join(g.Approvers(), ",")
-	} else {
-		event.Fields["approvals"] = strconv.Itoa(g.approvals(groups)) + " of " + strconv.Itoa(needed)
+	if met {
+		g.State, g.ActivateBy = Approved, maxTime(s.clock.stamp(), g.Start).Add(policy.StartWithin(p.Policy))
+		approved := s.event("grant.approved", &who, *g)
+		approved.Fields["approvers"] = strings.Join(g.By(), ",")
+		if stage := event.Fields["stage"]; stage != "" {
+			approved.Fields["stage"] = stage
+		}
+		event = approved
 	}
 	event.Reason = comment
 	return event, nil
 }
 
-// stillMayApprove are those of the groups that could approve when something was asked for who can under the policy as it
-// is now. A policy that has come to approve by itself takes nothing from them.
-func stillMayApprove(p *policy.Policy, could []string) []string {
-	if policy.Auto(p.Policy) {
-		return could
+// count counts somebody's approval at the first stage that is not met, and says whether all now are. Votes that lost their right
+// are dropped before; a vote counts at one stage only, whatever groups its voter is in. Where an earlier stage came to be open
+// again, votes at the later ones stay, and decide nothing before it is met: to ask their people anew would let one person make
+// all others decide again, and what they said yes to has not changed.
+func (s *Service) count(g *Grant, b *Ballot, stages []Stage, who authn.Identity, comment string) (event store.AuditEvent, met bool, err error) {
+	b.Votes = b.counted(stages)
+	if mine := slices.IndexFunc(b.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
+		what, only := "grant "+g.ID, ""
+		if g.Extension != nil {
+			what = "the extension of grant " + g.ID
+		}
+		if len(stages) > 1 {
+			only = "; one person has one vote over all its stages"
+		}
+		return event, false, refusal.New(refusal.Conflict, "you have approved %s already, at %s", what, when(b.Votes[mine].Time)).
+			WithDetail("%s%s", s.describe(*g), only).WithHint("somebody else has to approve it too")
 	}
-	return slices.DeleteFunc(slices.Clone(could), func(group string) bool { return !slices.Contains(p.Approve.Groups, group) })
+	open := b.open(stages)
+	if open < 0 { // what counts has not become less, nor what is needed
+		open = len(stages) - 1
+	}
+	if !policy.InAny(who.Groups, stages[open].Groups) {
+		for i, stage := range stages {
+			if i > open && policy.InAny(who.Groups, stage.Groups) {
+				return event, false, refusal.New(refusal.Conflict, "grant %s does not wait for you yet", g.ID).
+					WithDetail("%s; yours is stage %d", s.describe(*g), i+1).WithHint("you are asked when the stages before it are met")
+			}
+		}
+		return event, false, notApprover("approve", *g, stages[open].Groups)
+	}
+	b.cast(open, who, true, comment, s.clock.stamp())
+	event = s.event("grant.voted", &who, *g)
+	event.Fields["approvals"] = strconv.Itoa(b.at(stages)[open]) + " of " + strconv.Itoa(stages[open].Needed)
+	s.staged(&event, *b, stages, open, open)
+	return event, b.open(stages) < 0, nil
+}
+
+// staged says in an event at which stage somebody voted and, where another one than before is open now, which.
+func (s *Service) staged(event *store.AuditEvent, b Ballot, stages []Stage, voted, open int) {
+	if len(stages) < 2 {
+		return
+	}
+	standing := b.standing(stages)
+	event.Fields["stage"] = standing[voted].Label(len(stages))
+	if now := b.open(stages); now >= 0 && now != open {
+		event.Fields["opens"] = standing[now].Label(len(stages))
+	}
 }
 
 // over is the event of a grant that the gateway itself has just ended.
@@ -139,7 +174,7 @@ func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment stri
 			return store.AuditEvent{}, s.decided(*g)
 		}
 		now := s.clock.stamp()
-		g.cast(who, false, comment, now)
+		g.cast(max(g.open(g.stages()), 0), who, false, comment, now)
 		g.end(Denied, now, "", who.Label(), comment)
 		event := s.event("grant.denied", &who, *g)
 		event.Reason = comment
@@ -170,6 +205,9 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 		case stale(ctx, *g):
 			return store.AuditEvent{}, refusal.New(refusal.Conflict, "what that was about is decided already").WithDetail("%s", s.describe(*g)).
 				WithHint("see what waits for you with: sallyport requests")
+		case verb == "approve" && elsewhere(ctx, *g):
+			return store.AuditEvent{}, refusal.New(refusal.Conflict, "that was about another stage of grant %s than the one that waits", g.ID).WithDetail("%s", s.describe(*g)).
+				WithHint("see what waits for you with: sallyport requests")
 		case !policy.InAny(who.Groups, g.deciders()):
 			return store.AuditEvent{}, notApprover(verb, *g, g.deciders())
 		}
@@ -186,6 +224,14 @@ func WithRound(ctx context.Context, round int) context.Context {
 	return context.WithValue(ctx, roundKey{}, round)
 }
 
+type stageKey struct{}
+
+// WithStage narrows Approve to the stage at which somebody was asked, from 1: a word on one must not be taken for one on the next,
+// of whose people they may be as well, because it came late.
+func WithStage(ctx context.Context, stage int) context.Context {
+	return context.WithValue(ctx, stageKey{}, stage)
+}
+
 // Round is what waits for decision, as WithRound counts: -1 where nothing does.
 func (g Grant) Round() int {
 	switch {
@@ -200,6 +246,11 @@ func (g Grant) Round() int {
 func stale(ctx context.Context, g Grant) bool {
 	round, given := ctx.Value(roundKey{}).(int)
 	return given && round != g.Round()
+}
+
+func elsewhere(ctx context.Context, g Grant) bool {
+	stage, given := ctx.Value(stageKey{}).(int)
+	return given && stage != g.Stage()
 }
 
 // onGrant is change for somebody who says something.

@@ -3,7 +3,6 @@ package grant
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,20 +67,24 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 		return none, no.WithHint("when it has ended, ask again with: %s", command(g.Target, g.Account, g.Duration, 1, g.Ticket))
 	}
 	p, _ := r.policy(g.Policy) // there is one, or there were an objection
-	e := Extension{
-		Duration: by, Reason: reason, Requested: s.clock.stamp(), Needed: max(g.Needed, policy.Needed(p.Policy)),
-		MayApprove: slices.Clone(p.Approve.Groups),
+	stages := stagesOf(p)
+	if had := g.stages(); len(had) > 0 {
+		now, same := still(p, had)
+		if !same {
+			return none, refusal.New(refusal.NotPermitted, "nobody could approve an extension of grant %s", g.ID).
+				WithDetail("policy %s has come to ask for other stages of approval than it was given by", g.Policy).WithHint("it goes on until %s", when(g.Until))
+		}
+		stages = now
 	}
-	if len(g.MayApprove) > 0 {
-		e.MayApprove = stillMayApprove(p, g.MayApprove)
-	}
+	e := Extension{Duration: by, Reason: reason, Requested: s.clock.stamp(), Stages: written(stages)}
+	e.Needed, e.MayApprove = total(stages), groupsOf(stages)
 	g.Extensions++
 	if e.Needed == 0 {
 		return s.prolong(g, e, nil), nil
 	}
-	if len(e.MayApprove) == 0 {
+	if i := slices.IndexFunc(stages, func(s Stage) bool { return len(s.Groups) == 0 }); i >= 0 {
 		return none, refusal.New(refusal.NotPermitted, "nobody could approve an extension of grant %s", g.ID).
-			WithDetail("it was approved by %s, who no longer may", policy.Or(g.MayApprove)).WithHint("it goes on until %s", when(g.Until))
+			WithDetail("it was approved by %s, who no longer may", policy.Or(g.stages()[i].Groups)).WithHint("it goes on until %s", when(g.Until))
 	}
 	g.Extension = &e
 	event := s.event("grant.extension_requested", &who, *g)
@@ -93,29 +96,28 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 func (s *Service) approveExtension(r *rules, g *Grant, who authn.Identity, comment string) (event store.AuditEvent, text string, err error) {
 	p, _ := r.policy(g.Policy)
 	e := g.Extension
-	groups := stillMayApprove(p, e.MayApprove)
-	if !policy.InAny(who.Groups, groups) {
-		return event, "", notApprover("approve", *g, groups)
-	}
-	if latest := r.latest(*g, s.clock.stamp(), g.Until.Add(e.Duration)); latest.Before(g.Until.Add(e.Duration)) {
-		text = "by policy " + g.Policy + " it now lasts until " + when(maxTime(latest, g.Until)) + " at the latest"
+	drop := func(text string) (store.AuditEvent, string, error) {
 		g.settled, g.Extension = &e.Ballot, nil
-		event = s.event("grant.extension_denied", nil, *g)
+		event := s.event("grant.extension_denied", nil, *g)
 		event.Reason = text
 		return event, text, nil
 	}
-	e.Votes = e.eligible(groups)
-	if slices.ContainsFunc(e.Votes, func(v Vote) bool { return v.key() == who.Key() }) {
-		return event, "", refusal.New(refusal.Conflict, "you have approved the extension of grant %s already", g.ID).
-			WithDetail("%s", s.describe(*g)).WithHint("somebody else has to approve it too")
+	stages, same := still(p, e.stages())
+	if !same {
+		return drop("policy " + g.Policy + " has come to ask for other stages of approval")
 	}
-	e.cast(who, true, comment, s.clock.stamp())
-	needed := max(e.Needed, policy.Needed(p.Policy))
-	if e.approvals(groups) >= needed {
+	if !policy.InAny(who.Groups, groupsOf(stages)) {
+		return event, "", notApprover("approve", *g, groupsOf(stages))
+	}
+	if latest := r.latest(*g, s.clock.stamp(), g.Until.Add(e.Duration)); latest.Before(g.Until.Add(e.Duration)) {
+		return drop("by policy " + g.Policy + " it now lasts until " + when(maxTime(latest, g.Until)) + " at the latest")
+	}
+	event, met, err := s.count(g, &e.Ballot, stages, who, comment)
+	if err != nil {
+		return event, "", err
+	}
+	if met {
 		event = s.prolong(g, *e, &who)
-	} else {
-		event = s.event("grant.voted", &who, *g)
-		event.Fields["approvals"] = strconv.Itoa(e.approvals(groups)) + " of " + strconv.Itoa(needed)
 	}
 	event.Reason = comment
 	return event, "", nil
@@ -142,7 +144,7 @@ func (s *Service) prolong(g *Grant, e Extension, by *authn.Identity) store.Audit
 // denyExtension turns an extension down; the grant goes on to its end.
 func (s *Service) denyExtension(g *Grant, who authn.Identity, comment string) store.AuditEvent {
 	e := g.Extension
-	e.cast(who, false, comment, s.clock.stamp())
+	e.cast(max(e.open(e.stages()), 0), who, false, comment, s.clock.stamp())
 	g.settled, g.Extension = &e.Ballot, nil
 	event := s.event("grant.extension_denied", &who, *g)
 	event.Reason = comment

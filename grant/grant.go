@@ -100,6 +100,7 @@ type Vote struct {
 	Approve bool      `json:"approve"`
 	Comment string    `json:"comment,omitempty"`
 	Time    time.Time `json:"time"`
+	Stage   int       `json:"stage"` // at which it counts, from 1
 }
 
 // Grant is (identity, target, account, from, until, why). Identity, target, account and reason never change.
@@ -118,8 +119,8 @@ type Grant struct {
 	Idle     time.Duration  `json:"idle_ns,omitempty"` // it ends after so long without a session; 0: it does not
 	Terms
 	Ballot
-	Needed     int        `json:"approvals_needed"` // 0: approved by policy
-	MayApprove []string   `json:"may_approve"`      // groups
+	Needed     int        `json:"approvals_needed"` // at all stages; 0: approved by policy
+	MayApprove []string   `json:"may_approve"`      // groups, of any stage
 	Requested  time.Time  `json:"requested"`
 	DecideBy   time.Time  `json:"decide_by,omitzero"`
 	ActivateBy time.Time  `json:"activate_by,omitzero"`
@@ -143,6 +144,8 @@ type Terms struct {
 	Limits configs.RoleLimits `json:"limits,omitzero"`
 	// Confirm: approvals count only from people who show that they are signed in; see configs.Approve.
 	Confirm bool `json:"confirm,omitempty"`
+	// Stages are the approvals that it needs one after the other, where there is more than one.
+	Stages []Stage `json:"stages,omitempty"`
 	// Revision is the hash of the set of policies that it was decided by.
 	Revision string `json:"revision,omitempty"`
 	// Start is before when it can't be used; zero: at once.
@@ -160,7 +163,8 @@ type Extension struct {
 	Requested  time.Time     `json:"requested"`
 	Needed     int           `json:"approvals_needed"`
 	MayApprove []string      `json:"may_approve"`
-	Ballot     `json:"-"`
+	Stages     []Stage       `json:"stages,omitempty"`
+	Ballot
 }
 
 // Ballot is the votes on one thing.
@@ -195,24 +199,9 @@ func (g Grant) deciders() []string {
 	return g.MayApprove
 }
 
-// eligible returns the votes of people in those groups: of the others the right to vote is gone.
-func (b Ballot) eligible(groups []string) []Vote {
-	return slices.DeleteFunc(slices.Clone(b.Votes), func(v Vote) bool { return !policy.InAny(b.voters[v.key()], groups) })
-}
-
-// approvals counts the votes in favour by people in those groups.
-func (b Ballot) approvals(groups []string) (n int) {
-	for _, v := range b.eligible(groups) {
-		if v.Approve {
-			n++
-		}
-	}
-	return n
-}
-
-// cast adds or replaces somebody's vote.
-func (b *Ballot) cast(who authn.Identity, approve bool, comment string, at time.Time) {
-	v := Vote{Issuer: who.Issuer, Subject: who.Subject, Name: who.Label(), Approve: approve, Comment: comment, Time: at}
+// cast adds or replaces somebody's vote, which counts at that stage, from 0: one person has one vote over all stages.
+func (b *Ballot) cast(stage int, who authn.Identity, approve bool, comment string, at time.Time) {
+	v := Vote{Issuer: who.Issuer, Subject: who.Subject, Name: who.Label(), Approve: approve, Comment: comment, Time: at, Stage: stage + 1}
 	b.Votes = slices.DeleteFunc(b.Votes, func(other Vote) bool { return other.key() == v.key() })
 	b.Votes = append(b.Votes, v)
 	if b.voters == nil {

@@ -123,11 +123,8 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 			}
 		}
 	}
-	switch may := stillMayApprove(p, g.MayApprove); {
-	case g.State == Pending && len(may) == 0:
-		texts = append(texts, "nobody is left who could approve it")
-	case g.State == Approved && g.approvals(may) < policy.Needed(p.Policy):
-		texts = append(texts, fmt.Sprintf("it now asks for %d approvals by %s", policy.Needed(p.Policy), policy.Or(p.Approve.Groups)))
+	if text := unapproved(p, g); text != "" {
+		texts = append(texts, text)
 	}
 	if len(texts) > 0 {
 		return objection{reason: EndPolicyRemoved, text: "policy " + g.Policy + ": " + strings.Join(texts, ", ")}
@@ -143,6 +140,35 @@ func (r *rules) objection(g Grant, c circumstances) objection {
 		return objection{reason: EndPolicyRemoved, text: "policy " + g.Policy + ": " + strings.Join(passing, ", "), passing: true}
 	}
 	return objection{}
+}
+
+// unapproved says why what was or can be said of an open grant is not enough any more for its policy; empty: it is.
+func unapproved(p *policy.Policy, g Grant) string {
+	stages, same := still(p, g.stages())
+	asks := fmt.Sprintf("it now asks for %d approvals by %s", policy.Needed(p.Policy), policy.Or(policy.Approving(p.Policy)))
+	switch {
+	case g.State == Active:
+	case !same && g.Needed > 0:
+		return asks + fmt.Sprintf(", in %d stages", len(policy.Stages(p.Policy)))
+	case !same:
+		return asks
+	case g.State == Pending:
+		if i := slices.IndexFunc(stages, func(s Stage) bool { return len(s.Groups) == 0 }); i >= 0 {
+			text := "nobody is left who could approve it"
+			if len(stages) > 1 {
+				text += " at stage " + stages[i].Name
+			}
+			return text
+		}
+	case !policy.Auto(p.Policy):
+		for i, s := range policy.Stages(p.Policy) {
+			stages[i].Needed = s.Count // what was enough when it was approved need not be more than is asked for now
+		}
+		if g.open(stages) >= 0 {
+			return asks
+		}
+	}
+	return ""
 }
 
 func roleName(name string) string {

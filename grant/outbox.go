@@ -20,7 +20,8 @@ const (
 	EventActive    EventKind = "active"    // access began
 	EventEnded     EventKind = "ended"     // the grant, or the request, is over
 	EventAlarm     EventKind = "alarm"     // somebody broke the glass, or a review of that is overdue: told to everybody
-	EventVoted     EventKind = "voted"     // somebody approved, and more have to
+	EventVoted     EventKind = "voted"     // somebody approved, and more have to; or took that back
+	EventStage     EventKind = "stage"     // with that another stage of approval is open, whose people are to be asked
 	EventAlert     EventKind = "alert"     // a rule of the configuration's alerts holds; it is about no grant
 )
 
@@ -28,7 +29,7 @@ const (
 var kinds = map[string]EventKind{
 	"grant.requested": EventRequested, "grant.extension_requested": EventRequested,
 	"grant.approved": EventDecided, "grant.denied": EventDecided, "grant.extended": EventDecided, "grant.extension_denied": EventDecided,
-	"grant.active": EventActive, "grant.voted": EventVoted,
+	"grant.active": EventActive, "grant.voted": EventVoted, "grant.vote_withdrawn": EventVoted,
 	"grant.break_glass": EventAlarm, "grant.review_overdue": EventAlarm, "grant.reviewed": EventDecided,
 	"grant.ended": EventEnded, "grant.withdrawn": EventEnded, "grant.lapsed": EventEnded,
 }
@@ -109,6 +110,9 @@ func announce(ctx context.Context, tx *store.Tx, audited store.AuditEvent, g Gra
 	kind, told := kinds[audited.Kind]
 	if !told {
 		return nil
+	}
+	if audited.Fields["opens"] != "" {
+		kind = EventStage
 	}
 	e := Event{Kind: kind, What: audited.Kind, Time: audited.Time, Actor: audited.ActorName, Reason: audited.Reason, Grant: g}
 	if e.Actor == "" {

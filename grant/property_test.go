@@ -294,7 +294,7 @@ func (m *machine) checkRow(t *rapid.T, g Grant) {
 		g.Extensions == 0 && g.Until.After(g.From.Add(g.Duration)) {
 		t.Fatalf("I3: longer than allowed: %+v", g)
 	}
-	if (g.State == Active || g.State == Approved) && len(g.Approvers()) < max(1, policy.Needed(p)) {
+	if (g.State == Active || g.State == Approved) && (len(g.Approvers()) < max(1, policy.Needed(p)) || g.Needed > 0 && !enough(g, p)) {
 		t.Fatalf("I9: approved by %v: %+v", g.Approvers(), g)
 	}
 	voters := map[string]bool{}
@@ -306,10 +306,27 @@ func (m *machine) checkRow(t *rapid.T, g Grant) {
 			t.Fatalf("I10: two votes: %+v", g)
 		}
 		voters[v.key()] = true
-		if !policy.InAny(g.voters[v.key()], p.Approve.Groups) {
+		if !policy.InAny(g.voters[v.key()], policy.Approving(p)) {
 			t.Fatalf("I9: a vote by %s, who may not: %+v", v.Name, g)
 		}
 	}
+}
+
+// enough is whether a grant has the approvals that a policy asks for at each of its stages, worked out apart from the code under
+// test.
+func enough(g Grant, p configs.Policy) bool {
+	for i, s := range policy.Stages(p) {
+		n := 0
+		for _, v := range g.Votes {
+			if v.Approve && v.Stage == i+1 && policy.InAny(g.voters[v.key()], s.Groups) {
+				n++
+			}
+		}
+		if n < s.Count {
+			return false
+		}
+	}
+	return true
 }
 
 // checkTime is P3 by the one true time: whoever holds a lease, and whoever connects again.
@@ -460,7 +477,7 @@ func TestCompareAndSwap(t *testing.T) {
 	for i := range 8 {
 		calls = append(calls, func() error {
 			next := old.clone()
-			next.cast(person("lead-"+strconv.Itoa(i), "leads"), true, "", w.clocks.now())
+			next.cast(0, person("lead-"+strconv.Itoa(i), "leads"), true, "", w.clocks.now())
 			return w.db.Do(t.Context(), func(tx *store.Tx) error {
 				_, err := save(t.Context(), tx, old, next)
 				return err

@@ -129,9 +129,9 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 	g := Grant{
 		State: Pending, Identity: who, Target: t.Name, Account: a.Name, Reason: ask.Reason, Ticket: ask.Ticket,
 		Source: source(ctx), Policy: p.Name, Duration: e.Duration, Total: e.Winner.Total(), Idle: p.Idle.D(),
-		Needed: policy.Needed(p), MayApprove: slices.Clone(p.Approve.Groups), Requested: now, Version: 1,
+		Needed: policy.Needed(p), MayApprove: policy.Approving(p), Requested: now, Version: 1,
 	}
-	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != "", Start: ask.Start, BreakGlass: p.BreakGlass, Revision: r.revision}
+	g.Terms = Terms{Role: e.Role.Name, Limits: e.Role.Limits, Confirm: p.Approve.Confirm != "", Start: ask.Start, BreakGlass: p.BreakGlass, Revision: r.revision, Stages: written(stagesOf(e.Winner))}
 	for _, name := range p.Evidence {
 		if g.Terms.Evidence == nil {
 			g.Terms.Evidence = map[string]map[string]any{}
@@ -162,21 +162,39 @@ func (s *Service) approvable(ctx context.Context, r *rules, who authn.Identity, 
 		return err
 	}
 	members = slices.DeleteFunc(members, func(m authn.Identity) bool { return m.Key() == who.Key() || who.StartedBy.Is(m) })
-	if len(members) >= g.Needed {
+	stages := g.stages()
+	lacks := short(stages, members)
+	if lacks == nil {
 		return nil
 	}
+	var wanted []Stage
+	for _, i := range lacks.stages {
+		wanted = append(wanted, stages[i])
+	}
+	groups := groupsOf(wanted)
 	var empty []string
-	for _, group := range g.MayApprove {
+	for _, group := range groups {
 		if !slices.ContainsFunc(members, func(m authn.Identity) bool { return slices.Contains(m.Groups, group) }) {
 			empty = append(empty, group)
 		}
 	}
-	detail := fmt.Sprintf("it takes %d of %s, of whom %d other than you are known here", g.Needed, policy.Or(g.MayApprove), len(members))
+	detail := fmt.Sprintf("it takes %d of %s, of whom %d other than you are known here", lacks.needed, policy.Or(groups), lacks.have)
+	if len(stages) > 1 {
+		var names []string
+		for _, i := range lacks.stages {
+			names = append(names, stages[i].Name)
+		}
+		if len(names) == 1 {
+			detail = "stage " + names[0] + ": " + detail
+		} else {
+			detail = "stages " + strings.Join(names, " and ") + ", with one vote for each person: " + detail
+		}
+	}
 	if len(empty) > 0 {
 		detail += "; nobody else is known in " + policy.Or(empty)
 	}
 	return refusal.New(refusal.NotPermitted, "nobody could approve %s now", g.name()).WithDetail("%s", detail).
-		WithHint("somebody of %s has to sign in at the gateway first (sallyport login); then ask again", policy.Or(g.MayApprove))
+		WithHint("somebody of %s has to sign in at the gateway first (sallyport login); then ask again", policy.Or(groups))
 }
 
 // Explain says what the policies would answer to a request, and files none.

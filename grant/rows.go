@@ -111,7 +111,7 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 	if len(place) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT grant_id, round, issuer, subject, name, memberships, approve, comment, time
+	rows, err := q.QueryContext(ctx, `SELECT grant_id, round, stage, issuer, subject, name, memberships, approve, comment, time
 		FROM grant_votes WHERE grant_id IN (`+ids+`) ORDER BY time, issuer, subject`, args...)
 	if err != nil {
 		return fmt.Errorf("read votes: %w", err)
@@ -123,7 +123,7 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 		var groups []byte
 		var at int64
 		var round int
-		if err := rows.Scan(&id, &round, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
+		if err := rows.Scan(&id, &round, &v.Stage, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
 			return fmt.Errorf("read votes: %w", err)
 		}
 		who := authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name}
@@ -134,9 +134,9 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 		switch {
 		case !wanted:
 		case round == 0:
-			grants[i].cast(who, v.Approve, v.Comment, fromNano(at))
+			grants[i].cast(v.stage(), who, v.Approve, v.Comment, fromNano(at))
 		case grants[i].Extension != nil && round == grants[i].Extensions:
-			grants[i].Extension.cast(who, v.Approve, v.Comment, fromNano(at))
+			grants[i].Extension.cast(v.stage(), who, v.Approve, v.Comment, fromNano(at))
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -182,7 +182,9 @@ func save(ctx context.Context, tx *store.Tx, old, g Grant) (Grant, error) {
 	}
 	extension := ""
 	if g.Extension != nil {
-		text, err := json.Marshal(g.Extension)
+		kept := *g.Extension
+		kept.Ballot = Ballot{} // has rows of its own
+		text, err := json.Marshal(kept)
 		if err != nil {
 			return Grant{}, err
 		}
@@ -227,8 +229,8 @@ func saveVotes(ctx context.Context, tx *store.Tx, id string, round int, b Ballot
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, issuer, subject, name, memberships, approve, comment, time)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.Issuer, v.Subject, v.Name, string(groups), number(v.Approve), v.Comment, toNano(v.Time)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, stage, issuer, subject, name, memberships, approve, comment, time)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.stage()+1, v.Issuer, v.Subject, v.Name, string(groups), number(v.Approve), v.Comment, toNano(v.Time)); err != nil {
 			return fmt.Errorf("write a vote on %s: %w", id, err)
 		}
 	}

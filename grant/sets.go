@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"sallyport/configs"
+	"sallyport/grant/policy"
 	"sallyport/internal/store"
 )
 
@@ -167,8 +168,19 @@ func narrower(was, is configs.Policy) bool {
 		within(was.Evidence, is.Evidence) && (was.Ticket == "" || was.Ticket == is.Ticket) && same(was.SignIn, is.SignIn) && was.BreakGlass == is.BreakGlass &&
 		same(was.Review, is.Review) && most(was.MaxDuration, is.MaxDuration) && most(was.MaxTotal, is.MaxTotal) && most(was.Ahead, is.Ahead) &&
 		(was.Idle == 0 || is.Idle > 0 && most(was.Idle, is.Idle)) && least(was.ReasonLength, is.ReasonLength) && (was.Concurrent == 0 || is.Concurrent > 0 && is.Concurrent <= was.Concurrent) &&
-		(is.Approve.Auto == was.Approve.Auto || was.Approve.Auto) && (was.Approve.Auto || within(is.Approve.Groups, was.Approve.Groups)) &&
-		least(was.Approve.Count, is.Approve.Count) && (was.Approve.Confirm == "" || is.Approve.Confirm == was.Approve.Confirm)
+		(is.Approve.Auto == was.Approve.Auto || was.Approve.Auto) && (was.Approve.Auto || fewerApprove(policy.Stages(was), policy.Stages(is))) &&
+		(was.Approve.Confirm == "" || is.Approve.Confirm == was.Approve.Confirm)
+}
+
+// fewerApprove reports whether what stages let through, those before would have: each of them still has to be met, by as many
+// of no more groups.
+func fewerApprove(was, is []configs.Stage) bool {
+	for i, before := range was {
+		if i >= len(is) || !within(is[i].Groups, before.Groups) || is[i].Count < before.Count {
+			return false
+		}
+	}
+	return true
 }
 
 // within reports whether all of the one are among the others.

@@ -288,13 +288,13 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 	for _, p := range r.policies {
 		role, covers := p.Role(t, account)
 		if p.Forbids() || p.BreakGlass || !covers || !policy.InAny(who.Groups, p.Groups) || p.MaxDuration.D() <= longest ||
-			!policy.Auto(p.Policy) && len(p.Approve.Groups) == 0 {
+			slices.ContainsFunc(policy.Stages(p.Policy), func(s configs.Stage) bool { return len(s.Groups) == 0 }) {
 			continue
 		}
 		longest = p.MaxDuration.D()
 		o := Offer{
 			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: longest,
-			Auto: policy.Auto(p.Policy), MayApprove: slices.Clone(p.Approve.Groups), Ticket: p.Policy.Ticket,
+			Auto: policy.Auto(p.Policy), MayApprove: policy.Approving(p.Policy), Ticket: p.Policy.Ticket,
 			Role: role.Name, Limits: role.Limits.Words(),
 		}
 		if e := s.openOf(who, t.Name, account); e != nil {

@@ -33,11 +33,7 @@ func (w Waiting) Text() string {
 		return fmt.Sprintf("no live grant for %s@%s yet: ask for one, and this connection goes on when you have it", w.Account, w.Target)
 	}
 	if w.Grant.State == Pending {
-		text := fmt.Sprintf("grant %s for %s@%s waits for approval by %s", w.Grant.ID, w.Account, w.Target, policy.Or(w.Grant.MayApprove))
-		if n := w.Grant.approvals(w.Grant.MayApprove); w.Grant.Needed > 1 {
-			text += fmt.Sprintf(" (%d of %d have)", n, w.Grant.Needed)
-		}
-		return text
+		return fmt.Sprintf("grant %s for %s@%s waits for %s", w.Grant.ID, w.Account, w.Target, approvalBy(w.Grant.Standing()))
 	}
 	return fmt.Sprintf("grant %s for %s@%s is %s, and can't be used yet", w.Grant.ID, w.Account, w.Target, w.Grant.State)
 }

@@ -69,6 +69,7 @@ func takesAway(was, is configs.Policy) bool {
 	is.Ticket, is.MaxDuration, is.MaxTotal, is.Ahead, is.Idle, is.ReasonLength, is.Concurrent = was.Ticket, was.MaxDuration, was.MaxTotal, was.Ahead, was.Idle, was.ReasonLength, was.Concurrent
 	is.DefaultDuration, is.Message = was.DefaultDuration, was.Message
 	is.Approve.Auto, is.Approve.Groups, is.Approve.Count, is.Approve.Confirm = was.Approve.Auto, was.Approve.Groups, was.Approve.Count, was.Approve.Confirm
+	is.Approve.Stages = was.Approve.Stages
 	return same(was, is)
 }
 

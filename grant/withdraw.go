@@ -17,11 +17,19 @@ func (s *Service) Withdraw(ctx context.Context, who authn.Identity, id, comment 
 	g, err := s.onGrant(ctx, who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
 		seen = g.clone()
 		mine := func(v Vote) bool { return v.key() == who.Key() && v.Approve }
-		if e := g.Extension; e != nil && slices.ContainsFunc(e.Votes, mine) {
-			e.Votes = slices.DeleteFunc(e.Votes, mine)
+		// The stage at which it counted is open again. Votes at later stages stay, and decide nothing before it is met.
+		takeBack := func(b *Ballot, stages []Stage) store.AuditEvent {
+			at, open := b.Votes[slices.IndexFunc(b.Votes, mine)].stage(), b.open(stages)
+			b.Votes = slices.DeleteFunc(b.Votes, mine)
 			event := s.event("grant.vote_withdrawn", &who, *g)
+			if at < len(stages) {
+				s.staged(&event, *b, stages, at, open)
+			}
 			event.Reason = comment
-			return event, nil
+			return event
+		}
+		if e := g.Extension; e != nil && slices.ContainsFunc(e.Votes, mine) {
+			return takeBack(&e.Ballot, e.stages()), nil
 		}
 		switch {
 		case !slices.ContainsFunc(g.Votes, mine):
@@ -29,18 +37,12 @@ func (s *Service) Withdraw(ctx context.Context, who authn.Identity, id, comment 
 		case g.State.Over():
 			return store.AuditEvent{}, s.decided(*g)
 		}
-		kind := "grant.vote_withdrawn"
 		if g.State == Pending {
-			g.Votes = slices.DeleteFunc(g.Votes, mine)
-		} else { // the vote stays on record
-			kind = "grant.ended"
-			g.end(Ended, s.clock.stamp(), EndApprovalWithdrawn, who.Label(), comment)
+			return takeBack(&g.Ballot, g.stages()), nil
 		}
-		event := s.event(kind, &who, *g)
-		event.Reason = comment
-		if g.EndReason != "" {
-			event.Fields["end_reason"] = g.EndReason
-		}
+		g.end(Ended, s.clock.stamp(), EndApprovalWithdrawn, who.Label(), comment) // the vote stays on record
+		event := s.event("grant.ended", &who, *g)
+		event.Reason, event.Fields["end_reason"] = comment, g.EndReason
 		return event, nil
 	})
 	return g, s.refused(ctx, "withdraw.refused", who, seen, err)

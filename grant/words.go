@@ -41,17 +41,13 @@ func (s *Service) describe(g Grant) string {
 	}
 	switch g.State {
 	case Pending:
-		text := fmt.Sprintf("grant %s waits for approval by %s", g.ID, policy.Or(g.MayApprove))
-		if n := g.approvals(g.MayApprove); g.Needed > 1 {
-			text += fmt.Sprintf(" (%d of %d have)", n, g.Needed)
-		}
-		return text
+		return fmt.Sprintf("grant %s waits for %s", g.ID, approvalBy(g.Standing()))
 	case Approved:
 		return fmt.Sprintf("grant %s is approved and can be used until %s for %s", g.ID, when(g.ActivateBy), policy.Short(g.Duration))
 	case Active:
 		text := fmt.Sprintf("grant %s is active until %s", g.ID, when(g.Until))
 		if e := g.Extension; e != nil {
-			text += fmt.Sprintf("; %s more wait for approval by %s", policy.Short(e.Duration), policy.Or(e.MayApprove))
+			text += fmt.Sprintf("; %s more wait for %s", policy.Short(e.Duration), approvalBy(e.Standing()))
 		}
 		return text
 	}
@@ -61,7 +57,7 @@ func (s *Service) describe(g Grant) string {
 // next says what somebody can do about an open grant of theirs.
 func next(g Grant, who authn.Identity) string {
 	if g.State == Pending {
-		return fmt.Sprintf("ask a member of %s other than yourself to run: sallyport approve %s", policy.Or(g.MayApprove), g.ID)
+		return fmt.Sprintf("ask a member of %s other than yourself to run: sallyport approve %s", policy.Or(g.Asked()), g.ID)
 	}
 	return fmt.Sprintf("connect with it, or give it back first with: sallyport release %s", g.ID)
 }

@@ -200,7 +200,7 @@ func (d desk) May(who authn.Identity, permission grant.Permission, target string
 
 func (d desk) Approves(who authn.Identity) bool {
 	for _, p := range d.s.Config().Policies {
-		if policy.InAny(who.Groups, p.Approve.Groups) || policy.InAny(who.Groups, p.Review.Groups) {
+		if policy.InAny(who.Groups, policy.Approving(p)) || policy.InAny(who.Groups, p.Review.Groups) {
 			return true
 		}
 	}

@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/http"
-	"slices"
 
 	"sallyport/grant"
 	"sallyport/grant/policy"
@@ -37,7 +36,7 @@ func (s *server) explain(ctx context.Context, who caller, in api.GrantRequest) (
 
 // ExplanationOf is an answer of the policies as the API says it.
 func ExplanationOf(e policy.Explanation) api.Explanation {
-	out := api.Explanation{Outcome: "none", Forbidden: []api.Forbidden{}, Candidates: []api.Candidate{}, MayApprove: []string{}}
+	out := api.Explanation{Outcome: "none", Forbidden: []api.Forbidden{}, Candidates: []api.Candidate{}, MayApprove: []string{}, Stages: []api.Stage{}}
 	for _, f := range e.Forbidden {
 		out.Outcome = "forbid"
 		out.Forbidden = append(out.Forbidden, api.Forbidden{Policy: f.Name, Text: f.Text})
@@ -45,7 +44,10 @@ func ExplanationOf(e policy.Explanation) api.Explanation {
 	if p := e.Winner; p != nil {
 		out.Outcome, out.Policy, out.Duration = "permit", p.Name, e.Duration
 		out.Role, out.Limits = e.Role.Name, e.Role.Limits.Words()
-		out.Needed, out.MayApprove = policy.Needed(p.Policy), orEmpty(slices.Clone(p.Approve.Groups))
+		out.Needed, out.MayApprove = policy.Needed(p.Policy), orEmpty(policy.Approving(p.Policy))
+		for i, s := range policy.Stages(p.Policy) {
+			out.Stages = append(out.Stages, api.Stage{Number: i + 1, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Count, By: []string{}})
+		}
 	}
 	for _, c := range e.Candidates {
 		candidate := api.Candidate{Policy: c.Name, Misses: []api.Miss{}}

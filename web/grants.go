@@ -195,6 +195,7 @@ func grantOf(g grant.Grant) api.Grant {
 		Approvers:  orEmpty(g.Approvers()),
 		Needed:     g.Needed,
 		MayApprove: orEmpty(g.MayApprove),
+		Stages:     stages(g.Standing()),
 		Requested:  g.Requested,
 		DecideBy:   g.DecideBy,
 		ActivateBy: g.ActivateBy,
@@ -209,6 +210,7 @@ func grantOf(g grant.Grant) api.Grant {
 	if e := g.Extension; e != nil {
 		out.Extension = &api.Extension{
 			Duration: e.Duration, Reason: e.Reason, Requested: e.Requested, Votes: votes(e.Ballot), Needed: e.Needed, MayApprove: orEmpty(e.MayApprove),
+			Stages: stages(e.Standing()),
 		}
 	}
 	return out
@@ -217,7 +219,18 @@ func grantOf(g grant.Grant) api.Grant {
 func votes(b grant.Ballot) []api.Vote {
 	out := []api.Vote{}
 	for _, v := range b.Votes {
+		v.Stage = max(v.Stage, 1)
 		out = append(out, api.Vote(v))
+	}
+	return out
+}
+
+func stages(list []grant.Standing) []api.Stage {
+	out := []api.Stage{}
+	for _, s := range list {
+		out = append(out, api.Stage{
+			Number: s.Number, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Needed, Approvals: s.Approvals, By: orEmpty(s.By), State: s.State,
+		})
 	}
 	return out
 }

@@ -33,6 +33,8 @@ type Decision struct {
 	Comment string
 	// Round is what it is about, where the channel knows: see grant.WithRound.
 	Round *int
+	// Stage is the stage that it is about, where the channel knows; 0: it does not. See grant.WithStage.
+	Stage int
 	// Through names the channel, Account the account there, for the audit log.
 	Through, Account string
 }
@@ -77,6 +79,9 @@ func (v *Voter) Vote(ctx context.Context, p configs.LinkedPerson, d Decision) (g
 	}
 	if d.Round != nil {
 		ctx = grant.WithRound(ctx, *d.Round)
+	}
+	if d.Stage > 0 {
+		ctx = grant.WithStage(ctx, d.Stage)
 	}
 	if d.Approve {
 		return v.Grants.Approve(ctx, who, d.Grant, d.Comment)

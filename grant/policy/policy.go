@@ -270,7 +270,7 @@ func (p *Policy) Misses(ask Ask) []Miss {
 			miss(When, "its condition does not hold: %s", says)
 		}
 	}
-	if !Auto(p.Policy) && len(p.Approve.Groups) == 0 {
+	if at := slices.IndexFunc(Stages(p.Policy), func(s configs.Stage) bool { return len(s.Groups) == 0 }); at >= 0 {
 		miss(Approvers, "nobody could approve it: it names no approving group")
 	}
 	return misses
@@ -309,14 +309,44 @@ func (p *Policy) length(asked time.Duration) time.Duration {
 func (p *Policy) Total() time.Duration { return max(p.MaxTotal.D(), p.MaxDuration.D()) }
 
 // Auto reports whether the policy itself approves. One that says auto and names approvers as well means the approvers.
-func Auto(p configs.Policy) bool { return p.Approve.Auto && len(p.Approve.Groups) == 0 }
+func Auto(p configs.Policy) bool {
+	return p.Approve.Auto && len(p.Approve.Groups) == 0 && len(p.Approve.Stages) == 0
+}
 
-// Needed is how many people must approve; 0 where the policy itself does.
-func Needed(p configs.Policy) int {
-	if Auto(p) {
-		return 0
+// Stages are the approvals that a policy asks for, one after the other: one where it names groups alone, none where it approves
+// by itself.
+func Stages(p configs.Policy) []configs.Stage {
+	switch {
+	case Auto(p):
+		return nil
+	case len(p.Approve.Stages) == 0:
+		return []configs.Stage{{Name: "1", Groups: p.Approve.Groups, Count: max(p.Approve.Count, 1)}}
 	}
-	return max(p.Approve.Count, 1)
+	stages := slices.Clone(p.Approve.Stages)
+	for i := range stages {
+		stages[i].Count = max(stages[i].Count, 1)
+	}
+	return stages
+}
+
+// Approving are the groups that approve at one stage or another, each once.
+func Approving(p configs.Policy) (groups []string) {
+	for _, s := range Stages(p) {
+		for _, g := range s.Groups {
+			if !slices.Contains(groups, g) {
+				groups = append(groups, g)
+			}
+		}
+	}
+	return groups
+}
+
+// Needed is how many people must approve, at all stages together; 0 where the policy itself does.
+func Needed(p configs.Policy) (n int) {
+	for _, s := range Stages(p) {
+		n += s.Count
+	}
+	return n
 }
 
 // Within is how long a request waits for a decision.

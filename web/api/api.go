@@ -170,6 +170,7 @@ type Extension struct {
 	Votes      []Vote        `json:"votes"`
 	Needed     int           `json:"approvals_needed"`
 	MayApprove []string      `json:"may_approve"`
+	Stages     []Stage       `json:"stages"`
 }
 
 // Explanation is what the policies would answer to a request.
@@ -181,6 +182,7 @@ type Explanation struct {
 	Limits     []string      `json:"limits,omitempty" doc:"The role's limits, in words."`
 	Needed     int           `json:"approvals_needed"`
 	MayApprove []string      `json:"may_approve"`
+	Stages     []Stage       `json:"stages" doc:"The approvals that it would need, one after the other."`
 	Forbidden  []Forbidden   `json:"forbidden" doc:"Policies that forbid it, whatever the others say."`
 	Candidates []Candidate   `json:"candidates" doc:"Policies that speak of the account, in their order, up to the one that admits the request."`
 }
@@ -207,7 +209,7 @@ type Miss struct {
 type Notification struct {
 	ID       string    `json:"id" doc:"The receiver's key for it."`
 	Channel  string    `json:"channel"`
-	Kind     string    `json:"kind" enum:"requested,decided,active,ended,voted,alarm"`
+	Kind     string    `json:"kind" enum:"requested,decided,active,ended,voted,stage,alarm,alert"`
 	Grant    string    `json:"grant"`
 	State    string    `json:"state" enum:"pending,delivered,dead"`
 	Attempts int       `json:"attempts"`
@@ -230,6 +232,18 @@ type Vote struct {
 	Approve bool      `json:"approve"`
 	Comment string    `json:"comment,omitempty"`
 	Time    time.Time `json:"time"`
+	Stage   int       `json:"stage" doc:"The stage at which it counts, from 1."`
+}
+
+// Stage is one of the approvals that something needs, one after the other.
+type Stage struct {
+	Number    int      `json:"number"`
+	Name      string   `json:"name"`
+	Groups    []string `json:"groups" doc:"Groups whose members may approve at it."`
+	Needed    int      `json:"approvals_needed"`
+	Approvals int      `json:"approvals"`
+	By        []string `json:"by" doc:"Who has approved at it."`
+	State     string   `json:"state,omitempty" enum:"met,open,waiting" doc:"open is the first that is not met: its people are asked. Of what is decided, how it stood then."`
 }
 
 // Grant is one request and what became of it.
@@ -252,8 +266,9 @@ type Grant struct {
 	Idle       time.Duration `json:"idle_ns,omitempty" doc:"It ends after so long without a session."`
 	Votes      []Vote        `json:"votes"`
 	Approvers  []string      `json:"approvers"`
-	Needed     int           `json:"approvals_needed"`
-	MayApprove []string      `json:"may_approve" doc:"Groups whose members may approve."`
+	Needed     int           `json:"approvals_needed" doc:"At all stages together."`
+	MayApprove []string      `json:"may_approve" doc:"Groups whose members may approve, at one stage or another."`
+	Stages     []Stage       `json:"stages" doc:"The approvals that it needs, one after the other; one person's counts at one of them. None where a policy approved."`
 	Requested  time.Time     `json:"requested"`
 	DecideBy   time.Time     `json:"decide_by,omitzero"`
 	ActivateBy time.Time     `json:"activate_by,omitzero"`

@@ -36,7 +36,7 @@ func (j *Jira) Name() string { return j.name }
 
 // Wants implements approval.Channel.
 func (j *Jira) Wants(kind grant.EventKind) bool {
-	return kind == grant.EventDecided || kind == grant.EventActive || kind == grant.EventEnded
+	return kind == grant.EventDecided || kind == grant.EventStage || kind == grant.EventActive || kind == grant.EventEnded
 }
 
 // Deliver implements approval.Channel.
@@ -63,12 +63,14 @@ func (j *Jira) text(e grant.Event) string {
 	switch {
 	case e.What == "grant.extended":
 		text = fmt.Sprintf("Extended for %s: until %s.", who, at(g.Until))
+	case e.Kind == grant.EventStage:
+		text = fmt.Sprintf("Not approved yet: %s waits for approval by %s (stage %d).", who, policy.Or(g.Asked()), g.Stage())
 	case e.What == "grant.extension_denied":
 		text = fmt.Sprintf("No more time for %s.", who)
 	case e.What == "grant.reviewed":
 		text = fmt.Sprintf("Reviewed by %s: what was done by %s.", e.Actor, who)
 	case g.State == grant.Approved:
-		text = fmt.Sprintf("Approved by %s: %s for %s. Reason: %s", strings.Join(g.Approvers(), ", "), who, policy.Short(g.Duration), g.Reason)
+		text = fmt.Sprintf("Approved by %s: %s for %s. Reason: %s", strings.Join(g.By(), ", "), who, policy.Short(g.Duration), g.Reason)
 	case g.State == grant.Active:
 		text = fmt.Sprintf("Access began: %s, until %s.", who, at(g.Until))
 	case g.State == grant.Ended:

@@ -12,6 +12,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
+	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 )
 
@@ -117,7 +118,7 @@ func (s *Slack) ask(ctx context.Context, call slackgo.InteractionCallback, value
 	if err != nil {
 		return err
 	}
-	if ref != call.Container.ChannelID+" "+call.Container.MessageTs {
+	if latest(ref) != call.Container.ChannelID+" "+call.Container.MessageTs {
 		return refusal.New(refusal.Conflict, "that is not the latest message on grant %s", c.Grant).WithHint("use that one, or the gateway's console: %s/console/requests/%s", s.url, c.Grant)
 	}
 	person, err := s.person(ctx, call, c, "")
@@ -135,8 +136,11 @@ func (s *Slack) ask(ctx context.Context, call slackgo.InteractionCallback, value
 	if err != nil {
 		return err
 	}
-	if g.Round() != c.Round {
+	switch {
+	case g.Round() != c.Round:
 		return refusal.New(refusal.Conflict, "that is decided already").WithDetail("grant %s is %s", g.ID, g.State)
+	case c.Approve && c.Stage > 0 && g.Stage() != c.Stage:
+		return refusal.New(refusal.Conflict, "that stage is not the one that waits").WithDetail("grant %s is at stage %d now", g.ID, g.Stage())
 	}
 	_, err = s.api.OpenViewContext(ctx, call.TriggerID, s.form(g, c))
 	return err
@@ -166,13 +170,17 @@ func (s *Slack) submit(ctx context.Context, call slackgo.InteractionCallback) st
 	case !c.Approve:
 		return fmt.Sprintf("You have denied it. Grant %s is %s.", g.ID, g.State)
 	case g.State == grant.Pending || g.Extension != nil:
-		return fmt.Sprintf("Your approval of grant %s counts; others have to approve it too.", g.ID)
+		text := fmt.Sprintf("Your approval of grant %s counts; others have to approve it too", g.ID)
+		if asked := g.Asked(); g.Stage() != c.Stage {
+			return text + ", of " + policy.Or(asked) + "."
+		}
+		return text + "."
 	}
 	return fmt.Sprintf("You have approved it. Grant %s is %s.", g.ID, g.State)
 }
 
 func (s *Slack) word(call slackgo.InteractionCallback, c choice, comment string) approval.Decision {
-	return approval.Decision{Grant: c.Grant, Round: &c.Round, Approve: c.Approve, Comment: comment, Through: s.Name(), Account: call.Team.ID + "/" + call.User.ID}
+	return approval.Decision{Grant: c.Grant, Round: &c.Round, Stage: c.Stage, Approve: c.Approve, Comment: comment, Through: s.Name(), Account: call.Team.ID + "/" + call.User.ID}
 }
 
 // words are a refusal for the one whose click it was; what else went wrong, the gateway's log says.

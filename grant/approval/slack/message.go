@@ -30,6 +30,7 @@ const (
 type choice struct {
 	Grant   string `json:"grant"`
 	Round   int    `json:"round"`
+	Stage   int    `json:"stage,omitempty"` // that was open, from 1
 	Approve bool   `json:"approve"`
 	MAC     string `json:"mac,omitempty"`
 }
@@ -57,6 +58,9 @@ func (s *Slack) unseal(text string) (choice, bool) {
 func (s *Slack) mac(c choice) []byte {
 	mac := hmac.New(sha256.New, s.key)
 	fmt.Fprintf(mac, "%q %d %t", c.Grant, c.Round, c.Approve)
+	if c.Stage > 0 {
+		fmt.Fprintf(mac, " %d", c.Stage)
+	}
 	return mac.Sum(nil)
 }
 
@@ -106,8 +110,8 @@ func (s *Slack) headline(e grant.Event) string {
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// blocks are the message: what is asked, how it stands, and while it waits the buttons.
-func (s *Slack) blocks(e grant.Event) []slackgo.Block {
+// blocks are the message: what is asked, how it stands, and while it waits, in the latest of them, the buttons.
+func (s *Slack) blocks(e grant.Event, buttons bool) []slackgo.Block {
 	g := e.Grant
 	blocks := []slackgo.Block{slackgo.NewHeaderBlock(plain(clip(s.headline(e), 140)))}
 	blocks = append(blocks, slackgo.NewSectionBlock(nil, s.fields(g), nil))
@@ -118,12 +122,16 @@ func (s *Slack) blocks(e grant.Event) []slackgo.Block {
 		}
 		return append(blocks, footer(g))
 	}
-	if voted := g.Approvers(); round == 0 && len(g.Votes) > 0 {
-		blocks = append(blocks, slackgo.NewSectionBlock(plain(fmt.Sprintf("%d of %d have approved: %s", len(voted), g.Needed, strings.Join(voted, ", "))), nil, nil))
+	if text := progress(g); text != "" {
+		blocks = append(blocks, slackgo.NewSectionBlock(plain(text), nil, nil))
 	}
+	if !buttons {
+		return append(blocks, footer(g))
+	}
+	stage := g.Stage()
 	open := slackgo.NewButtonBlockElement(openAction, g.ID, plain("Open in the console")).WithURL(s.url + "/console/requests/" + g.ID)
-	deny := slackgo.NewButtonBlockElement(denyAction, s.seal(choice{Grant: g.ID, Round: round}), plain("Deny…")).WithStyle(slackgo.StyleDanger)
-	approve := slackgo.NewButtonBlockElement(approveAction, s.seal(choice{Grant: g.ID, Round: round, Approve: true}), plain("Approve…")).WithStyle(slackgo.StylePrimary)
+	deny := slackgo.NewButtonBlockElement(denyAction, s.seal(choice{Grant: g.ID, Round: round, Stage: stage}), plain("Deny…")).WithStyle(slackgo.StyleDanger)
+	approve := slackgo.NewButtonBlockElement(approveAction, s.seal(choice{Grant: g.ID, Round: round, Stage: stage, Approve: true}), plain("Approve…")).WithStyle(slackgo.StylePrimary)
 	if g.Confirm { // a click here would not count
 		open.Text, open.Style = plain("Approve in the console"), slackgo.StylePrimary
 		return append(blocks, slackgo.NewActionBlock("decide", open, deny), footer(g))
@@ -165,12 +173,42 @@ func (s *Slack) fields(g grant.Grant) []*slackgo.TextBlockObject {
 	add("It permits", permits)
 	add("Ticket", g.Ticket)
 	add("Policy", g.Policy)
-	groups := g.MayApprove
-	if g.Extension != nil {
-		groups = g.Extension.MayApprove
+	groups := g.Asked()
+	if len(groups) == 0 {
+		groups = g.MayApprove
 	}
 	add("Who can approve", strings.Join(groups, ", "))
 	return fields
+}
+
+// progress says how far what waits has come: who has approved, and at which stage; empty: nobody has, and there is one stage.
+func progress(g grant.Grant) string {
+	stages := g.Standing()
+	if g.Extension != nil {
+		stages = g.Extension.Standing()
+	}
+	var lines []string
+	for _, st := range stages {
+		text := fmt.Sprintf("%d of %d have approved", st.Approvals, st.Needed)
+		if len(stages) > 1 {
+			text = st.Label(len(stages)) + ": " + text
+			text = strings.ToUpper(text[:1]) + text[1:]
+		} else if st.Approvals == 0 {
+			continue
+		}
+		if len(st.By) > 0 {
+			text += ": " + strings.Join(st.By, ", ")
+		}
+		switch {
+		case len(stages) == 1:
+		case st.State == grant.StageOpen:
+			text += " (asked now: " + policy.Or(st.Groups) + ")"
+		case st.State == grant.StageWaiting:
+			text += " (" + policy.Or(st.Groups) + ", asked when the stages before are met)"
+		}
+		lines = append(lines, text)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func labels(l map[string]string) (text string) {

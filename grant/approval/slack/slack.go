@@ -147,29 +147,60 @@ func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) 
 		}
 		return "", nil
 	}
-	asked := n.Kind == grant.EventRequested && n.Grant.Round() >= 0 || n.Kind == grant.EventAlarm
+	stage := n.Kind == grant.EventStage && n.Grant.Round() >= 0
+	asked := n.Kind == grant.EventRequested && n.Grant.Round() >= 0 || n.Kind == grant.EventAlarm || stage
 	if !asked && n.Ref == "" {
 		return "", nil
 	}
 	text := slackgo.MsgOptionText(s.headline(n.Event), true)
-	blocks := slackgo.MsgOptionBlocks(s.blocks(n.Event)...)
 	quiet := slackgo.MsgOptionDisableLinkUnfurl()
-	if asked {
-		channel, at, err := s.api.PostMessageContext(ctx, s.channelFor(n.Grant), text, blocks, quiet)
-		if err != nil {
-			return "", failed(err)
+	var before []string // messages to the people of earlier stages, which are kept up to date too, without buttons to decide
+	if n.Ref != "" && (stage || !asked) {
+		before = strings.Split(n.Ref, ";")
+	}
+	if !asked {
+		latest, rest := before[0], before[1:]
+		before = rest
+		if err := s.update(ctx, latest, text, s.blocks(n.Event, true)); err != nil {
+			return "", err
 		}
-		return channel + " " + at, nil
 	}
-	channel, at, _ := strings.Cut(n.Ref, " ")
-	_, _, _, err := s.api.UpdateMessageContext(ctx, channel, at, text, blocks)
-	if e, ok := errors.AsType[slackgo.SlackErrorResponse](err); ok && slices.Contains([]string{"message_not_found", "channel_not_found", "cant_update_message"}, e.Err) {
-		return "", approval.Permanent{Err: fmt.Errorf("slack: the message can't be updated: %s", e.Err)} // somebody has deleted it
+	for _, m := range before {
+		err := s.update(ctx, m, text, s.blocks(n.Event, false))
+		if _, gone := errors.AsType[approval.Permanent](err); err != nil && !gone { // those who decide have one of their own
+			return "", err
+		}
 	}
+	if !asked {
+		return "", nil
+	}
+	channel, at, err := s.api.PostMessageContext(ctx, s.channelFor(n.Grant), text, slackgo.MsgOptionBlocks(s.blocks(n.Event, true)...), quiet)
 	if err != nil {
 		return "", failed(err)
 	}
-	return "", nil
+	return strings.Join(append([]string{channel + " " + at}, before[:min(len(before), mostMessages-1)]...), ";"), nil
+}
+
+// mostMessages bounds the messages on one request that are kept up to date: each stage that opens has one.
+const mostMessages = 10
+
+// latest is the message that asks the people who are to decide now.
+func latest(ref string) string {
+	first, _, _ := strings.Cut(ref, ";")
+	return first
+}
+
+// update writes a message anew.
+func (s *Slack) update(ctx context.Context, message string, text slackgo.MsgOption, blocks []slackgo.Block) error {
+	channel, at, _ := strings.Cut(message, " ")
+	_, _, _, err := s.api.UpdateMessageContext(ctx, channel, at, text, slackgo.MsgOptionBlocks(blocks...))
+	if e, ok := errors.AsType[slackgo.SlackErrorResponse](err); ok && slices.Contains([]string{"message_not_found", "channel_not_found", "cant_update_message"}, e.Err) {
+		return approval.Permanent{Err: fmt.Errorf("slack: the message can't be updated: %s", e.Err)} // somebody has deleted it
+	}
+	if err != nil {
+		return failed(err)
+	}
+	return nil
 }
 
 // failed says whether and when to try again.
@@ -189,10 +220,7 @@ func failed(err error) error {
 
 // channelFor is where those who decide are asked.
 func (s *Slack) channelFor(g grant.Grant) string {
-	groups := g.MayApprove
-	if g.Extension != nil {
-		groups = g.Extension.MayApprove
-	}
+	groups := g.Asked()
 	for _, c := range s.config.Channels {
 		if policy.InAny(c.Groups, groups) {
 			return c.Channel

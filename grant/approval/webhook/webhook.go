@@ -116,8 +116,12 @@ func (w *Webhook) Wants(kind grant.EventKind) bool {
 	return slices.Contains(w.config.Events, string(kind))
 }
 
+// version is that of the form of what is sent: 1 had no stages, and did not say which it is.
+const version = 2
+
 // message is what is sent. Fields are added, never renamed.
 type message struct {
+	Version  int             `json:"version"`
 	ID       string          `json:"id"`
 	Kind     grant.EventKind `json:"kind"`
 	Type     string          `json:"type"`
@@ -128,12 +132,18 @@ type message struct {
 	Gateway  string          `json:"gateway"`
 	Grant    *grant.Grant    `json:"grant,omitempty"` // what it is about, or
 	Alert    *grant.Alert    `json:"alert,omitempty"`
+	// Stages are the approvals that what it is about needs one after the other, and how each stands.
+	Stages []grant.Standing `json:"stages,omitempty"`
 }
 
 // Deliver implements approval.Channel.
 func (w *Webhook) Deliver(ctx context.Context, n approval.Notice) (string, error) {
 	about := message{
+		Version: version, Stages: n.Grant.Standing(),
 		ID: n.ID, Kind: n.Kind, Type: n.What, Time: n.Time, Sequence: n.Grant.Version, Actor: n.Actor, Reason: n.Reason, Gateway: w.url, Grant: &n.Grant,
+	}
+	if n.Grant.Extension != nil {
+		about.Stages = n.Grant.Extension.Standing()
 	}
 	if n.Alert != nil {
 		about.Grant, about.Alert = nil, n.Alert
