@@ -263,11 +263,11 @@ func (r *run) await(ctx context.Context, g *heldGrant, until time.Time) error {
 	for g.State == "pending" {
 		if now := time.Now(); now.Sub(told) >= tell {
 			told = now
-			r.say("%s: request %s waits for %s, until %s at the latest", g.account, g.ID, strings.Join(g.MayApprove, ", "), clock(until))
+			r.say("%s: request %s waits for %s, until %s at the latest", g.account, g.ID, g.WaitsFor(), clock(until))
 		}
 		if !time.Now().Before(until) {
 			return &Stopped{StoppedTimedOut, refusal.New(refusal.NotPermitted, "nobody decided on request %s for %s within %s", g.ID, g.account, r.o.Wait).
-				WithHint("wait longer with --wait, or have one of %s ready", strings.Join(g.MayApprove, ", "))}
+				WithHint("wait longer with --wait, or have one of %s ready", strings.Join(g.Asked(), ", "))}
 		}
 		select {
 		case <-ctx.Done():

@@ -55,14 +55,14 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 			return s.over(*g), nil
 		}
 		if g.Extension != nil {
-			event, text, err := s.approveExtension(r, g, who, comment)
+			event, text, err := s.approveExtension(ctx, r, g, who, comment)
 			if text != "" {
 				gone = refusal.New(refusal.Conflict, "grant %s can't be extended by that any more", g.ID).
 					WithDetail("%s", text).WithHint("%s has to ask again", g.Identity.Label())
 			}
 			return event, err
 		}
-		return s.approve(r, g, who, comment)
+		return s.approve(ctx, r, g, who, comment)
 	})
 	if err == nil && gone != nil {
 		err = s.refused(ctx, "approve.refused", who, g, gone)
@@ -72,10 +72,10 @@ func (s *Service) Approve(ctx context.Context, who authn.Identity, id, comment s
 }
 
 // approve counts one more vote on a request that the policy still admits, at the stage that is open.
-func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string) (store.AuditEvent, error) {
+func (s *Service) approve(ctx context.Context, r *rules, g *Grant, who authn.Identity, comment string) (store.AuditEvent, error) {
 	p, _ := r.policy(g.Policy)
 	stages, _ := still(p, g.stages()) // they are the same, or there were an objection
-	event, met, err := s.count(g, &g.Ballot, stages, who, comment)
+	event, met, err := s.count(ctx, r, g, &g.Ballot, stages, who, comment)
 	if err != nil {
 		return event, err
 	}
@@ -96,7 +96,7 @@ func (s *Service) approve(r *rules, g *Grant, who authn.Identity, comment string
 // are dropped before; a vote counts at one stage only, whatever groups its voter is in. Where an earlier stage came to be open
 // again, votes at the later ones stay, and decide nothing before it is met: to ask their people anew would let one person make
 // all others decide again, and what they said yes to has not changed.
-func (s *Service) count(g *Grant, b *Ballot, stages []Stage, who authn.Identity, comment string) (event store.AuditEvent, met bool, err error) {
+func (s *Service) count(ctx context.Context, r *rules, g *Grant, b *Ballot, stages []Stage, who authn.Identity, comment string) (event store.AuditEvent, met bool, err error) {
 	b.Votes = b.counted(stages)
 	if mine := slices.IndexFunc(b.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
 		what, only := "grant "+g.ID, ""
@@ -122,11 +122,45 @@ func (s *Service) count(g *Grant, b *Ballot, stages []Stage, who authn.Identity,
 		}
 		return event, false, notApprover("approve", *g, stages[open].Groups)
 	}
+	if err := s.leaves(ctx, r, *g, *b, stages, open, who); err != nil {
+		return event, false, err
+	}
 	b.cast(open, who, true, comment, s.clock.stamp())
 	event = s.event("grant.voted", &who, *g)
 	event.Fields["approvals"] = strconv.Itoa(b.at(stages)[open]) + " of " + strconv.Itoa(stages[open].Needed)
 	s.staged(&event, *b, stages, open, open)
 	return event, b.open(stages) < 0, nil
+}
+
+// leaves refuses an approval that would leave too few people for the stages after it, where others could give it: whoever is
+// in the groups of several stages has one vote. As with requests that nobody could approve, it is worked out only where the
+// configuration says that all who may approve are known here.
+func (s *Service) leaves(ctx context.Context, r *rules, g Grant, b Ballot, stages []Stage, open int, who authn.Identity) error {
+	if len(stages) < 2 || !r.onlyKnown || s.members == nil {
+		return nil
+	}
+	members, err := s.members(ctx, groupsOf(stages))
+	if err != nil {
+		return err
+	}
+	rest, n := slices.Clone(stages), b.at(stages)
+	for i := range rest {
+		rest[i].Needed -= n[i]
+	}
+	free := slices.DeleteFunc(members, func(m authn.Identity) bool {
+		return g.owned(m) || g.Identity.StartedBy.Is(m) || slices.ContainsFunc(b.Votes, func(v Vote) bool { return v.key() == m.Key() })
+	})
+	if short(rest, free) != nil {
+		return nil // it is not this approval that makes it so
+	}
+	rest[open].Needed--
+	no := short(rest, slices.DeleteFunc(free, func(m authn.Identity) bool { return m.Key() == who.Key() }))
+	if no == nil {
+		return nil
+	}
+	label := stages[no.stages[len(no.stages)-1]].Name
+	return refusal.New(refusal.Conflict, "nobody could approve grant %s at stage %s if you did now", g.ID, label).
+		WithDetail("one person has one vote over all stages, and yours is needed there").WithHint("have another member of %s approve at stage %s", policy.Or(stages[open].Groups), stages[open].Name)
 }
 
 // staged says in an event at which stage somebody voted and, where another one than before is open now, which.

@@ -93,7 +93,7 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 }
 
 // approveExtension counts one more vote for an extension. A text says why it is dropped instead.
-func (s *Service) approveExtension(r *rules, g *Grant, who authn.Identity, comment string) (event store.AuditEvent, text string, err error) {
+func (s *Service) approveExtension(ctx context.Context, r *rules, g *Grant, who authn.Identity, comment string) (event store.AuditEvent, text string, err error) {
 	p, _ := r.policy(g.Policy)
 	e := g.Extension
 	drop := func(text string) (store.AuditEvent, string, error) {
@@ -112,7 +112,7 @@ func (s *Service) approveExtension(r *rules, g *Grant, who authn.Identity, comme
 	if latest := r.latest(*g, s.clock.stamp(), g.Until.Add(e.Duration)); latest.Before(g.Until.Add(e.Duration)) {
 		return drop("by policy " + g.Policy + " it now lasts until " + when(maxTime(latest, g.Until)) + " at the latest")
 	}
-	event, met, err := s.count(g, &e.Ballot, stages, who, comment)
+	event, met, err := s.count(ctx, r, g, &e.Ballot, stages, who, comment)
 	if err != nil {
 		return event, "", err
 	}

@@ -25,7 +25,7 @@ func TestInvariantsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var code strings.Builder
-	for _, where := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go", "../configs/*_test.go", "../session/*_test.go", "../test/*/*_test.go", "../recorder/*_test.go"} {
+	for _, where := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go", "../configs/*_test.go", "../session/*_test.go", "../test/*/*_test.go", "../recorder/*_test.go", "../protocols/*/*/*_test.go"} {
 		files, err := filepath.Glob(where)
 		if err != nil {
 			t.Fatal(err)
@@ -206,6 +206,7 @@ func TestI20AccessStandsOnSomething(t *testing.T) {
 	everybody := []authn.Identity{alice, bob, dave, carol, job}
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &world{t: t, dir: t.TempDir(), clocks: newClocks(), config: example()}
+		w.config.Policies = append(w.config.Policies, staged())
 		w.start()
 		defer w.stop()
 		var ids []string
@@ -213,7 +214,7 @@ func TestI20AccessStandsOnSomething(t *testing.T) {
 			who := rapid.SampledFrom(everybody).Draw(rt, "who")
 			switch rapid.IntRange(0, 4).Draw(rt, "step") {
 			case 0:
-				what := rapid.SampledFrom([]Ask{{Target: "orders", Account: "app"}, {Target: "orders", Account: "ro"}, {Target: "web-1", Account: "deploy"}}).Draw(rt, "what")
+				what := rapid.SampledFrom([]Ask{{Target: "orders", Account: "app"}, {Target: "orders", Account: "ro"}, {Target: "web-1", Account: "deploy"}, {Target: "orders", Account: "owner"}}).Draw(rt, "what")
 				what.Reason = "because"
 				if g, err := w.Request(t.Context(), who, what); err == nil {
 					ids = append(ids, g.ID)
@@ -227,7 +228,7 @@ func TestI20AccessStandsOnSomething(t *testing.T) {
 					_, _ = w.Withdraw(t.Context(), who, rapid.SampledFrom(ids).Draw(rt, "which"), "")
 				}
 			case 4:
-				for _, a := range [][2]string{{"orders", "app"}, {"orders", "ro"}, {"web-1", "deploy"}} {
+				for _, a := range [][2]string{{"orders", "app"}, {"orders", "ro"}, {"web-1", "deploy"}, {"orders", "owner"}} {
 					_, _ = w.Lease(t.Context(), who, a[0], a[1])
 				}
 			}

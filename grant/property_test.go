@@ -34,7 +34,7 @@ type machine struct {
 
 var people = []authn.Identity{alice, bob, dave, carol, job}
 
-var wanted = [][2]string{{"app", "orders"}, {"ro", "orders"}, {"deploy", "web-1"}}
+var wanted = [][2]string{{"app", "orders"}, {"ro", "orders"}, {"deploy", "web-1"}, {"owner", "orders"}}
 
 // grant draws a grant, most times one that is not over and in that state.
 func (m *machine) grant(t *rapid.T, state State) Grant {
@@ -107,6 +107,15 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				}
 			})
 		},
+		"take a vote back": func(t *rapid.T) {
+			g := m.grant(t, rapid.SampledFrom([]State{Pending, Pending, Approved, Active}).Draw(t, "state"))
+			by := who(t)
+			if len(g.Votes) > 0 {
+				v := rapid.SampledFrom(g.Votes).Draw(t, "whose")
+				by = authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name, Kind: authn.Human}
+			}
+			only(t, g.ID, func() { m.Withdraw(ctx, by, g.ID, "") })
+		},
 		"connect": func(t *rapid.T) {
 			g := m.grant(t, Approved)
 			m.connect(g.Identity, g.Account, g.Target)
@@ -173,6 +182,15 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 					if c.Policies[i].Name == "ship" {
 						c.Policies[i].Approve.Groups = []string{"leads"}
 					}
+				}
+			}
+			if i := slices.IndexFunc(c.Policies, func(p configs.Policy) bool { return p.Name == "own" }); i >= 0 {
+				stages := &c.Policies[i].Approve.Stages
+				switch rapid.IntRange(0, 5).Draw(t, "stages") {
+				case 0:
+					*stages = append(slices.Clone(*stages), configs.Stage{Name: "3", Groups: []string{"leads"}})
+				case 1:
+					(*stages)[1].Groups = []string{"security"}
 				}
 			}
 			if rapid.IntRange(0, 3).Draw(t, "forbids") == 0 {
@@ -376,10 +394,11 @@ func (m *machine) checkExtended(t *rapid.T, old, g Grant) {
 		return
 	}
 	var votes, own int
-	err := m.db.Read().QueryRow(`SELECT count(*), count(*) FILTER (WHERE issuer || ' ' || subject = ?) FROM grant_votes
-		WHERE grant_id = ? AND round = ? AND approve = 1`, g.Identity.Key(), g.ID, g.Extensions).Scan(&votes, &own)
-	if err != nil || votes < g.Needed || own > 0 {
-		t.Fatalf("I8, I9: %s was extended by %d votes, %d of them its holder's: %v", g.ID, votes, own, err)
+	var stages int
+	err := m.db.Read().QueryRow(`SELECT count(*), count(*) FILTER (WHERE issuer || ' ' || subject = ?), count(DISTINCT stage) FROM grant_votes
+		WHERE grant_id = ? AND round = ? AND approve = 1`, g.Identity.Key(), g.ID, g.Extensions).Scan(&votes, &own, &stages)
+	if err != nil || votes < g.Needed || own > 0 || stages < max(1, len(g.Stages)) {
+		t.Fatalf("I8, I9: %s was extended by %d votes at %d stages, %d of them its holder's: %v", g.ID, votes, stages, own, err)
 	}
 }
 
@@ -410,12 +429,15 @@ func inHours(g Grant, at time.Time) bool {
 // exacting is the example with everything that ends a grant early, or lets it last longer.
 func exacting() *configs.Config {
 	c := example()
+	c.Policies = append(c.Policies, staged())
 	for i := range c.Policies {
 		switch p := &c.Policies[i]; p.Name {
 		case "write":
 			p.MaxTotal, p.Ticket, p.Hours = minutes(120), "OPS-[0-9]+", []string{"mon-sun 05:00-23:00 UTC"}
 		case "read":
 			p.MaxTotal, p.Idle = minutes(600), minutes(7)
+		case "own":
+			p.MaxTotal = minutes(90)
 		case "ship":
 			p.MaxTotal, p.When = minutes(60), `"deployers" in identity.groups || "engineers" in identity.groups`
 		}

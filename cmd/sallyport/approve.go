@@ -45,6 +45,9 @@ func transition(command *cobra.Command, path, comment string) error {
 	if asJSON(command) {
 		return printJSON(command.OutOrStdout(), g)
 	}
-	_, err = fmt.Fprintf(command.OutOrStdout(), "%s (%s@%s for %s) is now %s.\n", g.ID, g.Account, g.Target, visible(g.Identity.Label()), g.State)
+	if _, err = fmt.Fprintf(command.OutOrStdout(), "%s (%s@%s for %s) is now %s.\n", g.ID, g.Account, g.Target, visible(g.Identity.Label()), g.State); err != nil || g.StageLabel() == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(command.OutOrStdout(), "  It waits for approval by %s.\n", visible(g.WaitsFor()))
 	return err
 }

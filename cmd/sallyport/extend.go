@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +36,7 @@ then the grant goes on to its old end.`,
 			}
 			if e := g.Extension; e != nil {
 				_, err = fmt.Fprintf(command.OutOrStdout(), "%s more of grant %s wait for approval by %s; it goes on until %s.\n  One of them runs: sallyport approve %[2]s\n",
-					span(e.Duration), g.ID, visible(strings.Join(e.MayApprove, ", ")), local(g.Until))
+					span(e.Duration), g.ID, visible(g.WaitsFor()), local(g.Until))
 				return err
 			}
 			_, err = fmt.Fprintf(command.OutOrStdout(), "Grant %s now lasts until %s.\n", g.ID, local(g.Until))

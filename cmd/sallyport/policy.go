@@ -136,7 +136,14 @@ func showExplanation(command *cobra.Command, what string, e api.Explanation) err
 	case "permit":
 		who := "at once"
 		if e.Needed > 0 {
-			who = fmt.Sprintf("after approval by %d of %s", e.Needed, visible(strings.Join(e.MayApprove, ", ")))
+			var stages []string
+			for _, s := range e.Stages {
+				stages = append(stages, fmt.Sprintf("by %d of %s", s.Needed, visible(strings.Join(s.Groups, ", "))))
+			}
+			who = "after approval " + strings.Join(stages, ", then ")
+			if len(stages) > 1 {
+				who += ", each another person"
+			}
 		}
 		fmt.Fprintf(out, "permit: policy %s gives %s for %s, %s.\n", visible(e.Policy), visible(what), span(e.Duration), who)
 		if e.Role != "" {
@@ -197,7 +204,7 @@ func newPolicyTestCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				o := outcome{Test: t.Name, Line: t.Line, Expect: t.Expect, Got: r.Got, Passed: r.Passed()}
+				o := outcome{Test: t.Name, Line: t.Line, Expect: r.Wanted(), Got: r.Got, Passed: r.Passed()}
 				if !o.Passed {
 					failed++
 					if r.Explanation.Winner == nil {

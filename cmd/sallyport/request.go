@@ -47,7 +47,7 @@ func newRequestCommand() *cobra.Command {
 				return err
 			}
 			if wait && g.State == "pending" {
-				fmt.Fprintf(command.ErrOrStderr(), "Request %s waits for %s.\n", g.ID, visible(strings.Join(g.MayApprove, ", ")))
+				fmt.Fprintf(command.ErrOrStderr(), "Request %s waits for %s.\n", g.ID, visible(g.WaitsFor()))
 				if g, err = waitForDecision(command.Context(), c, g.ID); err != nil {
 					return err
 				}
@@ -126,7 +126,7 @@ func showRequested(command *cobra.Command, g api.Grant) error {
 	out := command.OutOrStdout()
 	if g.State == "pending" {
 		_, err := fmt.Fprintf(out, "Request %s for %s@%s waits for approval by %s.\n  One of them runs: sallyport approve %[1]s\n",
-			g.ID, g.Account, g.Target, visible(strings.Join(g.MayApprove, ", ")))
+			g.ID, g.Account, g.Target, visible(g.WaitsFor()))
 		return err
 	}
 	_, err := fmt.Fprintf(out, "Grant %s: %s@%s for %s, approved by %s. The time starts when you first connect.\n  psql service=%[3]s   or   ssh %[3]s\n",

@@ -45,6 +45,9 @@ func listGrants(command *cobra.Command, path string, all bool) error {
 			if e := g.Extension; e != nil { // what waits is more of it
 				state, length, asked, reason = state+" (extension)", "+"+span(e.Duration), e.Requested, e.Reason
 			}
+			if stage := g.StageLabel(); stage != "" {
+				state += " (" + stage + ")"
+			}
 			if g.Ticket != "" {
 				reason = g.Ticket + ": " + reason
 			}

@@ -43,6 +43,9 @@ type Test struct {
 	Source   string  `yaml:"source"`
 	// Expect is "permit POLICY", "forbid POLICY" or "none".
 	Expect string `yaml:"expect"`
+	// Stages, where given, are the approvals that it is expected to need, in order: "1 of leads", "2 of owners or security"; with
+	// auto alone in it, none.
+	Stages []string `yaml:"stages"`
 
 	File string `yaml:"-"`
 	Line int    `yaml:"-"`
@@ -56,7 +59,28 @@ type Result struct {
 }
 
 // Passed reports whether the answer was as expected.
-func (r Result) Passed() bool { return r.Got == r.Expect }
+func (r Result) Passed() bool { return r.Got == r.Wanted() }
+
+// Wanted is what was expected, with the stages of approval where the test names them.
+func (r Result) Wanted() string { return r.Expect + afterwards(r.Stages) }
+
+func afterwards(stages []string) string {
+	if len(stages) == 0 {
+		return ""
+	}
+	return ", approved by " + strings.Join(stages, ", then ")
+}
+
+// approvals are a policy's stages as tests write them.
+func approvals(p configs.Policy) (list []string) {
+	for _, s := range Stages(p) {
+		list = append(list, fmt.Sprintf("%d of %s", s.Count, Or(s.Groups)))
+	}
+	if len(list) == 0 {
+		return []string{"auto"}
+	}
+	return list
+}
 
 // ReadTests reads a file of tests. The error is configs.Problems where the file could be read, but is not as it should be.
 func ReadTests(file string) ([]Test, error) {
@@ -113,12 +137,15 @@ func (t Test) Run(c *configs.Config, policies []*Policy) (Result, error) {
 	case len(e.Forbidden) > 0:
 		r.Got = "forbid " + e.Forbidden[0].Name
 		for _, f := range e.Forbidden { // any of them
-			if t.Expect == "forbid "+f.Name {
+			if t.Expect == "forbid "+f.Name && len(t.Stages) == 0 {
 				r.Got = t.Expect
 			}
 		}
 	case e.Winner != nil:
 		r.Got = "permit " + e.Winner.Name
+		if len(t.Stages) > 0 {
+			r.Got += afterwards(approvals(e.Winner.Policy))
+		}
 	}
 	return r, nil
 }

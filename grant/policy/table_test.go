@@ -15,6 +15,7 @@ func TestTable(t *testing.T) {
 		Policies: []configs.Policy{
 			{Name: "on duty", Groups: []string{"eng"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), ReasonLength: 50, Ticket: "OPS-[0-9]+",
 				When: `identity.age < duration("8h") && cidr("10.0.0.0/8").containsIP(source.address)`, Hours: []string{"mon-fri 08:00-19:00 UTC"}, Approve: configs.Approve{Auto: true}},
+			{Name: "own", Groups: []string{"own"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), Approve: configs.Approve{Stages: []configs.Stage{{Name: "1", Groups: []string{"leads"}, Count: 1}, {Name: "2", Groups: []string{"sec", "dba"}, Count: 2}}}},
 			{Name: "frozen", Effect: configs.Forbid, Accounts: []string{"*@*"}, When: `request.time >= timestamp("2026-12-18T00:00:00Z")`},
 		},
 	}
@@ -27,6 +28,10 @@ func TestTable(t *testing.T) {
 		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, time: "2026-01-05T20:00:00+01:00", expect: none}`, "none", ""},
 		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, time: "2026-12-24T10:00:00Z", expect: forbid frozen}`, "forbid frozen", ""},
 		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, duration: 2h, expect: none}`, "none", ""},
+		{`{identity: {groups: [own]}, account: app@orders, expect: permit own}`, "permit own", ""},
+		{`{identity: {groups: [own]}, account: app@orders, expect: permit own, stages: [1 of leads, 2 of sec or dba]}`, "permit own, approved by 1 of leads, then 2 of sec or dba", ""},
+		{`{identity: {groups: [own]}, account: app@orders, expect: permit own, stages: [1 of leads]}`, "permit own, approved by 1 of leads, then 2 of sec or dba", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, ticket: OPS-1, source: 10.0.0.1, expect: permit on duty, stages: [auto]}`, "permit on duty, approved by auto", ""},
 		{`{account: app@orders, expect: permit}`, "", "write permit POLICY"},
 		{`{account: app@orders, expect: permit nobody}`, "", `"nobody"`},
 		{`{account: ro@orders, expect: none}`, "", `no account "ro"`},
@@ -49,7 +54,7 @@ func TestTable(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || r.Got != tt.got || r.Passed() != (r.Test.Expect == tt.got) {
+		if err != nil || r.Got != tt.got || r.Passed() != (r.Wanted() == tt.got) {
 			t.Errorf("%s: %s, %v", tt.test, r.Got, err)
 		}
 	}

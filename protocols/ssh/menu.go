@@ -110,7 +110,7 @@ func (c *connection) menuRequest(args []string) (string, error) {
 	}
 	if g.State == grant.Pending {
 		return fmt.Sprintf("%s: %s@%s for %s waits for %s.\nYou will see here when it is decided: ssh %s\n", g.ID, shown(g.Account), shown(g.Target), g.Duration,
-			shown(strings.Join(g.MayApprove, ", ")), shown(c.handler.Host)), nil
+			shown(strings.Join(g.Asked(), ", ")), shown(c.handler.Host)), nil
 	}
 	return fmt.Sprintf("%s: %s@%s for %s is yours; its time begins when you connect.\nConnect with:  ssh %s@%s@%s\n", g.ID, shown(g.Account), shown(g.Target), g.Duration,
 		shown(g.Account), shown(g.Target), shown(c.handler.Host)), nil

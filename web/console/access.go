@@ -34,6 +34,7 @@ type grantView struct {
 	Labels  map[string]string
 	Mine    bool
 	Decides bool   // whoever looks may approve or deny it
+	Denies  bool   // whoever looks may deny it, whether or not it is their turn to approve
 	Ends    bool   // whoever looks may revoke it
 	Tag     string // names this state of it, for forms that decide on what somebody looked at; empty: any
 	Lines   []line
@@ -93,10 +94,17 @@ type line struct{ Label, Text string }
 func (s *server) grantView(who Caller, g api.Grant) grantView {
 	t := s.Desk.Targets()[g.Target]
 	v := grantView{Grant: g, Kind: t.Kind, Labels: t.Labels, Mine: g.Identity.Issuer+" "+g.Identity.Subject == who.Key()}
-	approver := !v.Mine && slices.ContainsFunc(g.MayApprove, func(group string) bool { return slices.Contains(who.Groups, group) })
-	v.Decides = approver && g.State == string(grant.Pending)
-	if e := g.Extension; e != nil && !v.Mine {
-		v.Decides = slices.ContainsFunc(e.MayApprove, func(group string) bool { return slices.Contains(who.Groups, group) })
+	in := func(groups []string) bool {
+		return !v.Mine && slices.ContainsFunc(groups, func(group string) bool { return slices.Contains(who.Groups, group) })
+	}
+	approver := in(g.MayApprove)
+	switch e := g.Extension; {
+	case e != nil:
+		v.Decides, v.Denies = in(e.Asked()), in(e.MayApprove)
+		v.Decides = v.Decides && !(len(e.Stages) > 1 && voted(e.Votes, who))
+	case g.State == string(grant.Pending):
+		v.Decides, v.Denies = in(g.Asked()), approver
+		v.Decides = v.Decides && !(len(g.Stages) > 1 && voted(g.Votes, who)) // who has one vote over all stages
 	}
 	v.Ends = !v.Mine && g.EndedAt.IsZero() && g.State != string(grant.Pending) &&
 		(approver || s.Desk.May(who.Identity, grant.RevokeGrants, g.Target))
@@ -105,6 +113,11 @@ func (s *server) grantView(who Caller, g api.Grant) grantView {
 		s.Log.Error("a grant has no tag: forms about it are taken whatever became of it", "grant", g.ID, "error", err)
 	}
 	return v
+}
+
+// voted reports whether somebody has approved already.
+func voted(votes []api.Vote, who Caller) bool {
+	return slices.ContainsFunc(votes, func(v api.Vote) bool { return v.Approve && v.Issuer+" "+v.Subject == who.Key() })
 }
 
 // connect are the lines by which the stock programs use a grant.

@@ -130,7 +130,7 @@ func (b builder) access(f Facts) {
 				self = self || v.Issuer == g.Identity.Issuer && v.Subject == g.Identity.Subject
 			}
 		}
-		approvers := strings.Join(g.Approvers(), ", ")
+		approvers := strings.Join(g.By(), ", ")
 		t.Rows = append(t.Rows, []string{
 			g.ID, g.Identity.Label(), string(g.Identity.Kind), g.Account + "@" + g.Target, g.Reason, g.Ticket, g.Policy, when(g.Requested), string(g.State), approvers,
 			when(g.From), when(g.Until), when(g.EndedAt), g.EndReason, g.EndedBy, strconv.Itoa(used[g.ID]), yes(self), yes(g.Duration > 24*time.Hour),

@@ -60,14 +60,14 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, people: map[string]authn.Identity{}}
 	w.server = slacktest.New(
-		slacktest.Member{ID: "U0ALICE"}, slacktest.Member{ID: "U0BOB"}, slacktest.Member{ID: "U0CAROL"}, slacktest.Member{ID: "U0DAVE"},
+		slacktest.Member{ID: "U0ALICE"}, slacktest.Member{ID: "U0BOB"}, slacktest.Member{ID: "U0CAROL"}, slacktest.Member{ID: "U0DAVE"}, slacktest.Member{ID: "U0ERIN"},
 		slacktest.Member{ID: "U0GUEST", Restricted: true}, slacktest.Member{ID: "U0MALLORY"}, slacktest.Member{ID: "U0GHOST"})
 	t.Cleanup(w.server.Close)
 	w.config = &configs.Config{
 		State: t.TempDir(), URL: "https://gateway.example", Provider: configs.Provider{Issuer: provider, ClientID: "x"},
 		Credentials: configs.Credentials{SignIn: configs.Duration(time.Hour), Certificate: configs.Duration(time.Hour)},
 		Targets: []configs.Target{{Name: "orders", Kind: configs.KindPostgres, Labels: map[string]string{"env": "prod"},
-			Accounts: []configs.Account{{Name: "app"}, {Name: "two"}, {Name: "owner"}, {Name: "auto"}}}},
+			Accounts: []configs.Account{{Name: "app"}, {Name: "two"}, {Name: "owner"}, {Name: "auto"}, {Name: "staged"}}}},
 		Roles: []configs.Role{{Name: "look", Accounts: []string{"app@orders"}, Limits: configs.RoleLimits{ReadOnly: true}}},
 		Policies: []configs.Policy{
 			{Name: "diagnose", Groups: []string{"engineers"}, Roles: []string{"look"}, MaxDuration: configs.Duration(time.Hour), MaxTotal: configs.Duration(3 * time.Hour),
@@ -75,6 +75,8 @@ func newWorld(t *testing.T) *world {
 			{Name: "two", Groups: []string{"engineers"}, Accounts: []string{"two@orders"}, MaxDuration: configs.Duration(time.Hour), Approve: configs.Approve{Groups: []string{"leads"}, Count: 2}},
 			{Name: "schema", Groups: []string{"engineers"}, Accounts: []string{"owner@orders"}, MaxDuration: configs.Duration(time.Hour),
 				Approve: configs.Approve{Groups: []string{"security"}, Confirm: configs.ConfirmSignedIn}},
+			{Name: "staged", Groups: []string{"engineers"}, Accounts: []string{"staged@orders"}, MaxDuration: configs.Duration(time.Hour),
+				Approve: configs.Approve{Stages: []configs.Stage{{Name: "peer", Groups: []string{"leads"}, Count: 1}, {Name: "owners", Groups: []string{"security"}, Count: 1}}}},
 			{Name: "auto", Groups: []string{"engineers"}, Accounts: []string{"auto@orders"}, MaxDuration: configs.Duration(time.Hour), Approve: configs.Approve{Auto: true}},
 		},
 	}
@@ -92,14 +94,14 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.grants.Close() })
-	for name, groups := range map[string][]string{"alice": {"engineers", "leads"}, "bob": {"leads", "security"}, "carol": {"sales"}, "dave": {"leads"}, "guest": {"leads"}} {
+	for name, groups := range map[string][]string{"alice": {"engineers", "leads"}, "bob": {"leads", "security"}, "carol": {"sales"}, "dave": {"leads"}, "guest": {"leads"}, "erin": {"security"}} {
 		who := authn.Identity{Issuer: provider, Subject: "sub-" + name, Kind: authn.Human, Name: name, Email: name + "@example.com", Groups: groups}
 		if w.people[name], err = w.authn.SignIn(ctx, who, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	voter := &approval.Voter{Store: w.store, Grants: w.grants, SignedIn: w.authn.SignedIn}
-	for _, name := range []string{"alice", "bob", "carol", "dave", "guest", "ghost"} {
+	for _, name := range []string{"alice", "bob", "carol", "dave", "erin", "guest", "ghost"} {
 		voter.People = append(voter.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Slack: slacktest.Workspace + "/U0" + strings.ToUpper(name)})
 	}
 	w.slack, err = Open(ctx, Options{
@@ -151,7 +153,7 @@ func (w *world) message(g grant.Grant, text string) (m slacktest.Message) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if ref == m.Channel+" "+m.TS {
+		if latest(ref) == m.Channel+" "+m.TS {
 			return m
 		}
 		select {
@@ -334,6 +336,60 @@ func TestQuorumInSlack(t *testing.T) {
 		t.Error(said)
 	}
 	w.state(g, grant.Approved)
+}
+
+// The people of each stage are asked when it opens, where they are asked; the messages of the stages before are kept up to date,
+// and their buttons go.
+func TestStagesInSlack(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("staged", "x")
+	first := w.message(g, "asks for staged@orders")
+	if first.Channel != "C0MAIN" || !strings.Contains(first.Blocks, "Stage 1 of 2, peer: 0 of 1 have approved (asked now: leads)") ||
+		!strings.Contains(first.Blocks, "(security, asked when the stages before are met)") || len(w.server.Messages()) != 1 {
+		t.Fatalf("%+v", first)
+	}
+	early, late := w.form("bob", first, approveAction), w.form("dave", first, approveAction)
+	if said := w.submit("dave", late, ""); !strings.Contains(said, "of security") {
+		t.Error(said)
+	}
+	var second slacktest.Message
+	w.until("the second stage's message", func() bool {
+		for _, second = range w.server.Messages() {
+			if second.Channel == "C0SECURE" && strings.Contains(second.Blocks, "Stage 2 of 2, owners: 0 of 1 have approved (asked now: security)") {
+				return true
+			}
+		}
+		return false
+	})
+	// Bob is in both stages' groups; what he was asked about was the first.
+	if said := w.submit("bob", early, ""); !strings.Contains(said, "another stage") {
+		t.Error(said)
+	}
+	w.until("the first message without buttons", func() bool {
+		for _, m := range w.server.Messages() {
+			if m.TS == first.TS {
+				return strings.Contains(m.Blocks, "Stage 1 of 2, peer: 1 of 1 have approved: dave") && !strings.Contains(m.Blocks, approveAction)
+			}
+		}
+		return false
+	})
+	w.until("a note of the message", func() bool {
+		ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID)
+		return err == nil && latest(ref) == second.Channel+" "+second.TS
+	})
+	if said := w.submit("erin", w.form("erin", second, approveAction), ""); !strings.Contains(said, "approved") {
+		t.Error(said)
+	}
+	w.state(g, grant.Approved)
+	w.until("both messages at the end", func() bool {
+		n := 0
+		for _, m := range w.server.Messages() {
+			if strings.Contains(m.Text, "approved") && !strings.Contains(m.Blocks, approveAction) {
+				n++
+			}
+		}
+		return n == 2
+	})
 }
 
 // A word on the request must not be taken for one on the extension that came after it.
