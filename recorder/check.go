@@ -10,6 +10,13 @@ import (
 // and which audit events wait to be moved.
 func (r *Recorder) Verify(ctx context.Context) (*verify.Report, error) {
 	o := verify.Options{Live: r.isLive}
+	if r.Store != nil {
+		o.Destroying = func(session string) bool {
+			var one int
+			err := r.Store.Read().QueryRowContext(ctx, `SELECT 1 FROM recording_shreds WHERE session = ?`, session).Scan(&one)
+			return err == nil
+		}
+	}
 	if r.audit != nil {
 		waiting, err := r.Store.Outbox(ctx, 0, 10_000)
 		if err != nil {

@@ -247,3 +247,57 @@ func TestShreddedOnHold(t *testing.T) {
 		t.Errorf("%+v", report.Log)
 	}
 }
+
+// TestShreddedAndPutBack: a recording that was destroyed and that somebody has put back is a fault, offline and at the gateway.
+func TestShreddedAndPutBack(t *testing.T) {
+	dir := t.TempDir()
+	s, err := storetest.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r := destroying(t, dir, s)
+	spoken(t, r, "s1", canary)
+	if err := r.packer.settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := pathOf(r, "s1")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Shred(t.Context(), "s1", shredded("erasure 115")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	returned := func(report *verify.Report) bool {
+		return !report.Whole && len(report.Log.Problems) == 1 && report.Log.Problems[0].Kind == verify.Returned && report.Log.Problems[0].Session == "s1"
+	}
+	report, err := r.Verify(t.Context())
+	if err != nil || !returned(report) {
+		t.Errorf("the gateway: %v, %+v", err, report.Log)
+	}
+	err = s.Do(t.Context(), func(tx *store.Tx) error { // as long as it is just being destroyed
+		_, err := tx.ExecContext(t.Context(), `INSERT INTO recording_shreds (session, since) VALUES ('s1', 0)`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := r.Verify(t.Context()); err != nil || !report.Whole {
+		t.Errorf("while it is being destroyed: %v, %+v", err, report.Log)
+	}
+	unbind(t, r)
+	o, err := verify.Trust(filepath.Join(dir, "keys", "log.pub"), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err = verify.Check(dir, o); err != nil || !returned(report) {
+		t.Errorf("offline: %v, %+v", err, report.Log)
+	}
+}

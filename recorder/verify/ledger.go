@@ -46,6 +46,8 @@ const (
 	Backdated = "backdated"
 	// PurgedOnHold: a recording was purged while it was on hold.
 	PurgedOnHold = "purged_on_hold"
+	// Returned: a recording is there that was destroyed: somebody put a copy back.
+	Returned = "returned"
 )
 
 // Finding is something that is not as the log over all recordings says, or wrong with the log itself.
@@ -306,6 +308,10 @@ func (r *Report) compareWithLog(l, later *leaves, o Options) {
 			}
 			before := len(log.Problems)
 			b.judge(f, l, log)
+			if b.shred != none && !o.destroying(f.Path) {
+				log.Problems = append(log.Problems, Finding{Kind: Returned, Session: session, Leaf: b.shred, What: fmt.Sprintf(
+					"%s: leaf %d says that the recording was destroyed, and it is here: a copy was put back, or the destruction was not finished, which a start of the gateway does", f.Path, b.shred)})
+			}
 			switch {
 			case len(log.Problems) > before:
 			case b.end != none && b.end < log.Covered:

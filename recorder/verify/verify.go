@@ -114,6 +114,8 @@ type Options struct {
 	Live func(path string) (safe int64, live bool)
 	// Waiting are the numbers of the audit events that are not moved yet, in order.
 	Waiting []uint64
+	// Destroying tells of a session whose recording is just being destroyed; nil: of none.
+	Destroying func(session string) bool
 	// Ahead has, by session, what stands in the write-ahead log of a gateway that died and was not started since.
 	Ahead map[string][]Piece
 
@@ -128,6 +130,16 @@ type Options struct {
 	Archive bool
 	// Kept are checkpoints that were kept elsewhere, with which the log must begin.
 	Kept [][]byte
+
+	dir string // which Check reads
+}
+
+// destroying reports whether a file that was there a moment ago is gone, or is to be.
+func (o Options) destroying(path string) bool {
+	if _, err := os.Lstat(filepath.Join(o.dir, filepath.FromSlash(path))); errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	return o.Destroying != nil && o.Destroying(name(path))
 }
 
 // Check reads the whole session log below dir: each file by itself, the audit log's numbers, and all of them against the log
@@ -135,6 +147,7 @@ type Options struct {
 // the log is in the report.
 func Check(dir string, o Options) (*Report, error) {
 	fail := func(err error) (*Report, error) { return nil, fmt.Errorf("check the session log: %w", err) }
+	o.dir = dir
 	report := &Report{Whole: true, Recordings: []File{}, Audit: Audit{Files: []File{}}}
 	log, leaves, err := o.readLedger(dir) // before the files: what it binds stands in them
 	if err != nil {
