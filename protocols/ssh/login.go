@@ -139,7 +139,7 @@ func passwordPrompt(password string) xssh.AuthMethod {
 func (l login) handshake(conn net.Conn) (xssh.Conn, <-chan xssh.NewChannel, <-chan *xssh.Request, error) {
 	var proved error
 	sawKey := false
-	c, channels, requests, err := xssh.NewClientConn(newWire(conn, l.flow), conn.RemoteAddr().String(), &xssh.ClientConfig{
+	c, channels, requests, err := xssh.NewClientConn(newWire(conn, l.flow).promptly(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
 		Config: targetAlgorithms, User: l.account.UserName(), Auth: l.methods, ClientVersion: l.version,
 		HostKeyAlgorithms: l.proof.algorithms(),
 		BannerCallback: func(message string) error {

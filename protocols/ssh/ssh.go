@@ -116,7 +116,7 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 		return
 	}
 	flow := newFlow()
-	client, channels, requests, err := xssh.NewServerConn(newWire(seen, flow), config)
+	client, channels, requests, err := xssh.NewServerConn(newWire(seen, flow).promptly(conn), config)
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return

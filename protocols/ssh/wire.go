@@ -17,6 +17,8 @@ type wire struct {
 	ahead []byte // from readAhead; nil: none
 	from  int
 	to    int
+	ack   func() // after each of the first reads; nil: nothing
+	reads int    // so far, up to promptReads
 
 	mu   sync.Mutex
 	held []byte // a full buffer of the library's, of a packet that goes on; from writeTogether
@@ -32,6 +34,8 @@ const (
 	// heldTime is how long a part is held for its rest. Mostly the rest is there at once; but a packet may end exactly where
 	// the library's buffer does.
 	heldTime = time.Millisecond
+	// promptReads is how many reads are acknowledged at once.
+	promptReads = 64
 )
 
 var (
@@ -47,7 +51,22 @@ func (w *wire) Read(p []byte) (int, error) {
 	if w.flow != nil && n > 0 {
 		w.flow.came(n)
 	}
+	if w.ack != nil && n > 0 {
+		w.ack()
+		if w.reads++; w.reads == promptReads {
+			w.ack = nil
+		}
+	}
 	return n, err
+}
+
+// promptly has the first of what comes on the socket under the connection acknowledged at once. OpenSSH, client and server, has
+// TCP hold small packets back until the one before is acknowledged, up to the moment a terminal runs; and a kernel that expects an
+// answer to go out soon keeps the acknowledgement for it, 40 ms. In a handshake both happen twice: who sends two packets and then
+// wants an answer waits for nothing.
+func (w *wire) promptly(socket net.Conn) *wire {
+	w.ack = acknowledger(socket)
+	return w
 }
 
 func (w *wire) read(p []byte) (int, error) {

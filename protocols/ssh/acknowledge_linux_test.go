@@ -1,0 +1,52 @@
+package ssh
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFirstReadsAreAcknowledgedAtOnce: in the first exchanges the kernel keeps no acknowledgement back for an answer, which is what
+// it would come to otherwise; later it is left to itself.
+func TestFirstReadsAreAcknowledgedAtOnce(t *testing.T) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer l.Close()
+	peer := must(net.Dial("tcp", l.Addr().String()))(t)
+	defer peer.Close()
+	conn := must(l.Accept())(t)
+	defer conn.Close()
+	w := newWire(conn, nil).promptly(conn)
+	at := func() (at int) {
+		t.Helper()
+		raw := must(conn.(*net.TCPConn).SyscallConn())(t)
+		var err error
+		if e := raw.Control(func(fd uintptr) { at, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK) }); e != nil || err != nil {
+			t.Fatal(e, err)
+		}
+		return at
+	}
+	exchange := func() {
+		t.Helper()
+		b := make([]byte, 4)
+		if _, err := peer.Write([]byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(w, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range promptReads {
+		exchange()
+		if at() == 0 {
+			t.Fatalf("read %d is acknowledged some time", i)
+		}
+		if _, err := w.Write([]byte("pong")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.ack != nil {
+		t.Error("it costs a system call for each read for ever")
+	}
+}
