@@ -70,6 +70,7 @@ type Identity struct {
 	// recorded.
 	session, refresh string
 	groupsIn         federation.Place
+	match            string // by what the provider's directory knows the person, see matchOf
 }
 
 // Starter is the person who started a job, as the job's provider says; the zero value is nobody that is known. Nothing is
@@ -127,19 +128,20 @@ type Service struct {
 
 	consoleSecret string // see consoleClient
 
-	hosts    hostCertificates
-	rates    rates         // of all requests to the issuer
-	logouts  rates         // of the company's provider's logout tokens
-	begins   rates         // of those that begin a sign-in
-	told     *rate.Limiter // audit events of what no configured workload is
-	logged   *rate.Limiter // log lines of strangers, who must not use up what the audit log has
-	failures failures      // wrong passwords
-	strange  counts
-	waits    holds // connections that wait for their person
-	stop     context.CancelFunc
-	stopped  sync.WaitGroup
-	closing  sync.Once
-	closeErr error
+	hosts      hostCertificates
+	rates      rates         // of all requests to the issuer
+	logouts    rates         // of the company's provider's logout tokens
+	provisions rates         // of providers' directories
+	begins     rates         // of those that begin a sign-in
+	told       *rate.Limiter // audit events of what no configured workload is
+	logged     *rate.Limiter // log lines of strangers, who must not use up what the audit log has
+	failures   failures      // wrong passwords
+	strange    counts
+	waits      holds // connections that wait for their person
+	stop       context.CancelFunc
+	stopped    sync.WaitGroup
+	closing    sync.Once
+	closeErr   error
 }
 
 //go:embed migrations/*.sql
@@ -172,9 +174,9 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	}
 	s := &Service{config: config, store: st, log: log, now: now,
 		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
-		logouts: rates{rate: logoutRate, burst: logoutBurst},
-		told:    rate.NewLimiter(rate.Every(10*time.Second), 30),
-		logged:  rate.NewLimiter(rate.Every(10*time.Second), 30),
+		logouts: rates{rate: logoutRate, burst: logoutBurst}, provisions: rates{rate: directoryRate, burst: directoryBurst},
+		told:   rate.NewLimiter(rate.Every(10*time.Second), 30),
+		logged: rate.NewLimiter(rate.Every(10*time.Second), 30),
 	}
 	s.jobs.Store(workload.New(config.Workloads, now))
 	used, err := newAuthorities(keys)
@@ -183,6 +185,9 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 	}
 	s.authorities.Store(used)
 	if err := s.newIssuer(); err != nil {
+		return nil, err
+	}
+	if err := s.openDirectories(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.readGroups(ctx); err != nil {

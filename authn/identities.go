@@ -104,9 +104,15 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	}
 	id := identityID(who.Issuer, who.Subject)
 	var disabled, signedOut int64
-	err = tx.QueryRowContext(ctx, `INSERT INTO identities (id, issuer, subject, kind, name, email, groups) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, email = excluded.email, groups = excluded.groups
-		RETURNING disabled, signed_out`, id, who.Issuer, who.Subject, who.Kind, who.Name, who.Email, groups).Scan(&disabled, &signedOut)
+	known, err := s.known(ctx, tx, who)
+	if err != nil {
+		return Identity{}, "", err
+	}
+	err = tx.QueryRowContext(ctx, `INSERT INTO identities (id, issuer, subject, kind, name, email, groups, matched, directory, closed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, email = excluded.email, groups = excluded.groups,
+			matched = excluded.matched, directory = excluded.directory, closed = excluded.closed
+		RETURNING CASE WHEN disabled = 0 THEN closed ELSE disabled END, signed_out`,
+		id, who.Issuer, who.Subject, who.Kind, who.Name, who.Email, groups, known.match, inJSON(known.groups), known.closed).Scan(&disabled, &signedOut)
 	if err != nil {
 		return Identity{}, "", fmt.Errorf("record who signed in: %w", err)
 	}
@@ -140,7 +146,8 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	if err := s.keepVoucher(ctx, tx, who, signIn); err != nil {
 		return Identity{}, "", err
 	}
-	who.refresh, who.groupsIn = "", ""
+	who.refresh, who.groupsIn, who.match = "", "", ""
+	who.Groups = merged(who.Groups, known.groups)
 	e := event(kinds.succeeded, who, from)
 	maps.Copy(e.Fields, more)
 	if who.ACR != "" {
@@ -173,22 +180,22 @@ type standing struct {
 }
 
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
-const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.disabled <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.directory, i.disabled <> 0 OR i.closed <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
 
 // scan reads the columns of standingColumns, and then more. The groups are those of the provider and of the file.
 func (st *standing) scan(s *Service, row *sql.Row, more ...any) error {
-	var groups, methods []byte
+	var groups, directory, methods []byte
 	var starter string
 	var at, expires, proved int64
-	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter}, more...)...); err != nil {
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &directory, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter}, more...)...); err != nil {
 		return err
 	}
 	st.SignedIn, st.Expires, st.AuthTime = unstamp(at), unstamp(expires), unstamp(proved)
 	if err := json.Unmarshal(methods, &st.AMR); err != nil {
 		return fmt.Errorf("methods of %s: %w", st.Key(), err)
 	}
-	if err := json.Unmarshal(groups, &st.Groups); err != nil {
-		return fmt.Errorf("groups of %s: %w", st.Key(), err)
+	if err := st.name(groups, directory); err != nil {
+		return err
 	}
 	st.Groups = s.withFile(st.Identity)
 	if starter != "" {
@@ -232,7 +239,7 @@ func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, 
 // provider.
 func (s *Service) Standing(ctx context.Context, who Identity) error {
 	var disabled, signedOut, ended int64
-	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)
+	err := s.store.Read().QueryRowContext(ctx, `SELECT CASE WHEN disabled = 0 THEN closed ELSE disabled END, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)
 		FROM identities i WHERE id = ?`, stamp(who.SignedIn), identityID(who.Issuer, who.Subject)).Scan(&disabled, &signedOut, &ended)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

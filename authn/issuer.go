@@ -21,6 +21,7 @@ import (
 
 	"sallyport/authn/federation"
 	"sallyport/authn/pages"
+	"sallyport/authn/scim"
 	"sallyport/internal/refusal"
 )
 
@@ -165,6 +166,7 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("POST "+pathHoldConfirm, s.holdConfirm)
 	mux.HandleFunc("POST "+pathLogout, s.backChannelLogout)
 	mux.HandleFunc("POST "+pathLogout+"/{provider}", s.backChannelLogout)
+	mux.Handle(pathDirectory+"/", s.provision())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, refusal.New(refusal.NotFound, "there is nothing at this address").WithHint("sign in: sallyport login"))
 	})
@@ -173,7 +175,8 @@ func (s *Service) newIssuer() error {
 }
 
 // Handler serves the gateway's own issuer (discovery, authorization code + PKCE, device authorization, token, keys,
-// revocation) and the sign-in pages, below the gateway's URL: /.well-known/openid-configuration and /oauth/….
+// revocation) and the sign-in pages, below the gateway's URL: /.well-known/openid-configuration and /oauth/…; and SCIM for
+// providers that provision people: /scim/v2/….
 func (s *Service) Handler() http.Handler { return s.handler }
 
 // outside is what every request passes, for it may come from anybody: a rate, bounds, headers, and the context in which
@@ -188,13 +191,17 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		if r.URL.Path == pathLogout || strings.HasPrefix(r.URL.Path, pathLogout+"/") {
 			rates = &s.logouts // the provider's, for many people from one address
 		}
+		most := int64(maxForm)
+		if strings.HasPrefix(r.URL.Path, pathDirectory+"/") {
+			rates, most = &s.provisions, scim.MaxBody
+		}
 		if !rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {
 			s.unauthenticated("http: too many requests to sign in", r)
 			pages.RetryAfter(w.Header(), 5*time.Second)
 			refuse(w, r, http.StatusTooManyRequests, refusal.New(refusal.TooMany, "too many requests from your address").WithHint("wait some seconds, then try again"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		ctx := context.WithValue(op.ContextWithIssuer(r.Context(), s.config.URL), visitorKey{}, visitor)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

@@ -228,7 +228,7 @@ func (s *Service) proven(r *http.Request, q url.Values, t trip) (Identity, error
 		return Identity{}, err
 	}
 	who := Identity{Issuer: claims.Issuer, Subject: claims.Subject, Kind: Human, Name: claims.Name, Email: claims.Email, Groups: claims.Groups,
-		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session, refresh: claims.Refresh, groupsIn: claims.GroupsIn}
+		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session, refresh: claims.Refresh, groupsIn: claims.GroupsIn, match: claims.Match}
 	if who.Groups == nil {
 		who.Groups = []string{}
 	}
@@ -277,7 +277,7 @@ func (s *Service) authorized(w http.ResponseWriter, r *http.Request) {
 
 // pack and unpack are how an identity waits in a trip for its confirmation.
 func (s *Service) pack(who Identity) (string, error) {
-	p := packed{Identity: who, Session: who.session, GroupsIn: who.groupsIn}
+	p := packed{Identity: who, Session: who.session, GroupsIn: who.groupsIn, Match: who.match}
 	if who.refresh != "" {
 		kept, err := s.seal(who.refresh)
 		if err != nil {
@@ -292,7 +292,7 @@ func (s *Service) pack(who Identity) (string, error) {
 func (s *Service) unpack(data string) (Identity, error) {
 	var p packed
 	err := json.Unmarshal([]byte(data), &p)
-	p.Identity.session, p.Identity.groupsIn = p.Session, p.GroupsIn
+	p.Identity.session, p.Identity.groupsIn, p.Identity.match = p.Session, p.GroupsIn, p.Match
 	if err == nil && p.Refresh != "" {
 		p.Identity.refresh, err = s.unseal(p.Refresh)
 	}
@@ -304,4 +304,5 @@ type packed struct {
 	Session  string
 	Refresh  string // encrypted
 	GroupsIn federation.Place
+	Match    string
 }

@@ -2,7 +2,6 @@ package authn
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +13,7 @@ func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, err
 	if len(groups) == 0 {
 		return nil, nil
 	}
-	rows, err := s.store.Read().QueryContext(ctx, `SELECT issuer, subject, kind, name, email, groups FROM identities WHERE disabled = 0 AND kind = ?`, Human)
+	rows, err := s.store.Read().QueryContext(ctx, `SELECT issuer, subject, kind, name, email, groups, directory FROM identities WHERE disabled = 0 AND closed = 0 AND kind = ?`, Human)
 	if err != nil {
 		return nil, fmt.Errorf("look for the members of %s: %w", strings.Join(groups, ", "), err)
 	}
@@ -22,12 +21,12 @@ func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, err
 	var members []Identity
 	for rows.Next() {
 		var who Identity
-		var in []byte
-		if err := rows.Scan(&who.Issuer, &who.Subject, &who.Kind, &who.Name, &who.Email, &in); err != nil {
+		var in, directory []byte
+		if err := rows.Scan(&who.Issuer, &who.Subject, &who.Kind, &who.Name, &who.Email, &in, &directory); err != nil {
 			return nil, fmt.Errorf("look for the members of %s: %w", strings.Join(groups, ", "), err)
 		}
-		if err := json.Unmarshal(in, &who.Groups); err != nil {
-			return nil, fmt.Errorf("groups of %s: %w", who.Key(), err)
+		if err := who.name(in, directory); err != nil {
+			return nil, err
 		}
 		who.Groups = s.withFile(who)
 		if slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(groups, g) }) {

@@ -158,18 +158,17 @@ func (s *Service) tell(ctx context.Context, who Identity) error {
 // Current is the identity with name, e-mail and groups as they are known now, from all that names any; what else it holds stays as
 // it is. It asks no provider.
 func (s *Service) Current(ctx context.Context, who Identity) (Identity, error) {
-	var groups []byte
-	err := s.store.Read().QueryRowContext(ctx, `SELECT kind, name, email, groups FROM identities WHERE id = ?`, identityID(who.Issuer, who.Subject)).
-		Scan(&who.Kind, &who.Name, &who.Email, &groups)
+	var groups, directory []byte
+	err := s.store.Read().QueryRowContext(ctx, `SELECT kind, name, email, groups, directory FROM identities WHERE id = ?`, identityID(who.Issuer, who.Subject)).
+		Scan(&who.Kind, &who.Name, &who.Email, &groups, &directory)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Identity{}, refusal.New(refusal.NotFound, "%s never signed in here", who.Key())
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("look up %s: %w", who.Key(), err)
 	}
-	who.Groups = nil
-	if err := json.Unmarshal(groups, &who.Groups); err != nil {
-		return Identity{}, fmt.Errorf("groups of %s: %w", who.Key(), err)
+	if err := who.name(groups, directory); err != nil {
+		return Identity{}, err
 	}
 	who.Groups = s.withFile(who)
 	return who, nil

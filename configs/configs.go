@@ -132,6 +132,20 @@ type Provider struct {
 	Groups []string `yaml:"groups"`
 	// CA is a PEM file to trust for the provider beside the system's authorities.
 	CA string `yaml:"ca"`
+	// SCIM lets the provider say by itself who its people are and in which groups; nil: it does not.
+	SCIM *SCIM `yaml:"scim"`
+}
+
+// SCIM is how a provider that provisions people (SCIM 2.0) does so.
+type SCIM struct {
+	// Token is what it shows; at least 32 characters.
+	Token SecretRef `yaml:"token"`
+	// Claim of the ID token or userinfo, and Attribute of the provisioned user, have the same value for the same person. Default:
+	// sub and externalId; Attribute may also be userName.
+	Claim     string `yaml:"claim"`
+	Attribute string `yaml:"attribute"`
+	// AdmitUnknown lets people sign in whom the provider has not provisioned. Default: it does not.
+	AdmitUnknown bool `yaml:"admit_unknown"`
 }
 
 // AllProviders are Provider and Providers.

@@ -205,6 +205,15 @@ func validateProvider(at reporter, key string, p Provider) {
 	if !slices.Contains(p.Scopes, "openid") {
 		at(key+".scopes", key+`.scopes must have "openid"`)
 	}
+	if p.SCIM == nil {
+		return
+	}
+	if kind, _, _ := strings.Cut(string(p.SCIM.Token), ":"); kind != "file" && kind != "env" { // it is read at each request of anybody
+		at(key+".scim.token", key+".scim.token is written as file:PATH or env:NAME")
+	}
+	if a := p.SCIM.Attribute; a != "" && a != "externalId" && a != "userName" {
+		at(key+".scim.attribute", key+".scim.attribute is %q; it is externalId or userName", a)
+	}
 }
 
 func (l *loader) validateTargets(c *Config) {

@@ -152,6 +152,7 @@ func (s *server) routes() *router {
 	issuer := o.Authn.Handler()
 	mux.Handle("/.well-known/", issuer)
 	mux.Handle("/oauth/", issuer)
+	mux.Handle("/scim/", issuer)
 	if o.Console != nil {
 		mux.Handle("/console/", console.New(console.Options{
 			Desk: desk{s}, Authn: o.Authn, Sessions: o.Console, Proven: proven, Log: o.Log,

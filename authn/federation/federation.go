@@ -55,6 +55,8 @@ type Claims struct {
 	ACR           string
 	AMR           []string
 	Session       string
+	// Match is the value of the claim by which the provider's directory knows the person (scim.claim); "" where there is none.
+	Match string
 	// Refresh is a refresh token, where the provider gives any: Refresh asks with it whether the person may still sign in.
 	Refresh string
 }
@@ -207,7 +209,11 @@ func (p *Provider) ask(ctx context.Context, d *discovered, token *oauth2.Token, 
 	if !lacks(p.groups()) {
 		in = InIDToken
 	}
-	if d.UserInfoEndpoint() == "" || !slices.ContainsFunc([]string{p.groups(), p.name(), p.email()}, lacks) {
+	wanted := []string{p.groups(), p.name(), p.email()}
+	if claim := p.match(); claim != "" && claim != "sub" {
+		wanted = append(wanted, claim)
+	}
+	if d.UserInfoEndpoint() == "" || !slices.ContainsFunc(wanted, lacks) {
 		return in, nil
 	}
 	info, err := d.UserInfo(ctx, oauth2.StaticTokenSource(token))
@@ -243,6 +249,17 @@ func (p *Provider) claims(issuer, subject string, claims map[string]json.RawMess
 	}
 	if string(claims["email_verified"]) == "false" {
 		c.Email = ""
+	}
+	switch claim := p.match(); claim {
+	case "":
+	case "sub":
+		c.Match = subject
+	case "email", p.email():
+		c.Match = c.Email // only where it is not known to be unverified
+	default:
+		if c.Match = text(claims[claim]); !plain(c.Match, maxLabel) {
+			c.Match = ""
+		}
 	}
 	c.ACR, c.Session = text(claims["acr"]), text(claims["sid"])
 	if c.ACR != "" && !plain(c.ACR, maxLabel) || c.Session != "" && !plain(c.Session, maxLabel) {
@@ -281,6 +298,13 @@ func (p *Provider) claims(issuer, subject string, claims map[string]json.RawMess
 func (p *Provider) groups() string { return or(p.config.GroupsClaim, "groups") }
 func (p *Provider) name() string   { return or(p.config.NameClaim, "name") }
 func (p *Provider) email() string  { return or(p.config.EmailClaim, "email") }
+
+func (p *Provider) match() string {
+	if p.config.SCIM == nil {
+		return ""
+	}
+	return or(p.config.SCIM.Claim, "sub")
+}
 
 func or(s, fallback string) string {
 	if s != "" {
