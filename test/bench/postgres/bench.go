@@ -32,6 +32,8 @@ type options struct {
 	endpoints []string
 	out       string
 	keep      bool
+	// everything adds ways through the gateway with all that an auditor may ask for.
+	everything bool
 }
 
 // The parts of a run, in their order.
@@ -108,6 +110,7 @@ func readOptions(arguments []string) (options, error) {
 	flags.StringVar(&chosen, "parts", strings.Join(all, ","), "what is measured")
 	flags.StringVar(&endpoints, "endpoints", "", "only these, comma-separated by the beginnings of their `names` (default: all); the first is what others are compared with")
 	flags.StringVar(&o.out, "out", "", "write the report to this `file` too")
+	flags.BoolVar(&o.everything, "everything", false, "also through targets whose recordings are locked to a recipient, and to a stricter one for parameters, with card numbers masked")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the logs of all that ran")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err

@@ -108,9 +108,9 @@ listen postgres
 		return err
 	}
 	through := withoutDatabase(b.exports["SALLYPORT_PG"]) + " port=" + port("gateway")
-	for _, level := range []string{"written", "synced"} {
+	for _, level := range b.levels() {
 		b.endpoints = append(b.endpoints, endpoint{
-			name: "Sallyport, " + level, conn: through + " dbname=bench-" + level + "/orders", pid: gateway,
+			name: "Sallyport, " + strings.ReplaceAll(level, "-", ", "), conn: through + " dbname=bench-" + level + "/orders", pid: gateway,
 			fake: through + " user=fake dbname=fake-" + level,
 		})
 	}

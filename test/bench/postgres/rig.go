@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"filippo.io/age"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -221,10 +222,15 @@ func (b *bench) targets(ctx context.Context) error {
 		return err
 	}
 	var targets strings.Builder
-	for _, level := range []string{"written", "synced"} {
-		fmt.Fprintf(&targets, `  - {name: bench-%[1]s, kind: postgres, labels: {env: bench}, address: "127.0.0.1:%[2]d", database: orders, durability: %[1]s, tls: {mode: "off"}, accounts: [{name: app, password: "file:%[3]s"}]}
-  - {name: fake-%[1]s, kind: postgres, labels: {env: bench}, address: "127.0.0.1:%[4]d", database: fake, durability: %[1]s, tls: {mode: "off"}, accounts: [{name: fake}]}
-`, level, b.ports["postgres"], filepath.Join(b.state, "secrets", "app"), b.ports["fake"])
+	for _, level := range b.levels() {
+		more, err := locks(level)
+		if err != nil {
+			return err
+		}
+		durability, _, _ := strings.Cut(level, "-")
+		fmt.Fprintf(&targets, `  - {name: bench-%[1]s, kind: postgres, %[6]s, address: "127.0.0.1:%[2]d", database: orders, durability: %[5]s, tls: {mode: "off"}, accounts: [{name: app, password: "file:%[3]s"}]}
+  - {name: fake-%[1]s, kind: postgres, %[6]s, address: "127.0.0.1:%[4]d", database: fake, durability: %[5]s, tls: {mode: "off"}, accounts: [{name: fake}]}
+`, level, b.ports["postgres"], filepath.Join(b.state, "secrets", "app"), b.ports["fake"], durability, more)
 	}
 	changed := strings.Replace(string(text), "\npolicies:\n", "\n"+targets.String()+`policies:
   - {name: bench, groups: [engineers], accounts: ["*@bench-*", "*@fake-*"], max_duration: 12h, approve: {auto: true}}
@@ -242,7 +248,11 @@ func (b *bench) targets(ctx context.Context) error {
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		return err
 	}
-	for _, account := range []string{"app@bench-written", "app@bench-synced", "fake@fake-written", "fake@fake-synced"} {
+	var accounts []string
+	for _, level := range b.levels() {
+		accounts = append(accounts, "app@bench-"+level, "fake@fake-"+level)
+	}
+	for _, account := range accounts {
 		if err := until(ctx, time.Minute, "alice has "+account, func() error {
 			cmd := exec.CommandContext(ctx, b.exports["SALLYPORT_BIN"], "request", account, "--duration", "12h", "--reason", "the bench's run", "--json")
 			cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+b.exports["SALLYPORT_HOME_ALICE"])
@@ -271,6 +281,34 @@ func (b *bench) targets(ctx context.Context) error {
 		}
 	}
 	return errors.New("the gateway has no shared listener")
+}
+
+// levels are the ways through the gateway: a durability, and what is on beside.
+func (b *bench) levels() []string {
+	levels := []string{"written", "synced"}
+	if b.options.everything {
+		levels = append(levels, "written-locked", "written-everything")
+	}
+	return levels
+}
+
+// locks are a target's labels, and the recipients of its recordings, for one of these ways.
+func locks(level string) (string, error) {
+	var recipients [2]string
+	for i := range recipients {
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			return "", err
+		}
+		recipients[i] = identity.Recipient().String()
+	}
+	switch {
+	case strings.HasSuffix(level, "-locked"):
+		return fmt.Sprintf("labels: {env: bench}, recipients: [%s]", recipients[0]), nil
+	case strings.HasSuffix(level, "-everything"): // pci masks card numbers
+		return fmt.Sprintf(`labels: {env: bench, pci: "true"}, recipients: [%s], recipients_input: [%s]`, recipients[0], recipients[1]), nil
+	}
+	return "labels: {env: bench}", nil
 }
 
 func (b *bench) gatewayPID() (int, error) {

@@ -1,5 +1,5 @@
 // Command recorder measures the session log: how long a command waits for its record, beside a bare loop of write and
-// fdatasync and beside a recorder that syncs a file a session; how small recordings are; how soon any second of a large one
+// fdatasync and beside a recorder that syncs a file a session; how long a session's opening waits; how small recordings are; how soon any second of a large one
 // is shown; how long a search over a million statements takes.
 //
 // It promises that what it compares was measured in the same run on the same disk: the bare loop runs before and after each
@@ -42,7 +42,7 @@ func measure(ctx context.Context, arguments []string, w io.Writer) (err error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.dir, "dir", "", "measure the disk of this `directory` (default: that of temporary files)")
-	flags.StringVar(&o.parts, "parts", "append,hot,size,seek,search", "what is measured")
+	flags.StringVar(&o.parts, "parts", "append,open,hot,size,seek,search", "what is measured")
 	flags.DurationVar(&o.each, "each", 5*time.Second, "how long each cell of append is measured")
 	flags.Float64Var(&o.gib, "gib", 5, "size of the recording that is opened in its middle")
 	flags.IntVar(&o.search, "statements", 1_000_000, "how many statements are searched")
@@ -59,7 +59,7 @@ func measure(ctx context.Context, arguments []string, w io.Writer) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, options, io.Writer) error
-	}{{"append", appends}, {"hot", hotPath}, {"size", sizes}, {"seek", seeks}, {"search", searches}} {
+	}{{"append", appends}, {"open", opens}, {"hot", hotPath}, {"size", sizes}, {"seek", seeks}, {"search", searches}} {
 		if !strings.Contains(","+o.parts+",", ","+part.name+",") {
 			continue
 		}

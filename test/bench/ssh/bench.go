@@ -32,6 +32,7 @@ type options struct {
 	keys        int
 	idle        int
 	parts       string
+	everything  bool
 }
 
 func main() {
@@ -62,6 +63,7 @@ func measure(ctx context.Context, arguments []string) (err error) {
 	flags.IntVar(&o.keys, "keys", 300, "keystrokes of a round")
 	flags.IntVar(&o.idle, "idle", 30, "idle sessions of which memory is measured")
 	flags.StringVar(&o.parts, "parts", "down,up,down4,up4,new,new4,echo,idle", "what is measured")
+	flags.BoolVar(&o.everything, "everything", false, "also through a target whose recordings are locked to a recipient, and to a stricter one for what is typed")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}

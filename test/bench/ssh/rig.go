@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"filippo.io/age"
 )
 
 // endpoint is one way to the target.
@@ -117,11 +119,23 @@ func (b *bench) addTarget(ctx context.Context) error {
 		return fmt.Errorf("%s does not look as this program knows it", file)
 	}
 	synced := strings.Replace(before[at:], "  - name: web-1\n", "  - name: web-2\n    durability: synced\n", 1)
+	if b.options.everything {
+		var recipients [2]string
+		for i := range recipients {
+			identity, err := age.GenerateX25519Identity()
+			if err != nil {
+				return err
+			}
+			recipients[i] = identity.Recipient().String()
+		}
+		synced = strings.TrimRight(synced, "\n") + "\n" + strings.Replace(before[at:], "  - name: web-1\n",
+			fmt.Sprintf("  - name: web-3\n    recipients: [%s]\n    recipients_input: [%s]\n", recipients[0], recipients[1]), 1)
+	}
 	changed := before + "\n" + strings.TrimRight(synced, "\n") + `
 policies:
   - name: bench
     groups: [engineers]
-    accounts: ["*@web-2"]
+    accounts: ["*@web-2", "*@web-3"]
     max_duration: 12h
     approve: {auto: true}
 ` + after
@@ -135,14 +149,24 @@ policies:
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		return err
 	}
-	return until(ctx, 30*time.Second, "alice is granted deploy@web-2", func() error {
-		cmd := exec.CommandContext(ctx, b.env["SALLYPORT_BIN"], "request", "deploy@web-2", "--duration", "6h", "--reason", "measuring")
-		cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+b.env["SALLYPORT_HOME_ALICE"])
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
+	accounts := []string{"deploy@web-2"}
+	if b.options.everything {
+		accounts = append(accounts, "deploy@web-3")
+	}
+	for _, account := range accounts {
+		err := until(ctx, 30*time.Second, "alice is granted "+account, func() error {
+			cmd := exec.CommandContext(ctx, b.env["SALLYPORT_BIN"], "request", account, "--duration", "6h", "--reason", "measuring")
+			cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+b.env["SALLYPORT_HOME_ALICE"])
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (b *bench) gateway() (int, error) {
@@ -221,17 +245,22 @@ func (b *bench) peers(ctx context.Context) error {
 	}
 	ends := "Host *\n" + common
 	inner := fmt.Sprintf("Host target\n  HostName web-1\n  User deploy\n  ProxyJump gateway\n  UserKnownHostsFile %q\n", gateway["userknownhostsfile"])
-	for _, e := range []struct {
+	type way struct {
 		name, config string
 		pids         func() []int
-	}{
+	}
+	ways := []way{
 		{"direct", own("target", straight["port"]) + ends, func() []int { return nil }},
 		{"ssh -J", own("target", straight["port"]) + "  ProxyJump jump\n" + own("jump", jumpPort) + ends, func() []int { return tree(jump.Process.Pid) }},
 		{"Go relay", own("target", relayPort) + ends, func() []int { return []int{relay.Process.Pid} }},
 		{"Sallyport, written", through("target", "deploy@web-1") + ends, gatewayPID},
 		{"Sallyport, synced", through("target", "deploy@web-2") + ends, gatewayPID},
 		{"Sallyport as jump host, written", inner + through("gateway", "sallyport") + ends, gatewayPID},
-	} {
+	}
+	if b.options.everything {
+		ways = append(ways, way{"Sallyport, written, everything", through("target", "deploy@web-3") + ends, gatewayPID})
+	}
+	for _, e := range ways {
 		config := filepath.Join(b.dir, strings.NewReplacer(" ", "-", ",", "").Replace(e.name)+".conf")
 		if err := os.WriteFile(config, []byte(e.config), 0o600); err != nil {
 			return err
