@@ -33,6 +33,7 @@ var clauses = map[string][]api.Clause{
 		{Standard: soc2, Clause: "CC7.2, CC7.3", Asks: "events are detected and evaluated"},
 		{Standard: pci, Clause: "10.2.1.6", Asks: "starts, stops and pauses of the logs are logged"},
 		{Standard: pci, Clause: "10.3.2, 10.3.4", Asks: "logs are protected from change, and changes are detected"},
+		{Standard: pci, Clause: "10.3.3", Asks: "logs are backed up promptly to a central place where they are hard to change"},
 		{Standard: pci, Clause: "10.5.1", Asks: "a year of logs is kept, three months at hand"},
 		{Standard: pci, Clause: "10.7.2", Asks: "failures of logging are detected"},
 		{Standard: iso, Clause: "A.5.28, A.8.15", Asks: "evidence is collected and protected"},

@@ -282,6 +282,9 @@ func (b builder) integrity(f Facts) {
 	b.count("destroyed before their time in the period", *t, all)
 	acts := b.events("Retention, holds, keys and configuration", f, kinds("recording.purged", "recording.shredded", "recording.held", "recording.released", "authority", "config"))
 	b.count("acts on retention, keys and configuration", acts, all)
+	elsewhere := b.events("The archive: what went there, and when it was behind", f, kinds("recording.archived", "archive"))
+	b.count("recordings that were archived in the period", elsewhere, is("kind", "recording.archived"))
+	b.count("times that the archive was behind", elsewhere, is("kind", "archive.behind"))
 	outages := b.events("Sessions that were refused because they could not be recorded", f, func(e store.AuditEvent) bool {
 		return e.Kind == "session.refused" && e.Outcome == "recorder_failed"
 	})
@@ -357,5 +360,37 @@ func (b builder) review(f Facts) error {
 	b.count("of workloads", rights, is("kind", string(authn.Workload)))
 	changes := b.events("Changes of policies, authorities and credentials", f, kinds("config", "policy", "authority", "credential.revoked", "identity"))
 	b.count("changes", changes, all)
+	b.policies(f)
+	emergencies := b.events("What was done in emergencies, and who looked at it", f, kinds("grant.break_glass", "grant.reviewed", "grant.review_overdue"))
+	b.count("accesses in an emergency", emergencies, is("kind", "grant.break_glass"))
+	b.count("looked at afterwards by somebody else", emergencies, is("kind", "grant.reviewed"))
+	b.count("not looked at in time", emergencies, is("kind", "grant.review_overdue"))
 	return nil
+}
+
+// policies is which sets of policies came into force, what was other in them, and who confirmed them.
+func (b builder) policies(f Facts) {
+	confirmed := map[string]store.AuditEvent{} // by set
+	t := b.table("Changes of policies, and who confirmed them", "event", "in force since", "policy set", "before", "added", "removed", "changed", "may widen access", "confirmed by", "confirmed")
+	for _, e := range f.Events {
+		set := e.Fields["policy_set"]
+		switch {
+		case e.Kind == "policy.confirmed" && e.Outcome == "ok":
+			confirmed[set] = e
+		case e.Kind == "policy.loaded":
+			by, at := "", ""
+			if c, ok := confirmed[set]; ok && c.Fields["before"] == e.Fields["before"] {
+				by, at = c.ActorName, when(c.Time)
+				delete(confirmed, set) // it was for this once
+			}
+			t.Rows = append(t.Rows, []string{
+				strconv.FormatUint(e.Number, 10), when(e.Time), set, e.Fields["before"], e.Fields["added"], e.Fields["removed"], e.Fields["changed"], e.Fields["widens"], by, at,
+			})
+		}
+	}
+	b.count("changes of policies", *t, all)
+	b.count("changes of policies that a second person confirmed", *t, func(row map[string]string) bool { return row["confirmed by"] != "" })
+	b.count("changes of policies that may widen access and nobody confirmed", *t, func(row map[string]string) bool {
+		return row["may widen access"] != "" && row["confirmed by"] == "" && row["before"] != ""
+	})
 }

@@ -43,6 +43,14 @@ func facts() Facts {
 			{Number: 8, Time: at(2), Kind: "recording.replayed", Outcome: "ok", ActorName: "Carol"},
 			{Number: 9, Time: at(3), Kind: "config.reloaded", Outcome: "ok", Actor: "system"},
 			{Number: 10, Time: at(3), Kind: "recordings.else", Outcome: "ok", Actor: "system"},
+			{Number: 11, Time: at(4), Kind: "policy.confirmed", Outcome: "ok", ActorName: "Bob", Fields: map[string]string{"policy_set": "b", "before": "a"}},
+			{Number: 12, Time: at(4), Kind: "policy.loaded", Outcome: "ok", Actor: "system", Fields: map[string]string{"policy_set": "b", "before": "a", "added": "x", "widens": "x"}},
+			{Number: 13, Time: at(5), Kind: "policy.loaded", Outcome: "ok", Actor: "system", Fields: map[string]string{"policy_set": "c", "before": "b", "changed": "x", "widens": "x"}},
+			{Number: 14, Time: at(6), Kind: "policy.loaded", Outcome: "ok", Actor: "system", Fields: map[string]string{"policy_set": "b", "before": "c", "removed": "x"}},
+			{Number: 15, Time: at(6), Kind: "grant.break_glass", Outcome: "ok", ActorName: "Alice", Grant: "g-1"},
+			{Number: 16, Time: at(7), Kind: "grant.reviewed", Outcome: "ok", ActorName: "Bob", Grant: "g-1"},
+			{Number: 17, Time: at(7), Kind: "recording.archived", Outcome: "ok", Session: "s-1", Actor: "system"},
+			{Number: 18, Time: at(7), Kind: "archive.behind", Outcome: "failed", Actor: "system"},
 		},
 		Offers: func(who authn.Identity) ([]grant.Offer, error) {
 			if who.Key() != alice.Key() {
@@ -105,11 +113,13 @@ func TestFiguresCountTheirRecords(t *testing.T) {
 		},
 		Integrity: {
 			"recordings and audit files there are": 2, "damaged or torn": 1, "kept at level written": 1, "findings": 1, "purged in the period": 1,
-			"acts on retention, keys and configuration": 1, "refused for want of a safe record": 1,
+			"acts on retention, keys and configuration": 1, "recordings that were archived in the period": 1, "times that the archive was behind": 1, "refused for want of a safe record": 1,
 		},
 		Review: {
 			"rights of people who asked for or used something in the period": 5, "may be asked for and were not used": 1,
-			"were used and may not be asked for any more": 1, "of workloads": 1, "changes": 1,
+			"were used and may not be asked for any more": 1, "of workloads": 1, "changes": 5,
+			"changes of policies": 3, "changes of policies that a second person confirmed": 1, "changes of policies that may widen access and nobody confirmed": 1,
+			"accesses in an emergency": 1, "looked at afterwards by somebody else": 1, "not looked at in time": 0,
 		},
 	} {
 		got := figures(t, kind)
