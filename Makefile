@@ -59,13 +59,14 @@ store: ## the rooms' own tests once more, with their store on PostgreSQL
 storage: ## the archive of recordings against a real S3-compatible store (versitygw)
 	cd test/storage && $(GO) test -count=1 ./...
 
-bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; and SSH beside a jump host
+bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAProxy, …; BENCHFLAGS="-rounds 2 -copy 100" is shorter; SSH beside a jump host; and how soon revoked access is gone
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) run ./test/bench/recorder $(RECORDERBENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	SALLYPORT_LONG=1 $(GO) test -count=1 -timeout 30m -v -run TestThreeThousandGrants ./protocols/postgres/ephemeral
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
+	test/tools/with-rig --no-target-log -- $(GO) run ./test/bench/grants $(GRANTSBENCHFLAGS)
 
 browser: build ## the console in a real browser, against the demo; pictures of its pages go to test/browser/pictures and docs/pictures
 	@test/tools/install-missing initdb sshd psql ssh scp chromium curl pgbench

@@ -297,7 +297,13 @@ type Target struct {
 	Aliases  []string `yaml:"aliases"`
 	HostKeys []string `yaml:"host_keys"`
 	HostCA   string   `yaml:"host_ca"`
+	// SSH: CertificateSource is the address or network that the gateway's certificates are good from, as the target sees it; default: the
+	// gateway's own address on each connection. AnySource leaves it open.
+	CertificateSource string `yaml:"certificate_source"`
 }
+
+// AnySource is a CertificateSource that bounds nothing.
+const AnySource = "any"
 
 // Warnings are the times before the end of a grant at which the user of an SSH session is told.
 func (t Target) Warnings() []time.Duration {

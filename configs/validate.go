@@ -291,6 +291,9 @@ func validatePostgres(at reporter, t Target) {
 	if len(t.HostKeys) > 0 || t.HostCA != "" || len(t.Aliases) > 0 {
 		at("host_keys", "aliases, host_keys and host_ca are for targets of kind %q", KindSSH)
 	}
+	if t.CertificateSource != "" {
+		at("certificate_source", "certificate_source is for targets of kind %q", KindSSH)
+	}
 }
 
 func validateSSH(at reporter, t Target) {
@@ -299,6 +302,13 @@ func validateSSH(at reporter, t Target) {
 	}
 	if t.HostCA != "" {
 		checkPublicKey(at, "host_ca", t.HostCA)
+	}
+	if source := t.CertificateSource; source != "" && source != AnySource {
+		_, address := netip.ParseAddr(source)
+		_, network := netip.ParsePrefix(source)
+		if address != nil && network != nil {
+			at("certificate_source", "certificate_source is an address or a network such as 10.0.0.5 or 10.0.0.0/28, or %q; got %q", AnySource, source)
+		}
 	}
 	for i, alias := range t.Aliases {
 		if alias == "" || strings.ContainsAny(alias, " \t\n\"'%@*?!,") {

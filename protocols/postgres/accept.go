@@ -153,18 +153,23 @@ const (
 	lingerBytes = 1 << 20
 )
 
-// linger waits for the client to close its end, and throws away what it still sends: a socket that is closed with
-// something unread is reset, and a reset can take what the client was told from it.
-func (c *client) linger() {
-	if c.mute {
-		return
-	}
+// hangUp ends the gateway's half of the connection: the client sees that it is closed, and has all it was told before.
+func (c *client) hangUp() {
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // TLS: says that nothing more comes
 	}
 	if half, ok := c.raw.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
+}
+
+// linger waits for the client to close its end, and throws away what it still sends: a socket that is closed with
+// something unread is reset, and a reset can take what the client was told from it.
+func (c *client) linger() {
+	if c.mute {
+		return
+	}
+	c.hangUp()
 	if c.raw.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(c.raw, lingerBytes))
 	}

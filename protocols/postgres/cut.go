@@ -60,7 +60,8 @@ func (r *relay) lastWords(why session.Ending) []byte {
 	return appendFatal(nil, stateAdminShutdown, "terminating connection due to administrator command: "+why.Sentence, detail, hint)
 }
 
-// tell writes the last message, unless it would stand in the middle of another. A client that does not read holds nothing up:
+// tell writes the last message, unless it would stand in the middle of another, and ends the client's connection as far as the client
+// sees it: that does not wait for the target. A client that does not read holds nothing up:
 // the deadline frees a write that hangs, and then nothing more is written.
 func (r *relay) tell(message []byte) {
 	if r.client.raw.SetWriteDeadline(time.Now().Add(tellTime)) != nil {
@@ -76,6 +77,7 @@ func (r *relay) tell(message []byte) {
 		return
 	}
 	r.told.Store(true)
+	r.client.hangUp()
 }
 
 // stopTarget ends what the session left running on the target and makes sure that it ended.

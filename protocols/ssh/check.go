@@ -28,7 +28,7 @@ type CheckResult struct {
 func (h *Handler) Check(ctx context.Context, who authn.Identity, target configs.Target, account configs.Account) (CheckResult, error) {
 	result := CheckResult{Account: account.Name, User: account.UserName()}
 	err := h.Sessions.ActOn(ctx, target, who, session.Act{Kind: session.ActCheck, Reason: "targets check", Do: func(ctx context.Context, conn net.Conn) (string, error) {
-		login, err := h.loginFor(ctx, target, account, loginNote{who: who, session: "check", grant: "none"})
+		login, err := h.loginFor(ctx, target, account, loginNote{who: who, session: "check", grant: "none", source: sourceOf(target, conn)})
 		if err != nil {
 			return "", err
 		}

@@ -130,7 +130,7 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 	err := l.session.Dial(ctx, func(c net.Conn) (err error) {
 		conn = c
 		login, err = h.loginFor(ctx, l.to, l.account, loginNote{
-			who: l.connection.proof.identity, session: l.session.ID(), grant: lease.Grant.ID, until: lease.Until(),
+			who: l.connection.proof.identity, session: l.session.ID(), grant: lease.Grant.ID, until: lease.Until(), source: sourceOf(l.to, c),
 			forwarding: l.forwards(), agent: l.agentAllowed(),
 		})
 		if err != nil {

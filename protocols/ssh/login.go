@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -24,8 +25,25 @@ type loginNote struct {
 	session string
 	grant   string
 	until   time.Time // of the grant; zero: no bound
+	source  string    // the only address, or network, that it may be used from; empty: any
 	// What the certificate permits, so that the target enforces it a second time.
 	forwarding, agent bool
+}
+
+// sourceOf is where a certificate may be used from: the gateway's own end of the connection it is made for, unless the target's
+// configuration says what stands for it where that is translated on the way.
+func sourceOf(t configs.Target, conn net.Conn) string {
+	switch t.CertificateSource {
+	case "":
+		local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+		if err != nil {
+			return "" // no connection of the Internet's has none
+		}
+		return local.Addr().Unmap().WithZone("").String()
+	case configs.AnySource:
+		return ""
+	}
+	return t.CertificateSource
 }
 
 // keyID names who is behind the gateway's login. sshd writes it into its log, so nothing in it may end a field or a line.
@@ -93,7 +111,7 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 		expires = note.until
 	}
 	signer, serial, err := h.Authn.TargetCertificate(ctx, authn.TargetLogin{
-		Principal: principal(a), KeyID: note.keyID(), Expires: expires,
+		Principal: principal(a), KeyID: note.keyID(), Source: note.source, Expires: expires,
 		PortForwarding: note.forwarding, AgentForwarding: note.agent,
 	})
 	if err != nil {

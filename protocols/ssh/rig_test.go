@@ -81,7 +81,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		Limits:      configs.Limits{Handshake: configs.Duration(deadline)},
 		Provider:    configs.Provider{Issuer: "https://login.example", ClientID: "sallyport"},
 		Policies: []configs.Policy{{
-			Name: "ssh", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour),
+			Name: "ssh", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour), MaxTotal: configs.Duration(2 * time.Hour),
 			DefaultDuration: configs.Duration(time.Hour), ReasonLength: 1,
 			Approve: configs.Approve{Auto: true, Within: configs.Duration(time.Hour), Start: configs.Duration(time.Hour)},
 		}},
@@ -100,6 +100,8 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		{Name: "web-1", Kind: configs.KindSSH, Address: address, HostKeys: []string{pin}, Accounts: []configs.Account{account, forwarding}, Aliases: []string{"web.example"}},
 		{Name: "changed", Kind: configs.KindSSH, Address: address, HostKeys: []string{line(newSigner(t).PublicKey())}, Accounts: []configs.Account{account}},
 		{Name: "down", Kind: configs.KindSSH, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t))), HostKeys: []string{pin}, Accounts: []configs.Account{account}},
+		{Name: "moved", Kind: configs.KindSSH, Address: address, HostKeys: []string{pin}, Accounts: []configs.Account{account}, CertificateSource: "192.0.2.7"},
+		{Name: "far", Kind: configs.KindSSH, Address: address, HostKeys: []string{pin}, Accounts: []configs.Account{account}, CertificateSource: configs.AnySource},
 		{Name: "orders", Kind: configs.KindPostgres, Address: "127.0.0.1:5432", Accounts: []configs.Account{account}},
 	}
 	r.grants = must(grant.Open(ctx, r.config, st, log))(t)
@@ -392,6 +394,7 @@ PrintLastLog no
 MaxSessions 100
 MaxStartups 100
 LogLevel VERBOSE
+ExposeAuthInfo yes
 Subsystem sftp internal-sftp
 `, s.port, hostKey, ca))
 	if os.Getuid() == 0 { // sshd's own separated process needs it, and a service manager would have made it
