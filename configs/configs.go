@@ -65,6 +65,9 @@ type Config struct {
 type PolicyChanges struct {
 	// Confirm has those that may widen access wait until somebody with the permission policies.confirm confirms them.
 	Confirm bool `yaml:"confirm"`
+	// MadeBy is who made the change that the files have in them, by e-mail address or subject at the provider: written there by whatever
+	// puts them there, such as the pipeline that knows whose change it merged. Who it names can't confirm it.
+	MadeBy string `yaml:"made_by"`
 }
 
 // Listen are the addresses (host:port) to listen on. A port of 0 takes a free one.

@@ -28,11 +28,24 @@ type Held struct {
 	Confirmed bool     // it comes into force with the next reload
 	Widens    []string // what of it may give somebody more
 	Changes   map[string]string
-	before    string
+	// Differences are the same in full, as far as they are kept.
+	Differences []Change
+	// MadeBy is who made the change, as the configuration says (policy_changes.made_by); empty: it does not.
+	MadeBy string
+	// Rejected is who said no to it, and when; Comment is why. It does not come into force as it is.
+	Rejected   string
+	RejectedAt time.Time
+	Comment    string
+	before     string
 }
 
 // errHeld is why a set does not come into force.
 func errHeld(h Held) error {
+	if h.Rejected != "" {
+		return refusal.New(refusal.Conflict, "the policies may widen access, and were rejected by %s", h.Rejected).
+			WithDetail("they would widen: %s", strings.Join(h.Widens, ", ")).
+			WithHint("change them, or put the old ones back; loaded again after that, they wait anew")
+	}
 	return refusal.New(refusal.Conflict, "the policies may widen access, and wait for a second person").
 		WithDetail("they would widen: %s", strings.Join(h.Widens, ", ")).
 		WithHint("somebody with the permission %s confirms them with: sallyport policy confirm %s", ConfirmPolicies, h.Revision[:12])
@@ -46,18 +59,21 @@ func (s *Service) Hold(ctx context.Context, c *configs.Config) error {
 		return err
 	}
 	now := s.rules.Load()
-	return s.hold(ctx, now.body, now.revision, body, revision)
+	return s.hold(ctx, now.body, now.revision, body, revision, c.PolicyChanges.MadeBy)
 }
 
-func (s *Service) hold(ctx context.Context, oldBody, before, body, after string) error {
+func (s *Service) hold(ctx context.Context, oldBody, before, body, after, madeBy string) error {
+	if before == after {
+		return s.putBack(ctx, before)
+	}
 	h, err := compare(oldBody, body)
 	if err != nil {
 		return err
 	}
-	if before == after || len(h.Widens) == 0 {
+	if len(h.Widens) == 0 {
 		return nil
 	}
-	h.Revision, h.before, h.Since = after, before, s.clock.stamp()
+	h.Revision, h.before, h.Since, h.MadeBy = after, before, s.clock.stamp(), strings.TrimSpace(madeBy)
 	var no error
 	err = s.store.Do(ctx, func(tx *store.Tx) error {
 		known, err := held(ctx, tx)
@@ -71,7 +87,7 @@ func (s *Service) hold(ctx context.Context, oldBody, before, body, after string)
 			return nil
 		}
 		no = errHeld(h)
-		kept, err := json.Marshal(keptHeld{h.Widens, h.Changes})
+		kept, err := json.Marshal(keptHeld{Widens: h.Widens, Changes: h.Changes, Differences: h.Differences, MadeBy: h.MadeBy})
 		if err != nil {
 			return err
 		}
@@ -83,15 +99,38 @@ func (s *Service) hold(ctx context.Context, oldBody, before, body, after string)
 		event := store.AuditEvent{Time: h.Since, Kind: "policy.held", Actor: system, Fields: map[string]string{"policy_set": after, "before": before}}
 		maps.Copy(event.Fields, h.Changes)
 		event.Fields["widens"] = strings.Join(h.Widens, ", ")
+		if h.MadeBy != "" {
+			event.Fields["made_by"] = h.MadeBy
+		}
 		return tx.Audit(event)
 	})
 	return errors.Join(err, no)
 }
 
-// keptHeld is what is kept of the difference.
+// putBack forgets a change from the set in force that was rejected: the files are again as that has them, so whoever loads the change
+// after that asks anew.
+func (s *Service) putBack(ctx context.Context, revision string) error {
+	h, err := held(ctx, s.store.Read())
+	if err != nil || h.Rejected == "" || h.before != revision {
+		return err
+	}
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM policy_held WHERE before = ? AND after = ?`, h.before, h.Revision); err != nil {
+			return fmt.Errorf("forget rejected policies: %w", err)
+		}
+		return nil
+	})
+}
+
+// keptHeld is what is kept of a change.
 type keptHeld struct {
-	Widens  []string
-	Changes map[string]string
+	Widens      []string
+	Changes     map[string]string
+	Differences []Change  `json:",omitempty"`
+	MadeBy      string    `json:",omitempty"`
+	Rejected    string    `json:",omitempty"`
+	RejectedAt  time.Time `json:",omitzero"`
+	Comment     string    `json:",omitempty"`
 }
 
 // compare says what a set would widen of one that asks for a second person; nothing where it does not.
@@ -106,7 +145,9 @@ func compare(oldBody, body string) (h Held, err error) {
 	if err := json.Unmarshal([]byte(body), &now); err != nil {
 		return h, fmt.Errorf("read a set of policies: %w", err)
 	}
-	h.Widens = widening(old, now)
+	if h.Widens = widening(old, now); len(h.Widens) > 0 {
+		h.Differences = changes(old, now)
+	}
 	h.Changes, err = difference(oldBody, body)
 	return h, err
 }
@@ -132,7 +173,8 @@ func held(ctx context.Context, q rowQueryer) (h Held, err error) {
 	if err := json.Unmarshal(body, &kept); err != nil {
 		return Held{}, fmt.Errorf("read which policies wait: %w", err)
 	}
-	h.Since, h.Confirmed, h.Widens, h.Changes = fromNano(since), subject != "", kept.Widens, kept.Changes
+	h.Since, h.Confirmed, h.Widens, h.Changes, h.Differences = fromNano(since), subject != "", kept.Widens, kept.Changes, kept.Differences
+	h.MadeBy, h.Rejected, h.RejectedAt, h.Comment = kept.MadeBy, kept.Rejected, kept.RejectedAt, kept.Comment
 	return h, nil
 }
 
@@ -143,12 +185,51 @@ func (s *Service) HeldPolicies(ctx context.Context) (h Held, waits bool, err err
 }
 
 // ConfirmPolicies lets the set that waits come into force with the next reload. revision is its hash, or the first twelve
-// characters or more, so that nobody confirms another one than they have seen.
+// characters or more, so that nobody confirms another one than they have seen. Who made the change, as far as that is said, can't.
 func (s *Service) ConfirmPolicies(ctx context.Context, who authn.Identity, revision string) (Held, error) {
+	return s.decidePolicies(ctx, who, revision, "confirm", func(tx *store.Tx, h *Held) (store.AuditEvent, error) {
+		if h.Rejected != "" {
+			return store.AuditEvent{}, refusal.New(refusal.Conflict, "%s has rejected these policies, at %s", h.Rejected, when(h.RejectedAt)).
+				WithHint("put the old ones back and load them, then these again: they wait anew")
+		}
+		if h.Confirmed {
+			return store.AuditEvent{}, nil
+		}
+		h.Confirmed = true
+		_, err := tx.ExecContext(ctx, `UPDATE policy_held SET issuer = ?, subject = ? WHERE id = 1`, who.Issuer, who.Subject)
+		return s.event("policy.confirmed", &who, Grant{}), err
+	})
+}
+
+// RejectPolicies has the set that waits, or was confirmed and is not in force yet, never come into force as it is: it takes other files, or
+// the old ones and these again. revision is as for ConfirmPolicies, and who may is the same.
+func (s *Service) RejectPolicies(ctx context.Context, who authn.Identity, revision, comment string) (Held, error) {
+	return s.decidePolicies(ctx, who, revision, "reject", func(tx *store.Tx, h *Held) (store.AuditEvent, error) {
+		if h.Rejected != "" {
+			return store.AuditEvent{}, nil
+		}
+		comment, err := clean("comment", comment)
+		if err != nil {
+			return store.AuditEvent{}, err
+		}
+		h.Confirmed, h.Rejected, h.RejectedAt, h.Comment = false, who.Label(), s.clock.stamp(), comment
+		kept, err := json.Marshal(keptHeld{h.Widens, h.Changes, h.Differences, h.MadeBy, h.Rejected, h.RejectedAt, h.Comment})
+		if err != nil {
+			return store.AuditEvent{}, err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE policy_held SET body = ?, issuer = '', subject = '' WHERE id = 1`, string(kept))
+		event := s.event("policy.rejected", &who, Grant{})
+		event.Reason = comment
+		return event, err
+	})
+}
+
+// decidePolicies is what confirming and rejecting have in common: who may, and of what. An event without a kind says that nothing changed.
+func (s *Service) decidePolicies(ctx context.Context, who authn.Identity, revision, verb string, decide func(*store.Tx, *Held) (store.AuditEvent, error)) (Held, error) {
 	var h Held
 	err := s.May(who, ConfirmPolicies, "")
 	if err == nil && who.Kind != authn.Human {
-		err = refusal.New(refusal.NotPermitted, "only people may confirm policies")
+		err = refusal.New(refusal.NotPermitted, "only people may %s policies", verb)
 	}
 	if err == nil {
 		err = s.store.Do(ctx, func(tx *store.Tx) (err error) {
@@ -158,19 +239,28 @@ func (s *Service) ConfirmPolicies(ctx context.Context, who authn.Identity, revis
 			if h.Revision == "" || h.before != s.rules.Load().revision || len(revision) < 12 || !strings.HasPrefix(h.Revision, revision) {
 				return refusal.New(refusal.Conflict, "no such set of policies waits").WithHint("see what does with: sallyport policy held")
 			}
-			if h.Confirmed {
-				return nil
+			if h.ofTheirs(who) {
+				return refusal.New(refusal.NotPermitted, "you made this change, so another has to %s it", verb).
+					WithDetail("the configuration says that it is %s's (policy_changes.made_by)", h.MadeBy).
+					WithHint("somebody else with the permission %s can", ConfirmPolicies)
 			}
-			h.Confirmed = true
-			if _, err := tx.ExecContext(ctx, `UPDATE policy_held SET issuer = ?, subject = ? WHERE id = 1`, who.Issuer, who.Subject); err != nil {
-				return fmt.Errorf("confirm policies: %w", err)
+			event, err := decide(tx, &h)
+			if err != nil || event.Kind == "" {
+				return err
 			}
-			event := s.event("policy.confirmed", &who, Grant{})
 			event.Fields = map[string]string{"policy_set": h.Revision, "before": h.before, "widens": strings.Join(h.Widens, ", ")}
+			if h.MadeBy != "" {
+				event.Fields["made_by"] = h.MadeBy
+			}
 			return tx.Audit(event)
 		})
 	}
-	return h, s.refused(ctx, "policy.confirm_refused", who, Grant{}, err)
+	return h, s.refused(ctx, "policy."+verb+"_refused", who, Grant{}, err)
+}
+
+// ofTheirs reports whether the change is said to be somebody's own: by e-mail address, subject, or issuer and subject.
+func (h Held) ofTheirs(who authn.Identity) bool {
+	return h.MadeBy != "" && (strings.EqualFold(h.MadeBy, who.Email) || h.MadeBy == who.Subject || h.MadeBy == who.Key())
 }
 
 // asBefore is a configuration with the policies that a set has, on those of its targets that are as they were.
@@ -198,7 +288,7 @@ func (s *Service) holdAtStart(ctx context.Context, c *configs.Config) error {
 	if err != nil {
 		return err
 	}
-	no := s.hold(ctx, oldBody, before, body, after)
+	no := s.hold(ctx, oldBody, before, body, after, c.PolicyChanges.MadeBy)
 	if refusal.Of(no) == nil {
 		return no
 	}
@@ -216,7 +306,7 @@ func (s *Service) holdAtStart(ctx context.Context, c *configs.Config) error {
 		return nil
 	}
 	// Without the targets that have changed it is another set, from which the one that waits has to come.
-	if no := s.hold(ctx, rules.body, rules.revision, body, after); refusal.Of(no) == nil {
+	if no := s.hold(ctx, rules.body, rules.revision, body, after, c.PolicyChanges.MadeBy); refusal.Of(no) == nil {
 		return no
 	}
 	return nil

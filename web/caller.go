@@ -92,11 +92,20 @@ func operation(id, method, path, summary string) huma.Operation {
 		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}}
 }
 
-// permit returns nil if the caller has the permission for the target; else it audits the refusal and returns it.
+// permit returns nil if the caller has the permission for the target, and the proof that step_up asks for; else it audits the
+// refusal and returns it.
 func (s *server) permit(ctx context.Context, who caller, permission grant.Permission, target string) error {
+	if err := s.may(ctx, who, permission, target); err != nil {
+		return err
+	}
+	return s.fresh(ctx, who, string(permission), target)
+}
+
+// may is permit without the proof.
+func (s *server) may(ctx context.Context, who caller, permission grant.Permission, target string) error {
 	err := s.Grants.May(who.Identity, permission, target)
 	if err == nil {
-		return s.fresh(ctx, who, string(permission), target)
+		return nil
 	}
 	event := s.event(who, "api.refused")
 	event.Target = target

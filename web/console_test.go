@@ -294,6 +294,10 @@ func TestConsolePermissions(t *testing.T) {
 		{"POST", fixed("/console/requests/g-none/review"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/grants"), nil, [3]int{200, 200, 200}}, // each their own, and what they may see
 		{"GET", fixed("/console/policies"), nil, [3]int{200, 200, 200}},
+		{"GET", fixed("/console/policies/held"), nil, [3]int{403, 403, 200}},
+		{"POST", fixed("/console/policies/held/0123456789ab/confirm"), nil, [3]int{403, 403, 409}},
+		{"POST", fixed("/console/policies/held/0123456789ab/reject"), nil, [3]int{403, 403, 409}},
+		{"POST", fixed("/console/policies/held/0123456789ab/explode"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/health"), nil, [3]int{403, 403, 200}},
 		// These two go on for ever for everybody, each with what they may see: TestEvents and TestLive have them.
 		{"GET", fixed("/console/events"), nil, [3]int{-1, -1, -1}},

@@ -97,6 +97,18 @@ func (d desk) PolicyList(who authn.Identity) []configs.Policy {
 	return d.s.Config().Policies
 }
 
+func (d desk) HeldPolicies(ctx context.Context, who console.Caller) ([]api.HeldPolicies, error) {
+	return d.s.heldPolicies(ctx, as(who))
+}
+
+func (d desk) ConfirmPolicies(ctx context.Context, who console.Caller, revision string) (api.HeldPolicies, error) {
+	return d.s.confirmPolicies(ctx, as(who), revision)
+}
+
+func (d desk) RejectPolicies(ctx context.Context, who console.Caller, revision, comment string) (api.HeldPolicies, error) {
+	return d.s.rejectPolicies(ctx, as(who), revision, comment)
+}
+
 func (d desk) Extend(ctx context.Context, who console.Caller, id string, in api.ExtensionRequest) (api.Grant, error) {
 	return said(d.s.extend(from(ctx, who), as(who), id, in))
 }

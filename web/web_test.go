@@ -107,6 +107,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/index/rebuild", fixed("/v1/index/rebuild"), nil, [4]int{401, 403, 403, 200}},
 		{"GET /v1/policies/held", fixed("/v1/policies/held"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/policies/{revision}/confirm", fixed("/v1/policies/0123456789ab/confirm"), nil, [4]int{401, 403, 403, 409}},
+		{"POST /v1/policies/{revision}/reject", fixed("/v1/policies/0123456789ab/reject"), api.Decision{}, [4]int{401, 403, 403, 409}},
 		{"GET /v1/authorities", fixed("/v1/authorities"), nil, [4]int{401, 403, 403, 200}},
 		{"POST /v1/authorities/{name}/rotate", fixed("/v1/authorities/issuer/rotate"), api.Rotation{}, [4]int{401, 403, 403, 200}},
 		{"POST /v1/authorities/{name}/rotate", fixed("/v1/authorities/none/rotate"), api.Rotation{}, [4]int{401, 403, 403, 404}},

@@ -53,15 +53,43 @@ It takes the permission policies.confirm. Read the change before, where it was r
 	}
 }
 
+func newPolicyRejectCommand() *cobra.Command {
+	var reason string
+	command := &cobra.Command{
+		Use:   "reject REVISION",
+		Short: "Have policies that may widen access not come into force",
+		Long: `Reject the policies that wait: the old ones stay in force until the files are changed, or put back and changed again. It takes the
+permission policies.confirm.`,
+		Example: `  sallyport policy reject 3f9a1c0b7d22 --reason "nobody needs that for a day"`,
+		Args:    exactly("REVISION"),
+		RunE: func(command *cobra.Command, args []string) error {
+			c, err := open()
+			if err != nil {
+				return err
+			}
+			var one api.HeldPolicies
+			if err := c.Do(command.Context(), http.MethodPost, "/v1/policies/"+url.PathEscape(args[0])+"/reject", api.Decision{Comment: reason}, &one); err != nil {
+				return err
+			}
+			return showHeld(command, []api.HeldPolicies{one})
+		},
+	}
+	command.Flags().StringVar(&reason, "reason", "", "why, for the audit log and whoever made the change")
+	return command
+}
+
 func showHeld(command *cobra.Command, all []api.HeldPolicies) error {
 	return show(command, all, func(t *table) {
-		t.row("REVISION", "SINCE", "CONFIRMED", "WIDENS")
+		t.row("REVISION", "SINCE", "MADE BY", "CONFIRMED", "WIDENS")
 		for _, h := range all {
 			confirmed := "no"
-			if h.Confirmed {
+			switch {
+			case h.RejectedBy != "":
+				confirmed = "rejected by " + h.RejectedBy
+			case h.Confirmed:
 				confirmed = "yes"
 			}
-			t.row(h.Revision[:min(12, len(h.Revision))], local(h.Since), confirmed, strings.Join(h.Widens, ", "))
+			t.row(h.Revision[:min(12, len(h.Revision))], local(h.Since), h.MadeBy, confirmed, strings.Join(h.Widens, ", "))
 		}
 	})
 }

@@ -93,34 +93,36 @@ func (s *server) open() map[string]http.HandlerFunc {
 // guarded are the handlers of what takes a sign-in.
 func (s *server) guarded() map[string]func(*visit) error {
 	return map[string]func(*visit) error{
-		"GET /console/{$}":                        s.access,
-		"GET /console/ask":                        s.askForm,
-		"POST /console/requests":                  s.ask,
-		"GET /console/requests/{id}":              s.request,
-		"POST /console/requests/{id}/{verb}":      s.decide,
-		"GET /console/inbox":                      s.inbox,
-		"GET /console/sessions":                   s.sessions,
-		"GET /console/sessions/{id}":              s.session,
-		"GET /console/sessions/{id}/watch":        s.watch,
-		"GET /console/sessions/{id}/stream":       s.stream,
-		"GET /console/sessions/{id}/screen":       s.screen,
-		"GET /console/events":                     s.events,
-		"GET /console/live":                       s.live,
-		"GET /console/sessions/{id}/cast":         s.cast,
-		"GET /console/sessions/{id}/segments":     s.segments,
-		"GET /console/sessions/{id}/segments/{n}": s.segment,
-		"POST /console/sessions/{id}/evidence":    s.evidence,
-		"POST /console/sessions/{id}/kill":        s.kill,
-		"GET /console/search":                     s.search,
-		"GET /console/grants":                     s.grants,
-		"GET /console/policies":                   s.policies,
-		"GET /console/health":                     s.health,
-		"GET /console/audit":                      s.audit,
-		"GET /console/verify":                     s.verify,
-		"POST /console/verify":                    s.verify,
-		"POST /console/sign-out":                  s.signOut,
-		"POST /console/sign-out-everywhere":       s.signOutEverywhere,
-		"GET /console/":                           s.nothing,
+		"GET /console/{$}":                              s.access,
+		"GET /console/ask":                              s.askForm,
+		"POST /console/requests":                        s.ask,
+		"GET /console/requests/{id}":                    s.request,
+		"POST /console/requests/{id}/{verb}":            s.decide,
+		"GET /console/inbox":                            s.inbox,
+		"GET /console/sessions":                         s.sessions,
+		"GET /console/sessions/{id}":                    s.session,
+		"GET /console/sessions/{id}/watch":              s.watch,
+		"GET /console/sessions/{id}/stream":             s.stream,
+		"GET /console/sessions/{id}/screen":             s.screen,
+		"GET /console/events":                           s.events,
+		"GET /console/live":                             s.live,
+		"GET /console/sessions/{id}/cast":               s.cast,
+		"GET /console/sessions/{id}/segments":           s.segments,
+		"GET /console/sessions/{id}/segments/{n}":       s.segment,
+		"POST /console/sessions/{id}/evidence":          s.evidence,
+		"POST /console/sessions/{id}/kill":              s.kill,
+		"GET /console/search":                           s.search,
+		"GET /console/grants":                           s.grants,
+		"GET /console/policies":                         s.policies,
+		"GET /console/policies/held":                    s.held,
+		"POST /console/policies/held/{revision}/{verb}": s.decideHeld,
+		"GET /console/health":                           s.health,
+		"GET /console/audit":                            s.audit,
+		"GET /console/verify":                           s.verify,
+		"POST /console/verify":                          s.verify,
+		"POST /console/sign-out":                        s.signOut,
+		"POST /console/sign-out-everywhere":             s.signOutEverywhere,
+		"GET /console/":                                 s.nothing,
 	}
 }
 
@@ -278,6 +280,9 @@ func backTo(r *http.Request) string {
 	// The address of a deed is below that of the thing it is done to.
 	if strings.HasPrefix(r.URL.Path, "/console/requests/") || strings.HasPrefix(r.URL.Path, "/console/sessions/") {
 		return safeNext(path.Dir(r.URL.Path))
+	}
+	if strings.HasPrefix(r.URL.Path, heldPath+"/") {
+		return heldPath
 	}
 	return home
 }

@@ -86,6 +86,11 @@ type Desk interface {
 	Policies() int
 	// PolicyList are the policies, for those who may list all grants.
 	PolicyList(who authn.Identity) []configs.Policy
+	// HeldPolicies are those that may widen access and wait for a second person, at most one set; ConfirmPolicies and RejectPolicies are
+	// that person's word, on the one with that hash.
+	HeldPolicies(ctx context.Context, who Caller) ([]api.HeldPolicies, error)
+	ConfirmPolicies(ctx context.Context, who Caller, revision string) (api.HeldPolicies, error)
+	RejectPolicies(ctx context.Context, who Caller, revision, comment string) (api.HeldPolicies, error)
 
 	// May and Approves say what is worth showing to somebody. They decide nothing: the functions above do.
 	May(who authn.Identity, permission grant.Permission, target string) bool

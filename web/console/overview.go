@@ -66,6 +66,10 @@ func (s *server) policies(v *visit) error {
 		Said     api.Explanation
 		Problem  *api.Problem
 		Policies []configs.Policy
+		Waiting  int // sets that wait for whoever looks
+	}
+	if body.Waiting, err = s.waitingPolicies(v); err != nil {
+		return err
 	}
 	body.Query, body.Offers, body.Policies = v.URL.Query(), offers, s.Desk.PolicyList(v.who.Identity)
 	if target, account := field(v, "target"), field(v, "account"); target != "" && account != "" {

@@ -66,6 +66,9 @@ var done = map[string]string{
 	"review":  "Noted that you looked at it.",
 	"revoke":  "Revoked: its sessions end now.",
 	"kill":    "The session is cut.",
+
+	"policies-confirm": "Confirmed: the configuration is read again, and they come into force.",
+	"policies-reject":  "Rejected: they do not come into force.",
 }
 
 // navigation lists what is worth showing to somebody; what it leaves out is refused all the same.
