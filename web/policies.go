@@ -19,8 +19,8 @@ type heldRevision struct {
 }
 
 type rejection struct {
-	heldRevision
-	Body api.Decision
+	Revision string `path:"revision" minLength:"12" maxLength:"64" pattern:"^[0-9a-f]+$" doc:"As for confirming."`
+	Body     api.Decision
 }
 
 func (s *server) registerPolicies() {

@@ -87,7 +87,7 @@ func TestHeldPolicies(t *testing.T) {
 		t.Errorf("who made it is offered to decide: %s", page.text)
 	}
 	for _, verb := range []string{"confirm", "reject"} {
-		if page := bob.post(at+"/"+verb, nil); page.StatusCode != http.StatusForbidden || !strings.Contains(page.text, "you made this change") {
+		if page := bob.post(at+"/"+verb, nil); page.StatusCode != http.StatusForbidden || !strings.Contains(page.text, "ou made this change") {
 			t.Errorf("%s by who made it: %s %s", verb, page.Status, page.text)
 		}
 		if status, body := r.call("bob", "POST", "/v1/policies/"+h.Revision+"/"+verb, map[string]any{}); status != http.StatusForbidden {

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/protocols/postgres/ephemeral"
 	"sallyport/recorder"
@@ -25,7 +26,7 @@ func rolesHouse(t *testing.T) (*house, *ephemeral.Roles) {
 		target.Accounts = append(target.Accounts, configs.Account{Name: "maker"}, configs.Account{
 			Name: "reader", Ephemeral: true, MemberOf: []string{"clerks"}, ConnectionLimit: 3,
 		})
-	}, grant.Ask{Target: "plain", Account: "reader", Reason: "test"}, grant.Ask{Target: "plain", Account: "maker", Reason: "test"})
+	}, grant.Ask{Target: "plain", Account: "reader", Reason: "test"})
 	if _, err := h.cluster.asSuperuser(`do $$ begin if not exists (select from pg_roles where rolname = 'maker') then
 		create role clerks; create role estate; create role maker login createrole; grant clerks to maker with admin option;
 		grant estate, pg_signal_backend, pg_read_all_stats to maker; grant create on schema public to clerks, estate; end if; end $$`); err != nil {
@@ -144,10 +145,14 @@ func TestRoleThatTakesAllItsConnections(t *testing.T) {
 	h.eventually("the role is gone", func() bool { return len(roles.Pending()) == 0 && roles.Live() == 0 })
 }
 
-// TestMakerIsForNobody: nobody connects as the account that makes roles, whatever policies say.
+// TestMakerIsForNobody: nobody is given, or connects as, the account that makes roles, whatever policies say.
 func TestMakerIsForNobody(t *testing.T) {
 	h, _ := rolesHouse(t)
-	_, err := pgx.Connect(t.Context(), h.onShared(h.alice, "user=maker", "dbname=plain/postgres"))
+	_, err := h.grants.Request(t.Context(), h.alice.Identity, grant.Ask{Target: "plain", Account: "maker", Reason: "test"})
+	if !refusal.Is(err, refusal.NotPermitted) {
+		t.Errorf("it can be asked for, or is not refused for that: %v", err)
+	}
+	_, err = pgx.Connect(t.Context(), h.onShared(h.alice, "user=maker", "dbname=plain/postgres"))
 	if err == nil || !strings.Contains(err.Error(), "42501") {
 		t.Errorf("it was let in, or not refused for that: %v", err)
 	}
