@@ -211,6 +211,9 @@ type Recording struct {
 	// MaxUnwitnessed is for how long no witness may have seen a part of the log before status and the gateway's own log warn.
 	// Default: 15m.
 	MaxUnwitnessed Duration `yaml:"max_unwitnessed"`
+	// RequireWitness is for how long no witness may have seen a part of the log before no session begins any more. Default: sessions
+	// need no witness.
+	RequireWitness Duration `yaml:"require_witness"`
 	// PublicLog serves the log's checkpoints and tiles to anybody. It names no person, account or target, but tells how many
 	// sessions there are, and when. Otherwise it takes an access token and the permission log.verify.
 	PublicLog bool `yaml:"public_log"`

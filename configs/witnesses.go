@@ -14,6 +14,13 @@ func validateWitnesses(at reporter, r Recording) {
 	if d := r.Progress.D(); d < time.Second || d > 5*time.Minute {
 		at("recording.progress", "progress is %s; it is between 1s and 5m: what a session did since is not bound yet", r.Progress)
 	}
+	switch d := r.RequireWitness.D(); {
+	case d == 0:
+	case d < 10*time.Second || d > 24*time.Hour:
+		at("recording.require_witness", "require_witness is %s; it is between 10s and 24h: a witness is asked about once a second", r.RequireWitness)
+	case len(r.Witnesses) == 0:
+		at("recording.require_witness", "require_witness is set, and there are no witnesses: no session could begin")
+	}
 	seen := map[string]bool{}
 	for i, w := range r.Witnesses {
 		path := fmt.Sprintf("recording.witnesses[%d]", i)

@@ -154,7 +154,7 @@ func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 		r.binder.start(ctx, r.keepBinding)
 	}
 	if err := r.Ready(); err != nil {
-		o.Log.Error("no session can start: recordings have no room", "error", err)
+		o.Log.Error("no session can start", "error", err)
 	} else if err := r.measure(); err != nil {
 		return nil, fmt.Errorf("measure how long a sync takes: %w", err)
 	}
@@ -255,7 +255,7 @@ func (r *Recorder) measure() error {
 func (r *Recorder) Crashed() []format.Header { return slices.Clone(r.crashed) }
 
 // Ready returns nil while new recordings can be begun and kept; else a *refusal.Refusal (RecorderFailed) that says why
-// not: disk full, failed sync.
+// not: disk full, failed sync; or, with Unwitnessed, that no witness has seen the log for too long.
 func (r *Recorder) Ready() error {
 	r.mu.Lock()
 	dead, closed := r.dead, r.closed
@@ -273,6 +273,23 @@ func (r *Recorder) Ready() error {
 		return refusal.New(refusal.RecorderFailed, "the session log has failed").
 			WithDetail("writing to the gateway's disk failed, and nothing passes unrecorded").
 			WithHint("ask whoever runs the gateway to look at its disk and restart it").Because(dead)
+	}
+	return r.seen()
+}
+
+// seen returns nil while a witness has seen the log lately enough for sessions to begin, where the configuration wants that.
+func (r *Recorder) seen() error {
+	most := r.Config.RequireWitness.D()
+	if most <= 0 {
+		return nil
+	}
+	no := refusal.New(refusal.Unwitnessed, "no witness has seen the gateway's log for too long").
+		WithHint("ask whoever runs the gateway to look at its witnesses: sallyport status")
+	switch l := r.Ledger; {
+	case l == nil || len(l.WitnessKeys()) == 0:
+		return no.WithDetail("there is none, and no session begins without")
+	case l.Unwitnessed() > most:
+		return no.WithDetail("a part of it waits for %v, and no session begins when that is more than %v", l.Unwitnessed().Round(time.Second), most)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ var statuses = map[refusal.Code]int{
 	refusal.TooMany:           http.StatusTooManyRequests,
 	refusal.Unsupported:       http.StatusNotImplemented,
 	refusal.Locked:            http.StatusConflict,
+	refusal.Unwitnessed:       http.StatusServiceUnavailable,
 	refusal.StepUp:            http.StatusUnauthorized, // RFC 9470
 	refusal.ProtocolViolation: http.StatusBadRequest,
 	api.Changed:               http.StatusPreconditionFailed,

@@ -33,8 +33,9 @@ const (
 	TooMany           Code = "too_many"        // a limit on connections or requests
 	Unsupported       Code = "unsupported"     // a feature the gateway does not pass on
 	ProtocolViolation Code = "protocol_violation"
-	Locked            Code = "locked"  // only the recording's recipients can read it, with their own keys
-	StepUp            Code = "step_up" // proven too long ago for this deed
+	Locked            Code = "locked"      // only the recording's recipients can read it, with their own keys
+	StepUp            Code = "step_up"     // proven too long ago for this deed
+	Unwitnessed       Code = "unwitnessed" // no witness has seen the log for too long, and the configuration wants one
 )
 
 // Refusal says no. Message is one short sentence without a full stop; Detail says why; Hint says what to do next, with

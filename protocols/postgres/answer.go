@@ -38,6 +38,7 @@ var states = map[refusal.Code]string{
 	refusal.Invalid:           stateInvalidValue,
 	refusal.TargetFailed:      stateCannotConnectNow,
 	refusal.RecorderFailed:    stateIOError,
+	refusal.Unwitnessed:       stateCannotConnectNow,
 	refusal.Draining:          stateCannotConnectNow,
 	refusal.TooMany:           stateTooManyConnections,
 	refusal.Unsupported:       stateUnsupported,

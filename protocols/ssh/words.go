@@ -39,7 +39,7 @@ func shown(s string) string {
 // exitOf is the exit status that says what kind of no it was.
 func exitOf(r *refusal.Refusal) uint32 {
 	switch r.Code {
-	case refusal.TargetFailed, refusal.RecorderFailed, refusal.Draining, refusal.TooMany:
+	case refusal.TargetFailed, refusal.RecorderFailed, refusal.Unwitnessed, refusal.Draining, refusal.TooMany:
 		return exitFailed
 	default:
 		return exitRefused

@@ -171,6 +171,13 @@ func (l *Log) loadCheckpoints() error {
 	}
 	if l.witnessed.Tree.N < l.size {
 		l.unsigned = time.Now()
+		entry, err := l.Entry(l.witnessed.Tree.N)
+		if err != nil {
+			return err
+		}
+		if leaf, err := transparency.Decode(entry); err == nil && leaf.Time.Before(l.unsigned) {
+			l.unsigned = leaf.Time // a start makes it no younger
+		}
 	}
 	return nil
 }
