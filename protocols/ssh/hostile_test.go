@@ -109,6 +109,12 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 				fmt.Fprintln(channel, len(data), sum)
 				exit()
 			}()
+		case "answers":
+			for range 10_000 {
+				r.Reply(true, nil)
+			}
+			fmt.Fprintln(channel, "answered")
+			exit()
 		case "ended":
 			fmt.Fprintln(channel, c.ended.Load())
 			exit()
