@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package attacks
 
@@ -14,11 +14,20 @@ import (
 	"testing"
 )
 
-// TestSecretsStandNowhere uses every kind of secret that people and programs show to the gateway, and then searches what it
-// keeps and says: its store with the write-ahead log, recordings, logs, and the process list. None may stand there.
+// TestSecretsStandNowhere uses every kind of secret that people and programs show to the gateway or that it was given, also where it
+// fails, and then searches what it keeps and says: its store with the write-ahead log, recordings, logs with the addresses of requests,
+// answers, the process list and the environments of what it runs while it runs it, and what it leaves when it crashes. None may
+// stand there.
 func TestSecretsStandNowhere(t *testing.T) {
+	t.Setenv("CANARY_HOOK", "canary-webhook-77ab01") // comes to the gateway through the rig
 	s := newScene(t)
-	canaries := map[string]string{}
+	canaries := map[string]string{"a webhook's secret": os.Getenv("CANARY_HOOK")}
+	issuer := s.giveSecrets(canaries)
+	s.restart()
+	watch := s.watchProcesses()
+	s.useJob(canaries, issuer)
+	s.useConsole(canaries)
+	s.failToTell()
 
 	var issued struct{ Password, User string }
 	s.Ask(&issued, "alice", "credentials", "app@orders")
@@ -78,6 +87,8 @@ func TestSecretsStandNowhere(t *testing.T) {
 		}
 	}
 
+	s.readKeys(canaries)
+
 	// What the gateway was given to log in with.
 	for _, name := range []string{"provider", "app", "postgres"} {
 		secret, err := os.ReadFile(s.Path("secrets", name))
@@ -103,8 +114,10 @@ func TestSecretsStandNowhere(t *testing.T) {
 			return nil //nolint:nilerr // files come and go under a running gateway
 		}
 		switch below, _ := filepath.Rel(s.Path(), path); strings.Split(below, string(filepath.Separator))[0] {
-		case "secrets", "homes", "postgres", "sshd": // where they are kept, and the target's own
+		case "secrets", "homes", "postgres", "sshd", "keys": // where they are kept, and the target's own
 			return fs.SkipDir
+		case "gateway.key":
+			return nil
 		}
 		if !entry.Type().IsRegular() {
 			return nil
@@ -119,17 +132,13 @@ func TestSecretsStandNowhere(t *testing.T) {
 	if err != nil || searched < 10 {
 		t.Fatalf("only %d files were searched, %v", searched, err)
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, process := range processes {
-		if data, err := os.ReadFile(process); err == nil { // others are gone by now
-			found("the process list", data)
-		}
-	}
-	for _, command := range [][]string{{"audit", "--json"}, {"sessions", "--all", "--json"}, {"export", "--all", "--format", "jsonl"}} {
+	watch(found)
+	for _, command := range [][]string{{"notifications", "--json"}, {"status", "--json"}, {"audit", "--json"}, {"sessions", "--all", "--json"}, {"export", "--all", "--format", "jsonl"}} {
 		found("sallyport "+strings.Join(command, " "), []byte(s.As("carol", command...).Text()))
 	}
 	s.undisturbed()
+	if told := read(t, s.Path("secrets", "command.env")); !bytes.Contains(told, []byte("PATH=")) || bytes.Contains(told, []byte(canaries["a webhook's secret"])) {
+		t.Errorf("a command that fetches a secret is given another:\n%s", told)
+	}
+	found("what the gateway says when it is made to crash", s.crash())
 }
