@@ -60,6 +60,22 @@ func TestComments(t *testing.T) {
 		!strings.Contains(comments[1], "Access ended (released)") {
 		t.Errorf("%q", comments)
 	}
+	// Approvals in stages: which waits, and who gave which.
+	staged := g
+	staged.State, staged.EndReason, staged.From, staged.Needed = grant.Pending, "", time.Time{}, 2
+	staged.Stages = []grant.Stage{{Name: "peer", Groups: []string{"leads"}, Needed: 1}, {Name: "owners", Groups: []string{"dba"}, Needed: 1}}
+	staged.Votes = []grant.Vote{{Issuer: "x", Subject: "bob", Name: "Bob", Approve: true, Stage: 1}}
+	opened := notice("grant.voted", grant.EventStage, staged, "g-7k3mq2-5")
+	staged.State, staged.Votes = grant.Approved, append(staged.Votes, grant.Vote{Issuer: "x", Subject: "erin", Name: "Erin", Approve: true, Stage: 2})
+	for _, n := range []approval.Notice{opened, notice("grant.approved", grant.EventDecided, staged, "g-7k3mq2-6")} {
+		if _, err := j.Deliver(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if comments := server.Comments("OPS-42"); len(comments) != 4 || !strings.Contains(comments[2], "waits for approval by dba (stage 2)") ||
+		!strings.HasPrefix(comments[3], "Approved by Bob (stage 1 of 2, peer), Erin (stage 2 of 2, owners): ") {
+		t.Errorf("%q", comments)
+	}
 	g.Ticket = "OPS-43"
 	_, err = j.Deliver(t.Context(), notice("grant.ended", grant.EventEnded, g, "g-7k3mq2-3"))
 	if _, permanent := errors.AsType[approval.Permanent](err); !permanent {

@@ -146,7 +146,7 @@ func newWorld(t *testing.T, url string, change ...func(*configs.Config)) *world 
 	if err := approval.Migrate(ctx, w.store); err != nil {
 		t.Fatal(err)
 	}
-	for name, groups := range map[string][]string{"alice": {"engineers", "leads"}, "bob": {"leads"}, "carol": {"sales"}} {
+	for name, groups := range map[string][]string{"alice": {"engineers", "leads"}, "bob": {"leads"}, "carol": {"sales"}, "erin": {"security"}} {
 		who := authn.Identity{Issuer: provider, Subject: "sub-" + name, Kind: authn.Human, Name: name, Email: name + "@example.com", Groups: groups}
 		if w.people[name], err = w.authn.SignIn(ctx, who, ""); err != nil {
 			t.Fatal(err)
@@ -414,5 +414,40 @@ func TestAlertByWebhook(t *testing.T) {
 	r.wait(1)
 	if m := r.got[0]; m.Kind != "alert" || m.Type != "alert.night" || m.Grant != nil || m.Alert == nil || m.Alert.Key != "i alice" || m.Gateway != "https://gateway.example" {
 		t.Errorf("%+v", m)
+	}
+}
+
+// What is sent says which of its stages waits; that another one is open is an event of its own.
+func TestStagesByWebhook(t *testing.T) {
+	r := newReceiver(t, "out-secret")
+	w := newWorld(t, r.URL, func(c *configs.Config) {
+		c.Policies[0].Approve = configs.Approve{Stages: []configs.Stage{{Name: "peer", Groups: []string{"leads"}, Count: 1}, {Name: "owners", Groups: []string{"security"}, Count: 1}}}
+	})
+	n, err := approval.Open(t.Context(), approval.Options{Store: w.store, Channels: []approval.Channel{w.hook}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	g := w.request("alice")
+	if g, err := w.decide("d1", vote(g, "approve", "bob")); err != nil || g.State != grant.Pending {
+		t.Fatal(g, err)
+	}
+	_, err = w.decide("d2", vote(g, "approve", "bob"))
+	w.refused(err, refusal.Conflict)
+	if _, err := w.grants.Approve(t.Context(), w.people["erin"], g.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(3)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var told []string
+	for _, m := range r.got {
+		if m.Version != version || len(m.Stages) != 2 {
+			t.Fatalf("%+v", m)
+		}
+		told = append(told, string(m.Kind)+" "+m.Stages[0].State+" "+m.Stages[1].State+" "+strings.Join(append(m.Stages[0].By, m.Stages[1].By...), ","))
+	}
+	if want := []string{"requested open waiting ", "stage met open bob", "decided met met bob,erin"}; !slices.Equal(told, want) {
+		t.Errorf("%q, want %q", told, want)
 	}
 }
