@@ -104,6 +104,11 @@ func (c *Config) resolvePaths() {
 		resolve(&c.Providers[i].CA)
 		secret(&c.Providers[i].ClientSecret)
 	}
+	for _, p := range c.AllProviders() {
+		if p.SCIM != nil {
+			secret(&p.SCIM.Token)
+		}
+	}
 	for i := range c.Workloads {
 		resolve(&c.Workloads[i].CA)
 		secret(&c.Workloads[i].Running.Token)

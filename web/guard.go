@@ -7,11 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/authn/scim"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
 )
 
-// maxBody bounds every request's body. The largest honest one is a certificate request of some kilobytes.
+// maxBody bounds every request's body but those of SCIM, which has a bound of its own. The largest honest one is a certificate request of some kilobytes.
 const maxBody = 64 << 10
 
 // writeTimeout is how long a client may take to read an answer, or one piece of a stream.
@@ -31,7 +32,11 @@ func (s *server) guard(next http.Handler) http.Handler {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			s.Log.Debug("no write deadline", "error", err)
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		most := int64(maxBody)
+		if strings.HasPrefix(r.URL.Path, "/scim/") {
+			most = scim.MaxBody // a group with all its members; nothing is read before the provider has proven itself
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		answer := &answerWriter{ResponseWriter: w}
 		defer func() {
 			cause := recover()

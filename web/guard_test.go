@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"sallyport/authn/scim"
 )
 
 // A handler that panics answers with a problem, or, where the answer had begun, with one that is cut short.
@@ -36,5 +38,33 @@ func TestPanics(t *testing.T) {
 	defer answer.Body.Close()
 	if data, err := io.ReadAll(answer.Body); err == nil {
 		t.Errorf("half an answer was taken for a whole one: %s", data)
+	}
+}
+
+// Bodies are bounded, and those of SCIM by a bound of its own, for a group comes with all its members.
+func TestBodiesAreBounded(t *testing.T) {
+	s := &server{Options: Options{Log: slog.New(slog.DiscardHandler)}}
+	server := httptest.NewServer(s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		}
+	})))
+	defer server.Close()
+	for _, tt := range []struct {
+		path string
+		size int
+		want int
+	}{
+		{"/v1/grants", maxBody, 200}, {"/v1/grants", maxBody + 1, 413}, {"/scimitar", maxBody + 1, 413},
+		{"/scim/v2/Groups", scim.MaxBody, 200}, {"/scim/v2/Groups", scim.MaxBody + 1, 413},
+	} {
+		answer, err := http.Post(server.URL+tt.path, "application/json", strings.NewReader(strings.Repeat("x", tt.size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != tt.want {
+			t.Errorf("%s with %d bytes: %s", tt.path, tt.size, answer.Status)
+		}
 	}
 }
