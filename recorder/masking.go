@@ -79,6 +79,9 @@ func (r *Recorder) masker(header format.Header) *mask.Masker { return r.masks.ge
 // Masked reports whether something is hidden in what is shown of a recording.
 func (r *Recorder) Masked(header format.Header) bool { return r.masker(header) != nil }
 
+// Masked is a text of the session's as it may stand elsewhere, in the audit log and what is told of that: whole, and before it is cut.
+func (r *Recording) Masked(text string) string { return r.recorder.masker(r.header).Text(text) }
+
 // masking has items masked on their way.
 func masking(m *mask.Masker, yield func(Item, error) bool) func(Item, error) bool {
 	if m == nil {

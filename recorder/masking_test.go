@@ -34,6 +34,9 @@ func TestMasking(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if got := rec.Masked("pay 4111 1111 1111 1111 now"); got != "pay [card ••••••••1111] now" {
+			t.Errorf("elsewhere it is %q", got)
+		}
 		for _, e := range []Event{
 			said("pay 5500-0000-0000-0004 now"), shown("card 4111 11"), shown("\x1b[1m11 1111\x1b[m "), shown("1111 ok\r\n"), shown("37828224631000x\b5 typed\r\n"), shown("secret-7 $ "),
 		} {

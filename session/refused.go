@@ -26,6 +26,10 @@ func (s *Session) Refused(r *refusal.Refusal) {
 	s.manager.audit(e)
 }
 
+// Masked is a text that was said in the session as it may stand elsewhere, in the audit log and in what the gateway tells: without what
+// the configuration masks. It takes the text whole, before it is cut.
+func (s *Session) Masked(text string) string { return s.recording.Masked(text) }
+
 // auditUnvouched tells the audit log that a session begins in an emergency though the identity's provider can't be asked. It
 // fails where that can't be written: an exception that nobody would hear of is none.
 func (m *Manager) auditUnvouched(ctx context.Context, o Opening, why error) error {

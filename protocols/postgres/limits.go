@@ -99,15 +99,16 @@ func (c *clientChunk) mayPass(p wire.Piece) bool {
 // ends, and its transaction is rolled back.
 func (r *relay) refuse(c *clientChunk) *ending {
 	const shown = 200 // bytes of a statement
-	text := interpret.Mask(string(c.text))
-	text = strings.ToValidUTF8(text[:min(len(text), shown)], "")
+	whole := interpret.Mask(string(c.text))
+	begin := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), shown)], "") }
+	text := begin(r.session.Masked(whole)) // the audit log has it, and who is told of that
 	refused := refusal.New(refusal.NotPermitted, "%s", c.refused).WithDetail("It was not passed on to %s. The statement begins: %s", r.session.Opening().Target.Name, text).
 		WithHint("the guardrails of your role are against accidents; ask for a role without this one if you mean it")
 	class := guard.Unreadable
 	if g, ok := errors.AsType[*guard.Refusal](c.refused); ok {
 		class = g.Class
 	}
-	note := format.Note{Kind: "postgres.guardrail", Text: "not passed on: " + c.refused.Error(), Fields: map[string]string{"class": class, "statement": text}}
+	note := format.Note{Kind: "postgres.guardrail", Text: "not passed on: " + c.refused.Error(), Fields: map[string]string{"class": class, "statement": begin(whole)}}
 	if r.session.Observe(format.JSON(format.TypeNote, 0, note)) != nil {
 		return ended
 	}
