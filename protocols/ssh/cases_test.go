@@ -52,8 +52,8 @@ import (
 //	L-03  a request that is not answered             TestStuckChannelHoldsNobodyUp
 //	L-04  channels without end                       TestRejectedChannelsLeaveNothing, TestChannelsAreBounded
 //
-// Without a test are V-03 (a client that stops in the middle of a change of keys), V-10 (the touch of a security key) and D-05 (times of
-// known and unknown keys). The library's own, which nothing here can bring about through it, are fixed in the version that is built with: V-12, V-13, V-18.
+// Without a test are V-03 (a client that stops in the middle of a change of keys) and D-05 (times of known and unknown keys). The gateway
+// makes and takes no certificate for a security key (V-10). The library's own, which nothing here can bring about through it, are fixed in the version that is built with: V-12, V-13, V-18.
 // The gateway serves no agent (V-05, V-11) and reads no known_hosts (V-14).
 func TestCasesHaveTests(t *testing.T) {
 	source := string(must(os.ReadFile("cases_test.go"))(t))
