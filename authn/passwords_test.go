@@ -171,7 +171,7 @@ func TestPasswordIsNotKept(t *testing.T) {
 		look(data, path)
 		return err
 	})
-	if err != nil || looked < 4_000 {
+	if err != nil || looked < 2_000 {
 		t.Errorf("%d bytes looked at, %v", looked, err)
 	}
 }
