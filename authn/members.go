@@ -2,6 +2,8 @@ package authn
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,4 +36,19 @@ func (s *Service) Members(ctx context.Context, groups []string) ([]Identity, err
 		}
 	}
 	return members, rows.Err()
+}
+
+// GroupsNow are the groups that a person is in as is known now, from all that names any; none where they may not sign in any more,
+// or never did. It asks no provider.
+func (s *Service) GroupsNow(ctx context.Context, who Identity) ([]string, error) {
+	var barred bool
+	err := s.store.Read().QueryRowContext(ctx, `SELECT disabled <> 0 OR closed <> 0 FROM identities WHERE id = ?`, identityID(who.Issuer, who.Subject)).Scan(&barred)
+	if barred || errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", who.Key(), err)
+	}
+	now, err := s.Current(ctx, who)
+	return now.Groups, err
 }

@@ -1,6 +1,9 @@
 package authn
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // Members are people as they last signed in; who was disabled, and jobs, are none.
 func TestMembers(t *testing.T) {
@@ -23,6 +26,11 @@ func TestMembers(t *testing.T) {
 	for group, want := range map[string]int{"leads": 1, "security": 2, "sales": 1, "lead": 0} {
 		if got, err := r.Members(t.Context(), []string{group}); err != nil || len(got) != want {
 			t.Errorf("%s: %+v, %v", group, got, err)
+		}
+	}
+	for subject, want := range map[string]string{"bob": "sales", "dave": "leads security", "gone": "", "stranger": ""} {
+		if got, err := r.GroupsNow(t.Context(), Identity{Issuer: "i", Subject: subject}); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s is in %q, %v", subject, got, err)
 		}
 	}
 	if got, err := r.Members(t.Context(), nil); err != nil || len(got) != 0 {

@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -98,6 +99,9 @@ func (s *Service) approve(ctx context.Context, r *rules, g *Grant, who authn.Ide
 // all others decide again, and what they said yes to has not changed.
 func (s *Service) count(ctx context.Context, r *rules, g *Grant, b *Ballot, stages []Stage, who authn.Identity, comment string) (event store.AuditEvent, met bool, err error) {
 	b.Votes = b.counted(stages)
+	if err := s.dropLeavers(ctx, b, stages); err != nil {
+		return event, false, err
+	}
 	if mine := slices.IndexFunc(b.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
 		what, only := "grant "+g.ID, ""
 		if g.Extension != nil {
@@ -161,6 +165,25 @@ func (s *Service) leaves(ctx context.Context, r *rules, g Grant, b Ballot, stage
 	label := stages[no.stages[len(no.stages)-1]].Name
 	return refusal.New(refusal.Conflict, "nobody could approve grant %s at stage %s if you did now", g.ID, label).
 		WithDetail("one person has one vote over all stages, and yours is needed there").WithHint("have another member of %s approve at stage %s", policy.Or(stages[open].Groups), stages[open].Name)
+}
+
+// dropLeavers drops the votes of people who could not cast them any more: who has left the group, or may not sign in.
+func (s *Service) dropLeavers(ctx context.Context, b *Ballot, stages []Stage) error {
+	if s.groups == nil {
+		return nil
+	}
+	stay := []Vote{}
+	for _, v := range b.Votes {
+		now, err := s.groups(ctx, authn.Identity{Issuer: v.Issuer, Subject: v.Subject})
+		if err != nil {
+			return fmt.Errorf("whether %s may still approve: %w", v.Name, err)
+		}
+		if policy.InAny(now, stages[v.stage()].Groups) {
+			stay = append(stay, v)
+		}
+	}
+	b.Votes = stay
+	return nil
 }
 
 // staged says in an event at which stage somebody voted and, where another one than before is open now, which.

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -107,6 +108,30 @@ func TestVoteFallsWithTheRightToVote(t *testing.T) {
 	if err := w.Reload(ctx, w.config); err != nil {
 		t.Fatal(err)
 	}
+	g, err := w.Approve(ctx, bob, g.ID, "")
+	if err != nil || g.State != Pending || !slices.Equal(g.Approvers(), []string{"Bob"}) {
+		t.Fatalf("carol's vote still counts: %+v %v", g, err)
+	}
+	if votes := w.row(g.ID).Votes; len(votes) != 1 {
+		t.Errorf("stored: %+v", votes)
+	}
+	if g, err = w.Approve(ctx, dave, g.ID, ""); err != nil || g.State != Approved {
+		t.Fatalf("%+v %v", g, err)
+	}
+}
+
+// TestVoteFallsWithItsVoter: who has left the group, or the company, since they approved is none of those who did.
+func TestVoteFallsWithItsVoter(t *testing.T) {
+	ctx := t.Context()
+	now := map[string][]string{carol.Key(): carol.Groups, bob.Key(): bob.Groups, dave.Key(): dave.Groups}
+	w := newWorld(t)
+	w.groups = func(_ context.Context, who authn.Identity) ([]string, error) { return now[who.Key()], nil }
+	w.restart()
+	g := w.request(alice, "deploy", "web-1")
+	if _, err := w.Approve(ctx, carol, g.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	now[carol.Key()] = []string{"sales"}
 	g, err := w.Approve(ctx, bob, g.ID, "")
 	if err != nil || g.State != Pending || !slices.Equal(g.Approvers(), []string{"Bob"}) {
 		t.Fatalf("carol's vote still counts: %+v %v", g, err)

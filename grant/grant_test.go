@@ -100,6 +100,7 @@ type world struct {
 
 	standing func(authn.Identity) error // nil: all are good
 	current  func(context.Context, authn.Identity) (authn.Identity, error)
+	groups   func(context.Context, authn.Identity) ([]string, error)
 	members  []authn.Identity
 }
 
@@ -117,7 +118,7 @@ func (w *world) start() {
 	if w.db, err = storetest.Open(context.Background(), w.dir); err != nil {
 		w.t.Fatal(err)
 	}
-	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed, Current: w.current}
+	o := Options{Config: w.config, Store: w.db, Now: w.clocks.now, Elapsed: w.clocks.elapsed, Current: w.current, Groups: w.groups}
 	if w.standing != nil {
 		o.Standing = func(_ context.Context, who authn.Identity) error { return w.standing(who) }
 	}

@@ -37,6 +37,7 @@ type Service struct {
 	standing func(ctx context.Context, who authn.Identity) error
 	members  func(ctx context.Context, groups []string) ([]authn.Identity, error)
 	current  func(ctx context.Context, who authn.Identity) (authn.Identity, error)
+	groups   func(ctx context.Context, who authn.Identity) ([]string, error)
 }
 
 // owner is what at most one open grant has.
@@ -80,6 +81,9 @@ type Options struct {
 	// Current is an identity with its groups as they are known now; it is authn's. With it, what an identity holds ends when the
 	// groups are gone for which it was given. nil: grants are held against the groups of when they were asked for.
 	Current func(ctx context.Context, who authn.Identity) (authn.Identity, error)
+	// Groups are those that somebody is in now, none where they may not sign in any more; it is authn's. With it, a vote falls when
+	// its voter's right does; nil: they are held against the groups of when they voted.
+	Groups func(ctx context.Context, who authn.Identity) ([]string, error)
 }
 
 // Open loads the grants, ends what has run out, and starts the timers.
@@ -101,7 +105,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
-		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members, current: o.Current,
+		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members, current: o.Current, groups: o.Groups,
 	}
 	rules, err := index(o.Config, s.clock.stamp, nil)
 	if err != nil {

@@ -190,7 +190,7 @@ func (g *gateway) open(ctx context.Context, config *configs.Config) (err error) 
 	if g.authn, err = authn.Open(ctx, config, g.store, g.log); err != nil {
 		return err
 	}
-	if g.grants, err = grant.OpenWith(ctx, grant.Options{Config: config, Store: g.store, Log: g.log, Standing: g.authn.Standing, Members: g.authn.Members, Current: g.authn.Current}); err != nil {
+	if g.grants, err = grant.OpenWith(ctx, grant.Options{Config: config, Store: g.store, Log: g.log, Standing: g.authn.Standing, Members: g.authn.Members, Current: g.authn.Current, Groups: g.authn.GroupsNow}); err != nil {
 		return err
 	}
 	g.authn.OnChange(g.grants.IdentityChanged)
