@@ -82,12 +82,43 @@ func (s *server) facts(ctx context.Context, who caller, in *reporting) (report.F
 		}
 		f.Events = append(f.Events, event)
 	}
+	if in.Kind == report.Access && s.Grants.May(who.Identity, grant.ReadRecordings, "") == nil {
+		if f.Done, err = s.done(ctx, who, in); err != nil {
+			return fail(err)
+		}
+	}
 	if in.Kind == report.Integrity {
 		if f.Check, err = s.Recorder.Verify(ctx); err != nil {
 			return fail(err)
 		}
 	}
 	return f, nil
+}
+
+// done is what every session did in a period, for somebody who may read all recordings, which is audited.
+func (s *server) done(ctx context.Context, who caller, in *reporting) (map[string]report.Done, error) {
+	event := s.event(who, "recording.searched")
+	event.Fields = map[string]string{"report": in.Kind}
+	if err := s.Store.Audit(ctx, event); err != nil {
+		return nil, err
+	}
+	all := map[string]report.Done{}
+	for match, err := range s.Recorder.Search(ctx, recorder.Query{Since: in.From, Until: in.To}) {
+		done := all[match.Session]
+		switch {
+		case err != nil && match.Session == "": // of no recording: there is no more
+			return nil, err
+		case refusal.Is(err, refusal.Locked):
+			done.Unread = "the recording is locked"
+		case err != nil:
+			s.Log.Error("a recording can't be searched", "session", match.Session, "error", err)
+			done.Unread = "the recording could not be read"
+		default:
+			done.Add(match.Item.Kind, match.Line)
+		}
+		all[match.Session] = done
+	}
+	return all, nil
 }
 
 // oneOf is a stream of one JSON value.

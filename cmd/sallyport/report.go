@@ -25,13 +25,14 @@ func newReportCommand() *cobra.Command {
 		Short: "Make a report for auditors",
 		Long: `Make a report on a period:
 
-  access     who asked for access, why, who decided, and how it ended; refusals
+  access     who asked for access, why, who decided, what was done with it, and how it ended; refusals
   sessions   what sessions there were, how they ended, and who looked at recordings
   integrity  whether the log is whole, what was purged, held and changed
   review     who may have what and whether they used it, with room to sign off; changes of policies and credentials
 
 Every figure names the records it counts, and the report the clauses that it helps to answer (SOC 2 CC6 and CC7, PCI DSS 7, 8 and
-10, ISO 27001 A.5 and A.8, GDPR 30 and 32). It takes the permissions log.verify, grants.list and sessions.list, for everything.`,
+10, ISO 27001 A.5 and A.8, GDPR 30 and 32). It takes the permissions log.verify, grants.list and sessions.list, for everything; what
+was done is told to who may also read all recordings.`,
 		Example:   "  sallyport report review --from 90d\n  sallyport report access --from 2026-07-01 --to 2026-10-01 --format csv --output access-q3.csv",
 		Args:      exactly("the report: access, sessions, integrity or review"),
 		ValidArgs: reportKinds,

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -391,6 +392,36 @@ permissions:
 		for _, what := range []string{"task_completed", "shift_over", "ticket_closed", "slack/ops", "workload.exchanged"} {
 			if !strings.Contains(audit, what) {
 				t.Errorf("the audit log does not say %s", what)
+			}
+		}
+		var report struct {
+			Tables []struct {
+				Title string
+				Rows  [][]string
+			}
+		}
+		r.Ask(&report, "carol", "report", "access", "--from", "1h")
+		rows := ""
+		for _, table := range report.Tables {
+			for _, row := range table.Rows {
+				rows += table.Title + " | " + strings.Join(row, " | ") + "\n"
+			}
+		}
+		for _, parts := range [][]string{ // who, when, why, by whose word, with what done
+			{"Grants", "release 7", "deploy", "policy deploy", "released"},
+			{"Grants", "release 7", "deploy", "policy deploy", "task_completed"},
+			{"Grants", "Alice", "INC-42: slow checkout", "diagnosis", "Bob", "released"},
+			{"Grants", "Alice", "INC-43: replication stands still", "policy incident", "shift_over"},
+			{"Grants", "Alice", "rotate the keys", "OPS-42", "policy ticketed", "ticket_closed"},
+			{"What was done", "release 7", "policy deploy", "migrated as"},
+			{"What was done", "Alice", "INC-42: slow checkout", "Bob", "SELECT 'diagnosed'"},
+			{"What was done", "Alice", "INC-43", "policy incident", "pg_sleep(200)"},
+			{"What was done", "Alice", "rotate the keys", "policy ticketed", "echo rotated"},
+		} {
+			if !slices.ContainsFunc(strings.Split(rows, "\n"), func(row string) bool {
+				return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(strings.ToLower(row), strings.ToLower(part)) })
+			}) {
+				t.Errorf("no row of the report says all of %q:\n%s", parts, rows)
 			}
 		}
 		if out := r.As("carol", "verify"); out.Code != 0 {

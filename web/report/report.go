@@ -39,6 +39,8 @@ type Facts struct {
 	Events   []store.AuditEvent // of the period
 	// Offers are what somebody may ask for, by the policies as they are now.
 	Offers func(authn.Identity) ([]grant.Offer, error)
+	// Done is what each session did, by its id; for access only, and nil for who may not read recordings.
+	Done map[string]Done
 	// Check is the verification of the whole log; for integrity only.
 	Check *verify.Report
 }
@@ -147,6 +149,7 @@ func (b builder) access(f Facts) {
 	b.count("longer than 24 hours", *t, is("granted longer than 24h", "yes"))
 	b.count("revoked", *t, is("why ended", grant.EndRevoked))
 	b.count("given and never used", *t, func(row map[string]string) bool { return row["from"] != "" && row["sessions"] == "0" })
+	b.done(f)
 	e := b.events("Refusals", f, func(e store.AuditEvent) bool {
 		return e.Outcome != "ok" && (strings.HasPrefix(e.Kind, "session.refused") || strings.HasPrefix(e.Kind, "login.refused") || strings.HasPrefix(e.Kind, "grant.") ||
 			strings.HasPrefix(e.Kind, "api.refused"))

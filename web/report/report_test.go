@@ -58,6 +58,7 @@ func facts() Facts {
 			}
 			return []grant.Offer{{Account: "app", Target: "orders", Policy: "engineers"}, {Account: "app", Target: "billing", Policy: "engineers"}}, nil
 		},
+		Done: map[string]Done{"s-1": {Count: 4, First: []string{"SELECT 1"}}, "s-2": {Unread: "the recording is locked"}},
 		Check: &verify.Report{
 			Recordings: []verify.File{{Session: "s-1", State: verify.Sealed, Level: "synced"}, {Session: "s-2", State: verify.Damaged, Level: "written"}},
 			Purged:     []verify.Purged{{Session: "s-0", Time: at(1), Leaf: 3}, {Session: "s-00", Time: begin.Add(-time.Hour)}},
@@ -106,6 +107,7 @@ func TestFiguresCountTheirRecords(t *testing.T) {
 		Access: {
 			"requests and grants": 4, "given": 3, "denied": 1, "given by policy, without a second person": 1, "approved by the requester": 1,
 			"longer than 24 hours": 1, "revoked": 1, "given and never used": 1, "refusals": 1,
+			"sessions": 2, "sessions of which not all is known that was done": 1,
 		},
 		Sessions: {
 			"sessions": 2, "of ssh": 1, "by workloads": 1, "cut because the grant ended": 1, "ended by the gateway's death": 1, "refused": 1,
