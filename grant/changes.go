@@ -27,7 +27,8 @@ const (
 // changes lists what is different, field by field.
 func changes(old, now set) (all []Change) {
 	note := func(what string, was, is map[string]string) {
-		fields := maps.Clone(was)
+		fields := map[string]string{} // either may be nil: one that is new, or gone
+		maps.Copy(fields, was)
 		maps.Copy(fields, is)
 		for _, field := range slices.Sorted(maps.Keys(fields)) {
 			if was[field] != is[field] {
