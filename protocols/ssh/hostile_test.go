@@ -20,9 +20,10 @@ import (
 
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
-// sent a signal, and "drip" sends a byte a packet, of which "dripped" tells when it is done.
-func (r *rig) oddTarget(t *testing.T) {
+// sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has.
+func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
+	dripped := make(chan struct{})
 	host := newSigner(t)
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { l.Close() })
@@ -40,7 +41,7 @@ func (r *rig) oddTarget(t *testing.T) {
 					return
 				}
 				go xssh.DiscardRequests(requests)
-				o := &oddConn{Conn: c}
+				o := &oddConn{Conn: c, dripped: dripped}
 				for n := range channels {
 					channel, requests, err := n.Accept()
 					if err != nil {
@@ -59,11 +60,13 @@ func (r *rig) oddTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.grant("me", "odd")
+	return dripped
 }
 
 type oddConn struct {
 	xssh.Conn
-	dripped, ended atomic.Bool
+	dripped chan<- struct{}
+	ended   atomic.Bool
 }
 
 func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
@@ -126,12 +129,9 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 				for range tiny {
 					channel.Write([]byte{1})
 				}
-				c.dripped.Store(true)
+				close(c.dripped)
 				exit()
 			}()
-		case "dripped":
-			fmt.Fprintln(channel, c.dripped.Load())
-			exit()
 		case "open":
 			for _, kind := range []string{"forwarded-tcpip", "auth-agent@openssh.com", "x11", "session"} {
 				_, _, err := c.OpenChannel(kind, nil)
