@@ -143,6 +143,22 @@ func TestTypedInputIsCountedNotHashed(t *testing.T) {
 	}
 }
 
+func TestKeysTypedCostNoMemory(t *testing.T) {
+	var whole atomic.Int64
+	whole.Store(1 << 40)
+	key := []byte("a")
+	for name, k := range map[string]*keeper{
+		"typed":  keepCounts(1, true, "stdin", interpret.WhyTyped),
+		"shown":  keepShown(1, format.TypeAnswered, "stdout", &whole),
+		"passed": keepCounts(1, true, "stdin", interpret.WhyForwarded),
+	} {
+		k.events(key)
+		if n := testing.AllocsPerRun(1000, func() { k.events(key) }); n > 0 {
+			t.Errorf("%s: %.2f allocations a key", name, n)
+		}
+	}
+}
+
 func TestOutputIsKeptWholeUpToItsBound(t *testing.T) {
 	var whole atomic.Int64
 	whole.Store(10)

@@ -32,6 +32,7 @@ type bulk struct {
 	channel uint32
 	hash    hash.Hash // nil: the length alone
 	hashed  int64     // Bytes at the last hash that was recorded
+	text    []byte    // of the last event
 }
 
 func newBulk(channel uint32, fromClient bool, stream, why string) *bulk {
@@ -49,13 +50,14 @@ func (b *bulk) add(data []byte) {
 	}
 }
 
-// event is the stream's state so far; last says that it is the final one.
+// event is the stream's state so far; last says that it is the final one. It is good until the next call.
 func (b *bulk) event(last bool) format.Event {
 	b.SHA256 = ""
 	if b.hash != nil && (last || b.Bytes-b.hashed >= hashEvery) {
 		b.SHA256, b.hashed = hex.EncodeToString(b.hash.Sum(nil)), b.Bytes
 	}
-	return format.JSON(format.TypeBulk, b.channel, b.Bulk)
+	b.text = b.Append(b.text[:0])
+	return format.Event{Type: format.TypeBulk, Channel: b.channel, Data: b.text}
 }
 
 // keeper turns one direction of a channel's data into the events that record it.
@@ -68,6 +70,7 @@ type keeper struct {
 	left    bool          // something was not kept whole
 	shown   bool          // on a terminal: the recording says where something is missing
 	said    bytes.Buffer
+	buf     [2]format.Event // what events returns
 }
 
 // splitter tells the contents of files apart from what is said about them.
@@ -117,33 +120,35 @@ func keepShown(channel uint32, kind format.Type, stream string, whole *atomic.In
 // keepAll keeps everything.
 func keepAll(channel uint32, kind format.Type) *keeper { return &keeper{channel: channel, kind: kind} }
 
-// events are what records data. They are good until the next call.
+// events are what records data. They are good until the next call, and mostly cost no memory: a key typed is one such call, and
+// its echo another.
 func (k *keeper) events(data []byte) []format.Event {
+	events := k.buf[:0]
 	switch {
 	case k.bulk == nil:
-		return []format.Event{{Type: k.kind, Channel: k.channel, Data: data}}
+		return append(events, format.Event{Type: k.kind, Channel: k.channel, Data: data})
 	case k.filter != nil:
-		return k.split(data)
+		return k.split(events, data)
 	case k.whole != nil:
 		k.bulk.add(data)
 		left := k.whole.Add(-int64(len(data)))
 		if left >= 0 {
-			return []format.Event{{Type: k.kind, Channel: k.channel, Data: data}}
+			return append(events, format.Event{Type: k.kind, Channel: k.channel, Data: data})
 		}
 		k.left = true
 		if first := left+int64(len(data)) >= 0; first && k.shown {
-			return []format.Event{format.JSON(format.TypeNote, k.channel, format.Note{
+			events = append(events, format.JSON(format.TypeNote, k.channel, format.Note{
 				Kind: "left_out", Text: "more output than is recorded whole came at once; until something is typed, only its length and hash are recorded",
-			}), k.bulk.event(false)}
+			}))
 		}
-		return []format.Event{k.bulk.event(false)}
+		return append(events, k.bulk.event(false))
 	default:
 		k.bulk.add(data)
-		return []format.Event{k.bulk.event(false)}
+		return append(events, k.bulk.event(false))
 	}
 }
 
-func (k *keeper) split(data []byte) (events []format.Event) {
+func (k *keeper) split(events []format.Event, data []byte) []format.Event {
 	k.said.Reset()
 	before := k.bulk.Bytes
 	k.filter.Split(data, func(b []byte) { k.said.Write(b) }, k.bulk.add)

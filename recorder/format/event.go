@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"encoding/json"
+	"strconv"
 	"time"
 )
 
@@ -134,6 +135,37 @@ type Bulk struct {
 	Bytes      int64  `json:"bytes"` // since the session began
 	SHA256     string `json:"sha256"`
 	Why        string `json:"why,omitempty"`
+}
+
+// Append appends b as the JSON that Data of a TypeBulk is. It allocates nothing beyond what dst has no room for: a recording has
+// one for each key that is typed.
+func (b Bulk) Append(dst []byte) []byte {
+	dst = append(dst, '{')
+	if b.FromClient {
+		dst = append(dst, `"from_client":true,`...)
+	}
+	if b.Stream != "" {
+		dst = append(appendString(append(dst, `"stream":`...), b.Stream), ',')
+	}
+	dst = strconv.AppendInt(append(dst, `"bytes":`...), b.Bytes, 10)
+	dst = appendString(append(dst, `,"sha256":`...), b.SHA256)
+	if b.Why != "" {
+		dst = appendString(append(dst, `,"why":`...), b.Why)
+	}
+	return append(dst, '}')
+}
+
+// appendString appends a string as JSON.
+func appendString(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(s) // a string has no error
+			return append(dst, quoted...)
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
 }
 
 // Connected are both ends of the connection to the target, and what ties it to the target's own log.

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -421,5 +422,22 @@ func BenchmarkBuilder(b *testing.B) {
 				builder.Take(builder.Bytes())
 			}
 		})
+	}
+}
+
+func TestBulkIsTheSameJSON(t *testing.T) {
+	for _, b := range []Bulk{
+		{},
+		{FromClient: true, Stream: "stdin", Bytes: 1<<62 + 1, Why: "typed"},
+		{Stream: "stdout", Bytes: 12, SHA256: strings.Repeat("0f", 32), Why: "file"},
+		{Stream: "a \"quoted\" \\ <&>\n", Bytes: -1, SHA256: "\x7f", Why: "ü\xff\u2028"},
+	} {
+		want, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Append([]byte("x")); string(got) != "x"+string(want) {
+			t.Errorf("%s, want x%s", got, want)
+		}
 	}
 }
