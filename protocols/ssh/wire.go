@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -18,6 +19,7 @@ type wire struct {
 	from  int
 	to    int
 	ack   func() // after each of the first reads; nil: nothing
+	all   bool   // the last read had all there was
 	reads int    // so far, up to promptReads
 
 	mu   sync.Mutex
@@ -71,7 +73,13 @@ func (w *wire) promptly(socket net.Conn) *wire {
 
 func (w *wire) read(p []byte) (int, error) {
 	if w.ahead == nil {
+		if w.all {
+			// Nothing is there, most likely: those whom what came has woken go first, before a read that only finds that out.
+			// It is a tenth of what the gateway adds to a key's echo.
+			runtime.Gosched()
+		}
 		n, err := w.Conn.Read(p)
+		w.all = n < len(p)
 		if n == len(p) && n >= libraryBuffer { // there is more
 			w.ahead = *readAhead.Get().(*[]byte)
 			w.from, w.to = 0, 0
