@@ -50,6 +50,8 @@ type Identity struct {
 	Name    string   `json:"name"`
 	Email   string   `json:"email,omitempty"`
 	Groups  []string `json:"groups"`
+	// Claims are what its issuer says besides, of the claims that the configuration names; as at the sign-in.
+	Claims map[string]string `json:"claims,omitempty"`
 	// SignedIn is when the person last signed in at the provider; Expires when this proof ends.
 	SignedIn time.Time `json:"signed_in"`
 	Expires  time.Time `json:"expires"`

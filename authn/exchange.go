@@ -37,7 +37,7 @@ func (s *Service) ExchangeWorkload(ctx context.Context, token, from string) (acc
 	if err != nil {
 		return "", who, s.refuseJob(ctx, err, from)
 	}
-	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups, StartedBy: Starter(job.Starter)}
+	who = Identity{Issuer: job.Issuer, Subject: job.Subject, Kind: Workload, Name: job.Name, Groups: job.Workload.Groups, StartedBy: Starter(job.Starter), Claims: job.Claims}
 	if err := s.mustRun(ctx, job, who, from); err != nil {
 		return "", who, err
 	}

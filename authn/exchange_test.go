@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -273,6 +274,21 @@ func TestStartedBy(t *testing.T) {
 	}
 	if other := by("43"); other.StartedBy != (Starter{ID: "43"}) || other.StartedBy.Is(alice) || other.StartedBy.Is(Identity{Kind: Human}) {
 		t.Errorf("%+v", other.StartedBy)
+	}
+	// So do the claims that the configuration names.
+	changed.Workloads = slices.Clone(changed.Workloads)
+	changed.Workloads[0].Claims = []string{"environment", "deep/ref", "project", "absent", "list"}
+	if err := r.Reload(t.Context(), &changed); err != nil {
+		t.Fatal(err)
+	}
+	access, _, err := r.ExchangeWorkload(t.Context(), c.token(r, "claims", rand.Text(), func(claims map[string]any) {
+		claims["environment"], claims["deep"], claims["list"] = "production", map[string]any{"ref": "main"}, []string{"a"}
+	}), "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who := must(r.Bearer(t.Context(), access))(t); !maps.Equal(who.Claims, map[string]string{"environment": "production", "deep/ref": "main", "project": "7"}) {
+		t.Errorf("%q", who.Claims)
 	}
 	if (Starter{Email: "ci@example.com"}).Is(Identity{Kind: Workload, Email: "ci@example.com"}) {
 		t.Error("a workload is taken for a person")

@@ -45,8 +45,24 @@ func (s *Service) readGroups(ctx context.Context) error {
 		s.file.problem = problem
 		return nil
 	}
-	of := map[string][]string{}
-	members := 0
+	of, members := s.byMember(groups)
+	if before := s.file.of.Load(); before != nil && s.file.problem == "" && sameGroups(*before, of) {
+		return nil
+	}
+	// First the event, so that nobody has a right of which nothing is written.
+	if err := s.store.Audit(ctx, store.AuditEvent{Kind: "groups.loaded", Actor: system.Actor, Fields: map[string]string{
+		"file": s.config.GroupFile, "groups": strconv.Itoa(len(groups)), "members": strconv.Itoa(members),
+	}}); err != nil {
+		return err
+	}
+	s.file.of.Store(&of)
+	s.file.problem = ""
+	return nil
+}
+
+// byMember are the groups of each member, by Identity.Key, and how many memberships there are.
+func (s *Service) byMember(groups map[string][]string) (of map[string][]string, members int) {
+	of = map[string][]string{}
 	for group, list := range groups {
 		for _, member := range list {
 			key := member
@@ -62,18 +78,7 @@ func (s *Service) readGroups(ctx context.Context) error {
 	for _, list := range of {
 		slices.Sort(list)
 	}
-	if before := s.file.of.Load(); before != nil && s.file.problem == "" && sameGroups(*before, of) {
-		return nil
-	}
-	// First the event, so that nobody has a right of which nothing is written.
-	if err := s.store.Audit(ctx, store.AuditEvent{Kind: "groups.loaded", Actor: system.Actor, Fields: map[string]string{
-		"file": s.config.GroupFile, "groups": strconv.Itoa(len(groups)), "members": strconv.Itoa(members),
-	}}); err != nil {
-		return err
-	}
-	s.file.of.Store(&of)
-	s.file.problem = ""
-	return nil
+	return of, members
 }
 
 func sameGroups(a, b map[string][]string) bool {

@@ -139,8 +139,14 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	if err != nil {
 		return Identity{}, "", fmt.Errorf("methods of %s: %w", who.Key(), err)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires, acr, amr, auth_time, session, started_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		signIn, id, at, stamp(who.Expires), who.ACR, methods, stamp(who.AuthTime), who.session, string(starter)); err != nil {
+	claims := []byte{}
+	if len(who.Claims) > 0 {
+		if claims, err = json.Marshal(who.Claims); err != nil {
+			return Identity{}, "", fmt.Errorf("claims of %s: %w", who.Key(), err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO sign_ins (id, identity, at, expires, acr, amr, auth_time, session, started_by, claims) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		signIn, id, at, stamp(who.Expires), who.ACR, methods, stamp(who.AuthTime), who.session, string(starter), string(claims)); err != nil {
 		return Identity{}, "", fmt.Errorf("record the sign-in: %w", err)
 	}
 	if err := s.keepVoucher(ctx, tx, who, signIn); err != nil {
@@ -162,6 +168,9 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	if len(starter) > 0 {
 		e.Fields["started_by"] = string(starter)
 	}
+	if len(claims) > 0 {
+		e.Fields["claims"] = string(claims)
+	}
 	return who, signIn, tx.Audit(e)
 }
 
@@ -180,14 +189,14 @@ type standing struct {
 }
 
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
-const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.directory, i.disabled <> 0 OR i.closed <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by`
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.directory, i.disabled <> 0 OR i.closed <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by, s.claims`
 
 // scan reads the columns of standingColumns, and then more. The groups are those of the provider and of the file.
 func (st *standing) scan(s *Service, row *sql.Row, more ...any) error {
 	var groups, directory, methods []byte
-	var starter string
+	var starter, claims string
 	var at, expires, proved int64
-	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &directory, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter}, more...)...); err != nil {
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &directory, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter, &claims}, more...)...); err != nil {
 		return err
 	}
 	st.SignedIn, st.Expires, st.AuthTime = unstamp(at), unstamp(expires), unstamp(proved)
@@ -201,6 +210,11 @@ func (st *standing) scan(s *Service, row *sql.Row, more ...any) error {
 	if starter != "" {
 		if err := json.Unmarshal([]byte(starter), &st.StartedBy); err != nil {
 			return fmt.Errorf("who started %s: %w", st.Key(), err)
+		}
+	}
+	if claims != "" {
+		if err := json.Unmarshal([]byte(claims), &st.Claims); err != nil {
+			return fmt.Errorf("claims of %s: %w", st.Key(), err)
 		}
 	}
 	return nil

@@ -228,7 +228,7 @@ func (s *Service) proven(r *http.Request, q url.Values, t trip) (Identity, error
 		return Identity{}, err
 	}
 	who := Identity{Issuer: claims.Issuer, Subject: claims.Subject, Kind: Human, Name: claims.Name, Email: claims.Email, Groups: claims.Groups,
-		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session, refresh: claims.Refresh, groupsIn: claims.GroupsIn, match: claims.Match}
+		AuthTime: claims.Authenticated, ACR: claims.ACR, AMR: claims.AMR, session: claims.Session, refresh: claims.Refresh, groupsIn: claims.GroupsIn, match: claims.Match, Claims: claims.Others}
 	if who.Groups == nil {
 		who.Groups = []string{}
 	}

@@ -1,9 +1,13 @@
 package authn
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"sallyport/configs"
 )
 
 // What the provider says of how somebody proved themselves stays with the sign-in, and with all that hangs on it.
@@ -29,6 +33,37 @@ func TestStrengthStaysWithTheSignIn(t *testing.T) {
 	}
 	if before := must(r.Bearer(t.Context(), token.AccessToken))(t); before.ACR != "urn:example:strong" {
 		t.Fatalf("%+v", before)
+	}
+}
+
+// The claims that the configuration names stay with the sign-in as texts, from the ID token or userinfo; those with several values, too
+// long ones, and all others are left out.
+func TestClaimsStayWithTheSignIn(t *testing.T) {
+	r := newRig(t, func(c *configs.Config) {
+		c.Provider.Claims = []string{"department", "level", "contractor", "city", "teams", "long", "absent"}
+	})
+	for name, value := range map[string]any{
+		"department": "finance", "level": 3, "contractor": false, "teams": []string{"a", "b"}, "long": strings.Repeat("x", 300), "secret": "not asked for",
+	} {
+		r.company.claims["alice"][name] = value
+	}
+	r.company.userinfo = func(info map[string]any) { info["city"], info["department"] = "Bonn", "sales" }
+	_, token := r.signedIn("alice")
+	want := map[string]string{"department": "finance", "level": "3", "contractor": "false", "city": "Bonn"}
+	if who := must(r.Bearer(t.Context(), token.AccessToken))(t); !maps.Equal(who.Claims, want) {
+		t.Errorf("%q", who.Claims)
+	}
+	if e := r.events("login.succeeded"); len(e) != 1 || !strings.Contains(e[0].Fields["claims"], `"department":"finance"`) {
+		t.Errorf("%+v", e)
+	}
+	// A later sign-in has its own.
+	r.company.claims["alice"]["department"] = "legal"
+	_, later := r.signedIn("alice")
+	if who := must(r.Bearer(t.Context(), later.AccessToken))(t); who.Claims["department"] != "legal" {
+		t.Errorf("%q", who.Claims)
+	}
+	if who := must(r.Bearer(t.Context(), token.AccessToken))(t); who.Claims["department"] != "finance" {
+		t.Errorf("%q", who.Claims)
 	}
 }
 

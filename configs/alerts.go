@@ -42,7 +42,18 @@ func (c *Config) alertChannels() (names []string) {
 	return names
 }
 
+// houseAlerts are always there where there is a channel to tell them, unless the configuration has alerts of their names.
+var houseAlerts = []Alert{
+	{Name: "configuration-refused", When: `event.kind == "config.reloaded" && event.outcome != "ok"`},
+	{Name: "role-not-dropped", When: `event.kind == "role.cleanup_stuck"`},
+}
+
 func (c *Config) setAlertDefaults() {
+	for _, house := range houseAlerts {
+		if len(c.alertChannels()) > 0 && !slices.ContainsFunc(c.Alerts, func(a Alert) bool { return a.Name == house.Name }) {
+			c.Alerts = append(c.Alerts, house)
+		}
+	}
 	for i := range c.Alerts {
 		a := &c.Alerts[i]
 		if a.Count == 0 {
@@ -56,8 +67,8 @@ func (c *Config) setAlertDefaults() {
 }
 
 func validateAlerts(at reporter, c *Config) {
-	if len(c.Alerts) > maxAlerts {
-		at("alerts", "there are %d alerts; at most %d", len(c.Alerts), maxAlerts)
+	if len(c.Alerts) > maxAlerts+len(houseAlerts) {
+		at("alerts", "there are %d alerts; at most %d", len(c.Alerts)-len(houseAlerts), maxAlerts)
 	}
 	names, channels := map[string]bool{}, c.alertChannels()
 	for i, a := range c.Alerts {

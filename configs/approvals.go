@@ -31,6 +31,9 @@ type LinkedPerson struct {
 	Slack string `yaml:"slack"`
 	// Jira is an account's id at Jira: 5b10ac8d82e05b22cc7d4ef5.
 	Jira string `yaml:"jira"`
+	// Also are other identities of the same person, as ISSUER SUBJECT: nobody approves for one of their own by another, and one
+	// person has one vote.
+	Also []string `yaml:"also"`
 }
 
 // Slack asks people in a workspace and takes their decisions, over a connection that the gateway opens (Socket Mode).
@@ -122,8 +125,25 @@ func validateApprovals(at reporter, c *Config) {
 			at(path+".slack", "slack is %q; write the ids of workspace and member, like T012AB3C4/U061F7AUR", p.Slack)
 		}
 		accounts := map[string]string{"email": strings.ToLower(p.Email), "slack": p.Slack, "jira": p.Jira}
-		if p.Email == "" && p.Slack == "" && p.Jira == "" {
-			at(path+".email", "email and slack are missing; one of them has to stand for this identity")
+		if p.Email == "" && p.Slack == "" && p.Jira == "" && len(p.Also) == 0 {
+			at(path+".email", "email, slack, jira and also are missing; one of them has to stand for this identity")
+		}
+		for j, other := range p.Also {
+			if issuer, subject, found := strings.Cut(other, " "); !found || issuer == "" || subject == "" {
+				at(fmt.Sprintf("%s.also[%d]", path, j), "%q is no identity; write the issuer, one blank, and the subject, as sallyport whoami prints them", other)
+			}
+		}
+		if len(p.Also) > 0 {
+			for j, key := range append([]string{p.Issuer + " " + p.Subject}, p.Also...) {
+				where := fmt.Sprintf("%s.also[%d]", path, j-1)
+				if j == 0 {
+					where = path + ".subject"
+				}
+				if _, taken := seen["identity "+key]; taken {
+					at(where, "%s is linked already", key)
+				}
+				seen["identity "+key] = p.Subject
+			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(accounts)) {
 			account := accounts[key]

@@ -133,6 +133,9 @@ type Provider struct {
 	EmailClaim  string `yaml:"email_claim"`
 	// Groups are the only groups that count of those that it names; empty: all.
 	Groups []string `yaml:"groups"`
+	// Claims are other claims that conditions of policies may look at, as identity.claims. Only those with one text, number or
+	// Boolean for a value are kept, as texts.
+	Claims []string `yaml:"claims"`
 	// CA is a PEM file to trust for the provider beside the system's authorities.
 	CA string `yaml:"ca"`
 	// SCIM lets the provider say by itself who its people are and in which groups; nil: it does not.

@@ -29,7 +29,7 @@ type Evidence struct {
 	// Until names a field with a time (RFC 3339) until which it holds.
 	Until string `yaml:"until"`
 	// ApprovedStatus are states of an issue in Jira: it counts only if it was moved into one of them, by somebody who is linked
-	// under approvals.people and is not the one who asks.
+	// under approvals.people, and neither asks nor started the job that does.
 	ApprovedStatus []string `yaml:"approved_status"`
 
 	// Every is how often it is read again while a grant hangs on it; default 30s. Tolerance is how long what was read last

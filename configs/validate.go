@@ -205,6 +205,7 @@ func validateProvider(at reporter, key string, p Provider) {
 	if !slices.Contains(p.Scopes, "openid") {
 		at(key+".scopes", key+`.scopes must have "openid"`)
 	}
+	validateClaims(at, key+".claims", p.Claims)
 	if p.SCIM == nil {
 		return
 	}

@@ -39,6 +39,8 @@ type Workload struct {
 	Running Running `yaml:"running"`
 	// Groups are what policies know the workload by.
 	Groups []string `yaml:"groups"`
+	// Claims are those that conditions of policies may look at, as identity.claims; written as in Bind.
+	Claims []string `yaml:"claims"`
 	// MaxAge is how old a token may be, from its iat.
 	MaxAge Duration `yaml:"max_age"`
 	// Lasts is how long a sign-in with a token lasts.
@@ -84,6 +86,20 @@ func (w *Workload) setDefaults() {
 	w.Bind = bind
 }
 
+// maxClaims is how many claims conditions may look at.
+const maxClaims = 20
+
+func validateClaims(at reporter, path string, claims []string) {
+	if len(claims) > maxClaims {
+		at(path, "there are %d claims; at most %d are kept", len(claims), maxClaims)
+	}
+	for i, name := range claims {
+		if !legible(name, 128) || slices.Contains(claims[:i], name) {
+			at(fmt.Sprintf("%s[%d]", path, i), "%q is no claim's name, or stands there twice", name)
+		}
+	}
+}
+
 func validateWorkloads(at reporter, c *Config) {
 	names, authorities := map[string]bool{}, map[string]string{}
 	for i, w := range c.Workloads {
@@ -102,6 +118,7 @@ func validateWorkloads(at reporter, c *Config) {
 			continue
 		}
 		validateWorkloadIssuer(at, w, c.AllProviders())
+		validateClaims(at, ".claims", w.Claims)
 		switch {
 		case w.Audience == "":
 			at(".audience", "audience is missing; write what jobs ask their token for, best the gateway's url (%s)", c.URL)

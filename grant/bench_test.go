@@ -10,6 +10,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/internal/store"
+	"sallyport/internal/store/storetest"
 )
 
 // crowd fills a store with grants that give access and grants that are over.
@@ -42,9 +43,10 @@ func crowd(b *testing.B, w *world, live, past int) {
 			ended int64
 			id    string
 		}{{live, "active", 0, "l"}, {past, "ended", now.UnixNano(), "p"}} {
-			if _, err := tx.ExecContext(b.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-				INSERT INTO grants (id, version, state, issuer, subject, identity, ended_at, `+rest+`)
-				SELECT ? || n.i, 2, ?, issuer, 'n' || n.i, replace(?, '"nX"', '"n' || n.i || '"'), ?, `+rest+` FROM grants, n WHERE id = 'g-000000'`,
+			if _, err := tx.ExecContext(b.Context(), `INSERT INTO grants (id, version, state, issuer, subject, identity, ended_at, `+rest+`)
+				WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < CAST(? AS INTEGER))
+				SELECT CAST(? AS TEXT) || n.i, 2, CAST(? AS TEXT), issuer, 'n' || n.i, replace(CAST(? AS TEXT), '"nX"', '"n' || n.i || '"'), CAST(? AS BIGINT), `+rest+`
+				FROM grants, n WHERE id = 'g-000000'`,
 				some.n, some.id, some.state, identity("X"), some.ended); err != nil {
 				return err
 			}
@@ -57,7 +59,7 @@ func crowd(b *testing.B, w *world, live, past int) {
 }
 
 // Letting somebody in who has a grant, of a hundred thousand that live and a million that are over: all that the gateway does
-// between a proven identity and a lease.
+// between a proven identity and a lease. With SALLYPORT_TEST_STORE=postgres the crowd stands in a PostgreSQL database.
 func BenchmarkAdmission(b *testing.B) {
 	live, past := 100_000, 1_000_000
 	if text := os.Getenv("SALLYPORT_BENCH_GRANTS"); text != "" { // a smaller crowd
@@ -74,7 +76,7 @@ func BenchmarkAdmission(b *testing.B) {
 	w.stop() // with its tables made
 	func() {
 		var err error
-		if w.db, err = store.Open(b.Context(), w.dir); err != nil {
+		if w.db, err = storetest.Open(b.Context(), w.dir); err != nil {
 			b.Fatal(err)
 		}
 		defer w.db.Close()

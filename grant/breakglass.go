@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/authn"
@@ -31,20 +32,23 @@ func (s *Service) paused(ctx context.Context, tx *store.Tx, who authn.Identity, 
 	if !g.BreakGlass {
 		return nil
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT grant_id, reviewers, due FROM grant_reviews WHERE issuer = ? AND subject = ? AND done = 0 AND due <= ? ORDER BY due LIMIT 1`,
-		who.Issuer, who.Subject, toNano(s.clock.stamp()))
-	if err != nil {
-		return fmt.Errorf("look for reviews that are overdue: %w", err)
-	}
-	defer rows.Close()
-	if !rows.Next() {
-		return rows.Err()
-	}
 	var id string
 	var groups []byte
 	var due int64
-	if err := rows.Scan(&id, &groups, &due); err != nil {
-		return err
+	err := sql.ErrNoRows
+	for _, key := range s.rules.Load().persons.keys(who) {
+		issuer, subject, _ := strings.Cut(key, " ")
+		err = tx.QueryRowContext(ctx, `SELECT grant_id, reviewers, due FROM grant_reviews WHERE issuer = ? AND subject = ? AND done = 0 AND due <= ? ORDER BY due LIMIT 1`,
+			issuer, subject, toNano(s.clock.stamp())).Scan(&id, &groups, &due)
+		if !errors.Is(err, sql.ErrNoRows) {
+			break
+		}
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for reviews that are overdue: %w", err)
 	}
 	var names []string
 	if err := json.Unmarshal(groups, &names); err != nil {
@@ -154,8 +158,9 @@ func (s *Service) Review(ctx context.Context, who authn.Identity, id, comment st
 		if p, ok := s.rules.Load().policy(g.Policy); ok && p.BreakGlass { // who may now, and could then
 			names = slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(p.Policy.Review.Groups, n) })
 		}
+		asked, started := s.rules.Load().persons.own(g, who)
 		switch {
-		case g.owned(who) || g.Identity.StartedBy.Is(who):
+		case asked || started:
 			return refusal.New(refusal.NotPermitted, "you may not review what you did yourself").WithHint("ask a member of %s to run: sallyport review %s", policy.Or(names), id)
 		case who.Kind != authn.Human || !policy.InAny(who.Groups, names):
 			return refusal.New(refusal.NotPermitted, "you may not review grant %s", id).WithDetail("members of %s may", policy.Or(names)).WithHint("ask one of them to run: sallyport review %s", id)

@@ -95,6 +95,15 @@ func TestBreakGlass(t *testing.T) {
 	if _, err := w.Request(t.Context(), dave, breaking); err != nil {
 		t.Errorf("dave's right is not alice's: %v", err)
 	}
+	// But by another identity of the same person it is paused too.
+	partner := person("partner", "engineers")
+	partner.Issuer = "https://partner.example"
+	w.config.Approvals.People = []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Also: []string{partner.Key()}}}
+	if err := w.Reload(t.Context(), w.config); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Request(t.Context(), partner, breaking)
+	refused(t, err, refusal.NotPermitted, "paused", "sallyport review "+g.ID)
 
 	auditor := alice
 	auditor.Groups = []string{"engineers", "security"}

@@ -102,7 +102,7 @@ func (s *Service) count(ctx context.Context, r *rules, g *Grant, b *Ballot, stag
 	if err := s.dropLeavers(ctx, b, stages); err != nil {
 		return event, false, err
 	}
-	if mine := slices.IndexFunc(b.Votes, func(v Vote) bool { return v.key() == who.Key() }); mine >= 0 {
+	if mine := r.persons.voted(*b, who); mine >= 0 {
 		what, only := "grant "+g.ID, ""
 		if g.Extension != nil {
 			what = "the extension of grant " + g.ID
@@ -151,14 +151,12 @@ func (s *Service) leaves(ctx context.Context, r *rules, g Grant, b Ballot, stage
 	for i := range rest {
 		rest[i].Needed -= n[i]
 	}
-	free := slices.DeleteFunc(members, func(m authn.Identity) bool {
-		return g.owned(m) || g.Identity.StartedBy.Is(m) || slices.ContainsFunc(b.Votes, func(v Vote) bool { return v.key() == m.Key() })
-	})
+	free := slices.DeleteFunc(r.persons.others(g, members), func(m authn.Identity) bool { return r.persons.voted(b, m) >= 0 })
 	if short(rest, free) != nil {
 		return nil // it is not this approval that makes it so
 	}
 	rest[open].Needed--
-	no := short(rest, slices.DeleteFunc(free, func(m authn.Identity) bool { return m.Key() == who.Key() }))
+	no := short(rest, slices.DeleteFunc(free, func(m authn.Identity) bool { return r.persons.same(m, who) }))
 	if no == nil {
 		return nil
 	}
@@ -246,8 +244,9 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 	seen := Grant{ID: id}
 	g, err := s.onGrant(ctx, who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
 		seen = g.clone()
+		asked, started := s.rules.Load().persons.own(*g, who)
 		switch {
-		case g.owned(who):
+		case g.owned(who) || asked && verb == "approve":
 			r := refusal.New(refusal.NotPermitted, "you may not %s your own request %s", verb, g.ID)
 			if verb == "deny" {
 				return store.AuditEvent{}, r.WithHint("take it back with: sallyport release %s", g.ID)
@@ -256,7 +255,7 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 				r.WithDetail("another member of %s has to", policy.Or(g.MayApprove)).WithHint("ask one of them to run: sallyport approve %s", g.ID)
 			}
 			return store.AuditEvent{}, r
-		case verb == "approve" && g.Identity.StartedBy.Is(who):
+		case verb == "approve" && started:
 			return store.AuditEvent{}, refusal.New(refusal.NotPermitted, "you may not approve %s, which is for a job that you started", g.ID).
 				WithHint("ask another member of %s to run: sallyport approve %s", policy.Or(g.deciders()), g.ID)
 		case stale(ctx, *g):

@@ -54,6 +54,78 @@ func TestApprovalRefusals(t *testing.T) {
 	}
 }
 
+// Whoever has an identity at another provider too is one person, by the configuration's word or where both name one address: it
+// approves for neither, at no stage and for no extension, and has one vote; its other identities are no other people where there
+// have to be enough.
+func TestOnePersonOfTwoIdentities(t *testing.T) {
+	elsewhere := func(who authn.Identity) authn.Identity {
+		who.Issuer, who.Subject = "https://partner.example", "4711 "+who.Subject
+		return who
+	}
+	address := func(who authn.Identity) authn.Identity { who.Email = who.Name + "@example.com"; return who }
+	linked := func(c *configs.Config) {
+		for _, who := range []authn.Identity{alice, bob, dave} {
+			c.Approvals.People = append(c.Approvals.People, configs.LinkedPerson{Issuer: who.Issuer, Subject: who.Subject, Also: []string{elsewhere(who).Key()}})
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(*configs.Config)
+		as     func(authn.Identity) authn.Identity
+	}{"linked": {linked, func(who authn.Identity) authn.Identity { return who }}, "one address": {func(*configs.Config) {}, address}} {
+		t.Run(name, func(t *testing.T) {
+			w := with(t, func(c *configs.Config) {
+				test.change(c)
+				c.Approvals.Known = true
+				c.Policies[0].Approve.Count, c.Policies[0].MaxTotal = 2, minutes(120)
+				c.Policies = append(c.Policies, configs.Policy{Name: "glass", BreakGlass: true, Groups: []string{"engineers"}, Accounts: []string{"owner@orders"},
+					MaxDuration: minutes(30), Approve: configs.Approve{Auto: true}, Review: configs.Review{Groups: []string{"leads"}, Within: minutes(60)}})
+			})
+			ctx := t.Context()
+			me, first, second := test.as(dave), test.as(bob), test.as(person("erin", "leads"))
+			ask := Ask{Target: "orders", Account: "app", Reason: "because"}
+			w.members = []authn.Identity{me, elsewhere(me), first, elsewhere(first)}
+			_, err := w.Request(ctx, me, ask)
+			refused(t, err, refusal.NotPermitted, "nobody could approve app@orders now", "it takes 2 of leads, of whom 1 other than you")
+			w.members = append(w.members, second)
+			g, err := w.Request(ctx, me, ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Approve(ctx, elsewhere(me), g.ID, "")
+			refused(t, err, refusal.NotPermitted, "your own request")
+			w.vote(elsewhere(first), g.ID, Pending)
+			w.restart() // what is known of voters is kept
+			_, err = w.Approve(ctx, first, g.ID, "")
+			refused(t, err, refusal.Conflict, "you have approved grant "+g.ID+" already")
+			w.vote(second, g.ID, Approved)
+			w.lease(me, "app", "orders")
+			w.extend(me, g.ID, time.Minute)
+			_, err = w.Approve(ctx, elsewhere(me), g.ID, "")
+			refused(t, err, refusal.NotPermitted, "your own request")
+
+			glass, err := w.Request(ctx, me, Ask{Target: "orders", Account: "owner", Reason: "everything is down and nobody answers", BreakGlass: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Release(ctx, me, glass.ID); err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Service.Review(ctx, elsewhere(me), glass.ID, "all was well")
+			refused(t, err, refusal.NotPermitted, "what you did yourself")
+		})
+	}
+	// And who started a job approves it by none of their identities.
+	w := with(t, linked)
+	deploy := job
+	deploy.StartedBy = authn.Starter{ID: "7", Person: bob.Subject}
+	g, err := w.Request(t.Context(), deploy, Ask{Target: "web-1", Account: "deploy", Reason: "release 7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Approve(t.Context(), elsewhere(bob), g.ID, "")
+	refused(t, err, refusal.NotPermitted, "a job that you started")
+}
+
 func TestNobodyEndsWhatIsNotTheirs(t *testing.T) {
 	w := newWorld(t)
 	g := w.approved(alice, "app", "orders")

@@ -316,6 +316,19 @@ func TestTicketApproval(t *testing.T) {
 		t.Errorf("approved by %v", got)
 	}
 	w.lease(alice, "ro", "orders")
+	// Neither who started the job that asks has approved for it, nor the same person by another identity.
+	asks := job
+	asks.StartedBy = authn.Starter{ID: "7", Person: bob.Subject}
+	_, err = w.Request(t.Context(), asks, Ask{Target: "orders", Account: "ro", Reason: "release 7", Ticket: "OPS-7"})
+	refused(t, err, refusal.NotPermitted, "by the one who asks")
+	partner := person("partner", "engineers")
+	partner.Issuer = "https://partner.example"
+	w.config.Approvals.People[1].Also = []string{partner.Key()}
+	if err := w.Reload(t.Context(), w.config); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Request(t.Context(), partner, Ask{Target: "orders", Account: "ro", Reason: "because", Ticket: "OPS-7"})
+	refused(t, err, refusal.NotPermitted, "by the one who asks")
 	server.Move("OPS-7", "Approved", "indeterminate", "acc-alice", now.Add(2*time.Hour)) // moved again, by herself
 	w.hang(time.Minute)
 	w.state(g.ID, Ended, EndTicketClosed)

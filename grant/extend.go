@@ -86,6 +86,9 @@ func (s *Service) extend(ctx context.Context, g *Grant, who authn.Identity, by t
 		return none, refusal.New(refusal.NotPermitted, "nobody could approve an extension of grant %s", g.ID).
 			WithDetail("it was approved by %s, who no longer may", policy.Or(g.stages()[i].Groups)).WithHint("it goes on until %s", when(g.Until))
 	}
+	if err := s.approvable(ctx, r, *g, "an extension of grant "+g.ID, stages); err != nil {
+		return none, err
+	}
 	g.Extension = &e
 	event := s.event("grant.extension_requested", &who, *g)
 	event.Reason, event.Fields["by"] = reason, by.String()

@@ -171,7 +171,8 @@ type Extension struct {
 type Ballot struct {
 	Votes []Vote `json:"votes"`
 
-	voters map[string][]string // the groups of those who voted, when they did, by identity key
+	voters    map[string][]string // the groups of those who voted, when they did, by identity key
+	addresses map[string]string   // their e-mail addresses, likewise
 }
 
 // Approvers are the names of those who approved, or "policy NAME" where the policy did.
@@ -205,9 +206,9 @@ func (b *Ballot) cast(stage int, who authn.Identity, approve bool, comment strin
 	b.Votes = slices.DeleteFunc(b.Votes, func(other Vote) bool { return other.key() == v.key() })
 	b.Votes = append(b.Votes, v)
 	if b.voters == nil {
-		b.voters = map[string][]string{}
+		b.voters, b.addresses = map[string][]string{}, map[string]string{}
 	}
-	b.voters[v.key()] = slices.Clone(who.Groups)
+	b.voters[v.key()], b.addresses[v.key()] = slices.Clone(who.Groups), who.Email
 }
 
 // key is the voter's, as authn.Identity.Key.
@@ -228,7 +229,9 @@ func (g Grant) clone() Grant {
 	return g
 }
 
-func (b Ballot) clone() Ballot { return Ballot{slices.Clone(b.Votes), maps.Clone(b.voters)} }
+func (b Ballot) clone() Ballot {
+	return Ballot{slices.Clone(b.Votes), maps.Clone(b.voters), maps.Clone(b.addresses)}
+}
 
 // end moves g to a last state.
 func (g *Grant) end(to State, at time.Time, reason, by, comment string) {

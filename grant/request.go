@@ -139,7 +139,7 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 		g.Terms.Evidence[name] = asked.Evidence[name].Data
 	}
 	if g.Needed > 0 {
-		if err := s.approvable(ctx, r, who, g); err != nil {
+		if err := s.approvable(ctx, r, g, g.name(), g.stages()); err != nil {
 			return Grant{}, err
 		}
 		g.DecideBy = now.Add(policy.Within(p))
@@ -152,17 +152,17 @@ func (s *Service) admit(ctx context.Context, who authn.Identity, ask Ask, r *rul
 	return g.clone(), nil
 }
 
-// approvable refuses what nobody could approve, as far as that is known, and names the groups that lack people.
-func (s *Service) approvable(ctx context.Context, r *rules, who authn.Identity, g Grant) error {
+// approvable refuses what nobody could approve, as far as that is known, and names the groups that lack people: a request, or an
+// extension of a grant. what names it, stages are the approvals that it takes.
+func (s *Service) approvable(ctx context.Context, r *rules, g Grant, what string, stages []Stage) error {
 	if !r.onlyKnown || s.members == nil {
 		return nil
 	}
-	members, err := s.members(ctx, g.MayApprove)
+	members, err := s.members(ctx, groupsOf(stages))
 	if err != nil {
 		return err
 	}
-	members = slices.DeleteFunc(members, func(m authn.Identity) bool { return m.Key() == who.Key() || who.StartedBy.Is(m) })
-	stages := g.stages()
+	members = r.persons.others(g, members)
 	lacks := short(stages, members)
 	if lacks == nil {
 		return nil
@@ -193,7 +193,7 @@ func (s *Service) approvable(ctx context.Context, r *rules, who authn.Identity, 
 	if len(empty) > 0 {
 		detail += "; nobody else is known in " + policy.Or(empty)
 	}
-	return refusal.New(refusal.NotPermitted, "nobody could approve %s now", g.name()).WithDetail("%s", detail).
+	return refusal.New(refusal.NotPermitted, "nobody could approve %s now", what).WithDetail("%s", detail).
 		WithHint("somebody of %s has to sign in at the gateway first (sallyport login); then ask again", policy.Or(groups))
 }
 

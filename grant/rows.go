@@ -111,7 +111,7 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 	if len(place) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT grant_id, round, stage, issuer, subject, name, memberships, approve, comment, time
+	rows, err := q.QueryContext(ctx, `SELECT grant_id, round, stage, issuer, subject, name, email, memberships, approve, comment, time
 		FROM grant_votes WHERE grant_id IN (`+ids+`) ORDER BY time, issuer, subject`, args...)
 	if err != nil {
 		return fmt.Errorf("read votes: %w", err)
@@ -119,14 +119,14 @@ func loadVotes(ctx context.Context, q queryer, grants []Grant, ids string, args 
 	defer rows.Close()
 	for rows.Next() {
 		var v Vote
-		var id string
+		var id, email string
 		var groups []byte
 		var at int64
 		var round int
-		if err := rows.Scan(&id, &round, &v.Stage, &v.Issuer, &v.Subject, &v.Name, &groups, &v.Approve, &v.Comment, &at); err != nil {
+		if err := rows.Scan(&id, &round, &v.Stage, &v.Issuer, &v.Subject, &v.Name, &email, &groups, &v.Approve, &v.Comment, &at); err != nil {
 			return fmt.Errorf("read votes: %w", err)
 		}
-		who := authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name}
+		who := authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Name: v.Name, Email: email}
 		if err := json.Unmarshal(groups, &who.Groups); err != nil {
 			return fmt.Errorf("read the votes on %s: %w", id, err)
 		}
@@ -229,8 +229,8 @@ func saveVotes(ctx context.Context, tx *store.Tx, id string, round int, b Ballot
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, stage, issuer, subject, name, memberships, approve, comment, time)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.stage()+1, v.Issuer, v.Subject, v.Name, string(groups), number(v.Approve), v.Comment, toNano(v.Time)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO grant_votes (grant_id, round, stage, issuer, subject, name, email, memberships, approve, comment, time)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, round, v.stage()+1, v.Issuer, v.Subject, v.Name, b.addresses[v.key()], string(groups), number(v.Approve), v.Comment, toNano(v.Time)); err != nil {
 			return fmt.Errorf("write a vote on %s: %w", id, err)
 		}
 	}

@@ -371,6 +371,35 @@ func TestNobodyForAStage(t *testing.T) {
 	refused(t, err, refusal.Conflict, "nobody could approve grant "+g.ID+" at stage owners if you did now", "another member of leads")
 	w.vote(bob, g.ID, Pending)
 	w.vote(both, g.ID, Approved)
+	// Longer it can be asked for only while there are enough, too.
+	w.lease(alice, "owner", "orders")
+	w.members = []authn.Identity{both}
+	_, err = w.Extend(ctx, alice, g.ID, time.Minute, "not done yet")
+	refused(t, err, refusal.NotPermitted, "nobody could approve an extension of grant "+g.ID+" now", "stages peer and owners")
+	w.members = []authn.Identity{bob}
+	_, err = w.Extend(ctx, alice, g.ID, time.Minute, "not done yet")
+	refused(t, err, refusal.NotPermitted, "stage owners", "nobody else is known in security")
+	if g = w.row(g.ID); g.Extension != nil || g.Extensions != 0 {
+		t.Errorf("%+v", g)
+	}
+	w.members = []authn.Identity{bob, both}
+	w.extend(alice, g.ID, time.Minute)
+}
+
+// What one may ask for says whose approvals it takes stage by stage.
+func TestOffersSayTheStages(t *testing.T) {
+	w := inStagesWorld(t, func(c *configs.Config) { c.Policies[len(c.Policies)-1].Approve.Stages[1].Count = 2 })
+	offers, err := w.Offers(t.Context(), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{}
+	for _, o := range offers {
+		said[o.Account] = o.ApprovedBy()
+	}
+	if said["owner"] != "leads, then 2 of security or leads" || said["app"] != "leads" || said["ro"] != "" || said["deploy"] != "2 of leads or security" {
+		t.Errorf("%q", said)
+	}
 }
 
 // Whether there are enough different people is what trying all ways of choosing them says.

@@ -41,6 +41,7 @@ type rules struct {
 	// withEvidence are the policies that look at evidence.
 	withEvidence []*policy.Policy
 	roles        map[string]configs.Role
+	persons      persons
 }
 
 // index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
@@ -63,7 +64,7 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 		targets:  slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
-		roles: map[string]configs.Role{}, dialled: map[string]bool{},
+		roles: map[string]configs.Role{}, dialled: map[string]bool{}, persons: personsOf(c),
 	}
 	if r.body, r.revision, err = setOf(c); err != nil {
 		return nil, err
@@ -255,12 +256,26 @@ type Offer struct {
 	Policy      string            `json:"policy"`
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto"`
-	MayApprove  []string          `json:"may_approve,omitempty"`
+	MayApprove  []string          `json:"may_approve,omitempty"` // groups, of any stage
+	Stages      []Stage           `json:"stages,omitempty"`      // the approvals that it takes, one after the other
 	Role        string            `json:"role,omitempty"`
 	Limits      []string          `json:"limits,omitempty"`      // of the role, in words
 	BreakGlass  bool              `json:"break_glass,omitempty"` // only in an emergency: it is told to everybody, and reviewed
 	Ticket      string            `json:"ticket,omitempty"`      // what a ticket has to look like; empty: none is asked for
 	Live        string            `json:"live,omitempty"`        // the id of a grant of theirs that is approved or active
+}
+
+// ApprovedBy says whose approvals it takes, stage by stage: "leads", "leads, then 2 of security or dba"; empty: nobody's.
+func (o Offer) ApprovedBy() string {
+	var parts []string
+	for _, s := range o.Stages {
+		part := policy.Or(s.Groups)
+		if s.Needed > 1 {
+			part = strconv.Itoa(s.Needed) + " of " + part
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", then ")
 }
 
 // Offers lists what the identity may ask for, by target and account. An account is listed again for a later policy
@@ -294,7 +309,7 @@ func (s *Service) offersOf(r *rules, who authn.Identity, t configs.Target, accou
 		longest = p.MaxDuration.D()
 		o := Offer{
 			Target: t.Name, Kind: t.Kind, Labels: t.Labels, Account: account, Policy: p.Name, MaxDuration: longest,
-			Auto: policy.Auto(p.Policy), MayApprove: policy.Approving(p.Policy), Ticket: p.Policy.Ticket,
+			Auto: policy.Auto(p.Policy), MayApprove: policy.Approving(p.Policy), Stages: stagesOf(p), Ticket: p.Policy.Ticket,
 			Role: role.Name, Limits: role.Limits.Words(),
 		}
 		if e := s.openOf(who, t.Name, account); e != nil {

@@ -22,7 +22,7 @@ const readers = 8
 func about(g Grant) evidence.About { return aboutAsk(g.Identity, g.Target, g.Account, g.Ticket) }
 
 func aboutAsk(who authn.Identity, target, account, ticket string) evidence.About {
-	return evidence.About{Ticket: ticket, Subject: who.Subject, Issuer: who.Issuer, Email: who.Email, Account: account, Target: target}
+	return evidence.About{Ticket: ticket, Subject: who.Subject, Issuer: who.Issuer, Email: who.Email, Account: account, Target: target, StartedBy: who.StartedBy}
 }
 
 // evidenceFor are the names of all that policies which speak of an account ask for.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
+	"sallyport/grant"
 	"sallyport/web/api"
 )
 
@@ -177,7 +178,18 @@ func (s *server) offers(ctx context.Context, who caller) ([]api.Offer, error) {
 	}
 	out := make([]api.Offer, 0, len(offers))
 	for _, o := range offers {
-		out = append(out, api.Offer(o))
+		out = append(out, offer(o))
 	}
 	return out, nil
+}
+
+func offer(o grant.Offer) api.Offer {
+	out := api.Offer{
+		Target: o.Target, Kind: o.Kind, Labels: o.Labels, Account: o.Account, Policy: o.Policy, MaxDuration: o.MaxDuration, Auto: o.Auto,
+		MayApprove: o.MayApprove, Role: o.Role, Limits: o.Limits, BreakGlass: o.BreakGlass, Ticket: o.Ticket, Live: o.Live,
+	}
+	for i, s := range o.Stages {
+		out.Stages = append(out.Stages, api.Stage{Number: i + 1, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Needed, By: []string{}})
+	}
+	return out
 }

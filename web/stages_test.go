@@ -30,6 +30,18 @@ func TestStagesAreShown(t *testing.T) {
 	if e.Needed != 2 || len(e.Stages) != 2 || e.Stages[1].Name != "owners" || e.Stages[1].Needed != 1 {
 		t.Errorf("%+v", e)
 	}
+	// So do the accounts that one may ask for, at the API and on the page.
+	var offers []api.Offer
+	r.must("alice", "GET", "/v1/targets", nil, &offers)
+	if at := slices.IndexFunc(offers, func(o api.Offer) bool { return o.Policy == "orders" }); at < 0 || offers[at].ApprovedBy() != "approvers, then security" || offers[at].Stages[1].Name != "owners" {
+		t.Errorf("%+v", offers)
+	}
+	alice := r.window("alice")
+	for path, says := range map[string]string{"/console/": "Approved by a member of approvers, then security.", "/console/ask?target=orders&account=app": "It is approved by a member of approvers, then security."} {
+		if page := alice.get(path); !strings.Contains(page.text, says) {
+			t.Errorf("%s does not say %q: %s", path, says, page.text)
+		}
+	}
 	g := r.request()
 	if len(g.Stages) != 2 || g.Stages[0].State != "open" || g.Stages[1].State != "waiting" || g.WaitsFor() != "approvers (stage 1 of 2, peer)" {
 		t.Fatalf("%+v", g.Stages)

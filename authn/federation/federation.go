@@ -7,6 +7,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -55,6 +56,8 @@ type Claims struct {
 	ACR           string
 	AMR           []string
 	Session       string
+	// Others are those of the claims that the configuration names (claims) that have one value.
+	Others map[string]string
 	// Match is the value of the claim by which the provider's directory knows the person (scim.claim); "" where there is none.
 	Match string
 	// Refresh is a refresh token, where the provider gives any: Refresh asks with it whether the person may still sign in.
@@ -213,6 +216,7 @@ func (p *Provider) ask(ctx context.Context, d *discovered, token *oauth2.Token, 
 	if claim := p.match(); claim != "" && claim != "sub" {
 		wanted = append(wanted, claim)
 	}
+	wanted = append(wanted, p.config.Claims...)
 	if d.UserInfoEndpoint() == "" || !slices.ContainsFunc(wanted, lacks) {
 		return in, nil
 	}
@@ -259,6 +263,14 @@ func (p *Provider) claims(issuer, subject string, claims map[string]json.RawMess
 	default:
 		if c.Match = text(claims[claim]); !plain(c.Match, maxLabel) {
 			c.Match = ""
+		}
+	}
+	for _, name := range p.config.Claims {
+		if value, one := single(claims[name]); one && plain(value, maxLabel) { // cut or changed, it might be another one
+			if c.Others == nil {
+				c.Others = map[string]string{}
+			}
+			c.Others[name] = value
 		}
 	}
 	c.ACR, c.Session = text(claims["acr"]), text(claims["sid"])
@@ -352,6 +364,17 @@ func text(raw json.RawMessage) (s string) {
 		return ""
 	}
 	return s
+}
+
+// single is the value of a claim that is one text, number or Boolean.
+func single(raw json.RawMessage) (value string, one bool) {
+	switch raw = bytes.TrimSpace(raw); {
+	case len(raw) == 0 || raw[0] == '{' || raw[0] == '[' || string(raw) == "null":
+		return "", false
+	case raw[0] == '"':
+		return text(raw), true
+	}
+	return string(raw), true
 }
 
 // plain tells whether s can be kept and shown as it is.

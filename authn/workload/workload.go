@@ -48,6 +48,8 @@ type Job struct {
 	Token    string // what tells this token from the issuer's others: its jti, else a hash of it
 	Expires  time.Time
 	Starter  Starter
+	// Claims are those of Workload.Claims that the token has.
+	Claims map[string]string
 	// Handle are the claims by which the provider's API knows the job; nil where it is not asked.
 	Handle map[string]string
 }
@@ -179,7 +181,7 @@ func (i *Issuers) fit(raw, issuer string, proven *oidc.IDToken, claims map[strin
 			return Job{}, refused("workload %s: %s", w.Name, err)
 		}
 		return Job{Workload: w, Issuer: issuer, Subject: subject, Name: label(w, claims), Token: tokenID(raw, claims), Expires: expires,
-			Starter: starter(w, claims), Handle: handle(w, claims)}, nil
+			Starter: starter(w, claims), Claims: others(w, claims), Handle: handle(w, claims)}, nil
 	}
 	return Job{}, refused("%s", why)
 }
@@ -287,6 +289,21 @@ func starter(w configs.Workload, claims map[string]json.RawMessage) (s Starter) 
 		s.Name, s.Email = printable(text(claims["user_login"]), maxLabel), printable(text(claims["user_email"]), maxLabel)
 	}
 	return s
+}
+
+// others are the claims that conditions may look at. One that can't be kept whole is left out: cut, it might be another one.
+func others(w configs.Workload, claims map[string]json.RawMessage) (kept map[string]string) {
+	for _, name := range w.Claims {
+		value, ok := scalar(find(claims, name))
+		if !ok || value != printable(value, maxLabel) {
+			continue
+		}
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[name] = value
+	}
+	return kept
 }
 
 // segment is what follows a name in a path of names and values.

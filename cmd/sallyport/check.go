@@ -3,25 +3,34 @@
 package main
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/alert"
 	"sallyport/grant/policy"
+	"sallyport/internal/store"
 )
 
 func newCheckCommand() *cobra.Command {
 	var file string
+	var used bool
 	command := &cobra.Command{
 		Use:   "check",
 		Short: "Validate configuration and policies",
 		Long: `Read the configuration as the gateway will, with the target and policy files it names, and name file, line, column and
 what was expected for everything that is wrong. Exit 0 if nothing is, 1 otherwise. What is most likely not meant is a warning: policies that can never
-win, and roles and evidence that nothing names.`,
+win, roles and evidence that nothing names, patterns that match anywhere in a text.
+
+--used also looks into the gateway's database, on its machine and as its user, whether it runs or not: what policies give that nobody has
+used in the last 90 days (longer than anybody needed, accounts, groups, all of it), and groups in which too few people are known.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			config, err := configs.Load(file)
@@ -52,10 +61,47 @@ win, and roles and evidence that nothing names.`,
 			for _, p := range policy.Lint(config) {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
 			}
+			if used {
+				found, err := lintUsed(command.Context(), config)
+				if err != nil {
+					return err
+				}
+				for _, p := range found {
+					fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
+				}
+			}
 			fmt.Fprintf(command.OutOrStdout(), "%s is good; targets: %d, policies: %d\n", config.File, len(config.Targets), len(config.Policies))
 			return nil
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE`")
+	command.Flags().BoolVar(&used, "used", false, "what nobody has used in the last 90 days, and groups that lack people, too")
 	return command
+}
+
+// usedFor is how far back use is looked for.
+const usedFor = 90 * 24 * time.Hour
+
+// lintUsed looks into the gateway's database.
+func lintUsed(ctx context.Context, config *configs.Config) (configs.Problems, error) {
+	var db *sql.DB
+	var err error
+	if config.Store == "" {
+		db, err = store.LookSQLite(ctx, config.State)
+	} else {
+		var connection string
+		if connection, err = authn.Secret(ctx, config.Store); err == nil {
+			db, err = store.LookPostgres(ctx, connection)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	people, err := authn.KnownPeople(ctx, config, db)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	return grant.LintUsed(ctx, config, db, people, now.Add(-usedFor), now)
 }

@@ -23,7 +23,7 @@ var completions = map[string]cobra.CompletionFunc{
 	"request": first(completeAccounts), "credentials": first(completeAccounts), "policy explain": first(completeAccounts),
 	"run": beforeDash(completeAccounts), "tunnel": completeAccounts,
 	"targets setup": first(completeTargets), "targets check": first(completeTargets), "targets trust": first(completeTargets),
-	"approve": first(completeRequests), "deny": first(completeRequests),
+	"approve": first(completeRequests), "deny": first(completeRequests), "requests show": first(completeRequests),
 	"release": first(completeGrants), "extend": first(completeGrants), "revoke": first(completeGrants),
 	"kill": first(completeSessions("")), "watch": first(completeSessions("")),
 	"replay": first(completeSessions("?all=true")), "export": first(completeSessions("?all=true")),

@@ -52,7 +52,7 @@ func listTargets(command *cobra.Command) error {
 		for _, o := range offers {
 			by := "policy " + o.Policy
 			if !o.Auto {
-				by = strings.Join(o.MayApprove, ", ")
+				by = o.ApprovedBy()
 			}
 			if o.BreakGlass {
 				by = "nobody; request --break-glass"

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/authn"
 	"sallyport/configs"
 )
 
@@ -27,7 +28,11 @@ const (
 )
 
 // About is the request that evidence is about.
-type About struct{ Ticket, Subject, Issuer, Email, Account, Target string }
+type About struct {
+	Ticket, Subject, Issuer, Email, Account, Target string
+	// StartedBy is the person behind a job that asks.
+	StartedBy authn.Starter
+}
 
 // Fact is what is known of one piece of evidence.
 type Fact struct {

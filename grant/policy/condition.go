@@ -41,6 +41,7 @@ var variables = []cel.EnvOption{
 	cel.Variable("identity.email", cel.StringType),
 	cel.Variable("identity.groups", cel.ListType(cel.StringType)),
 	cel.Variable("identity.age", cel.DurationType),
+	cel.Variable("identity.claims", cel.MapType(cel.StringType, cel.StringType)),
 	cel.Variable("target.name", cel.StringType),
 	cel.Variable("target.kind", cel.StringType),
 	cel.Variable("target.labels", cel.MapType(cel.StringType, cel.StringType)),
@@ -61,7 +62,10 @@ func input(ask Ask, length time.Duration) *known {
 	if ask.Source.IsValid() {
 		address = ask.Source.Unmap().WithZone("").String()
 	}
-	groups, labels := ask.Identity.Groups, ask.Target.Labels
+	groups, labels, claims := ask.Identity.Groups, ask.Target.Labels, ask.Identity.Claims
+	if claims == nil {
+		claims = map[string]string{}
+	}
 	if groups == nil {
 		groups = []string{}
 	}
@@ -81,6 +85,7 @@ func input(ask Ask, length time.Duration) *known {
 		"identity.subject":    ask.Identity.Subject,
 		"identity.email":      ask.Identity.Email,
 		"identity.groups":     groups,
+		"identity.claims":     claims,
 		"identity.age":        max(0, ask.Time.Sub(ask.Identity.SignedIn)),
 		"target.name":         ask.Target.Name,
 		"target.kind":         ask.Target.Kind,
@@ -261,15 +266,17 @@ func conjuncts(e ast.Expr, found []ast.Expr) []ast.Expr {
 
 // fits reports whether what conditions see of a request is no larger than what their cost was worked out for.
 func fits(ask Ask) bool {
-	ok := len(ask.Reason) <= maxText && len(ask.Identity.Groups) <= maxItems && len(ask.Target.Labels) <= maxItems
+	ok := len(ask.Reason) <= maxText && len(ask.Identity.Groups) <= maxItems && len(ask.Target.Labels) <= maxItems && len(ask.Identity.Claims) <= maxItems
 	for _, s := range []string{ask.Ticket, ask.Account, ask.Target.Name, ask.Identity.Issuer, ask.Identity.Subject, ask.Identity.Email} {
 		ok = ok && len(s) <= maxName
 	}
 	for _, g := range ask.Identity.Groups {
 		ok = ok && len(g) <= maxName
 	}
-	for k, v := range ask.Target.Labels {
-		ok = ok && len(k) <= maxName && len(v) <= maxName
+	for _, texts := range []map[string]string{ask.Target.Labels, ask.Identity.Claims} {
+		for k, v := range texts {
+			ok = ok && len(k) <= maxName && len(v) <= maxName
+		}
 	}
 	return ok
 }
@@ -334,7 +341,7 @@ func (sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
 	name := strings.Join(path, ".")
 	most := uint64(maxName)
 	switch name {
-	case "identity.groups", "target.labels":
+	case "identity.groups", "target.labels", "identity.claims":
 		most = maxItems
 	case "request.reason":
 		most = maxText

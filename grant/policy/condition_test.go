@@ -18,6 +18,7 @@ func asked() Ask {
 		Identity: in("eng", "db"), Target: orders, Account: "app", Duration: time.Hour, Reason: "slow checkout", Ticket: "OPS-7",
 		Time: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), Source: netip.MustParseAddr("::ffff:10.1.2.3"),
 	}
+	ask.Identity.Claims = map[string]string{"department": "finance", "acme/team": "7"}
 	ask.Identity.Email, ask.Identity.SignedIn = "ann@example.com", ask.Time.Add(-2*time.Hour)
 	return ask
 }
@@ -26,20 +27,23 @@ func TestConditions(t *testing.T) {
 	for when, want := range map[string]string{
 		`true`: "yes",
 		`identity.kind == "human" && "db" in identity.groups && identity.email.endsWith("@example.com")`: "yes",
-		`identity.age < duration("3h")`:                                                "yes",
-		`identity.age < duration("1h")`:                                                `no: identity.age < duration("1h")`,
-		`target.labels.env == "prod" && target.name == "orders"`:                       "yes",
-		`target.labels[?"region"].orValue("eu") == "eu"`:                               "yes",
-		`has(target.labels.region)`:                                                    "no: has(target.labels.region)",
-		`target.labels.region == "eu"`:                                                 "error: no such key: region",
-		`request.duration <= duration("1h") && request.ticket.matches("^OPS-[0-9]+$")`: "yes",
-		`request.time.getHours("Europe/Berlin") == 13`:                                 "yes",
-		`request.time.getHours() == 12`:                                                "yes",
-		`request.time < timestamp("2026-12-01T00:00:00Z")`:                             "yes",
-		`cidr("10.0.0.0/8").containsIP(source.address)`:                                "yes",
-		`cidr("192.168.0.0/16").containsIP(source.address)`:                            `no: cidr("192.168.0.0/16").containsIP(source.address)`,
-		`identity.groups.exists(g, g.startsWith("d"))`:                                 "yes",
-		`account == "app" && request.reason.size() > 100 && "x" in identity.groups`:    `no: request.reason.size() > 100 and "x" in identity.groups`,
+		`identity.age < duration("3h")`:                                                  "yes",
+		`identity.age < duration("1h")`:                                                  `no: identity.age < duration("1h")`,
+		`target.labels.env == "prod" && target.name == "orders"`:                         "yes",
+		`target.labels[?"region"].orValue("eu") == "eu"`:                                 "yes",
+		`identity.claims.department == "finance" && identity.claims["acme/team"] == "7"`: "yes",
+		`identity.claims[?"city"].orValue("") == "Bonn"`:                                 `no: identity.claims[?"city"].orValue("") == "Bonn"`,
+		`identity.claims.city == "Bonn"`:                                                 "error: no such key: city",
+		`has(target.labels.region)`:                                                      "no: has(target.labels.region)",
+		`target.labels.region == "eu"`:                                                   "error: no such key: region",
+		`request.duration <= duration("1h") && request.ticket.matches("^OPS-[0-9]+$")`:   "yes",
+		`request.time.getHours("Europe/Berlin") == 13`:                                   "yes",
+		`request.time.getHours() == 12`:                                                  "yes",
+		`request.time < timestamp("2026-12-01T00:00:00Z")`:                               "yes",
+		`cidr("10.0.0.0/8").containsIP(source.address)`:                                  "yes",
+		`cidr("192.168.0.0/16").containsIP(source.address)`:                              `no: cidr("192.168.0.0/16").containsIP(source.address)`,
+		`identity.groups.exists(g, g.startsWith("d"))`:                                   "yes",
+		`account == "app" && request.reason.size() > 100 && "x" in identity.groups`:      `no: request.reason.size() > 100 and "x" in identity.groups`,
 	} {
 		c, faults := calculations{}.parse(when, nil)
 		if len(faults) > 0 {

@@ -3,12 +3,16 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 
 	"sallyport/configs"
 )
 
-// Lint finds what is no mistake, but most likely not meant: policies that can never win because an earlier one always does, and
-// roles and evidence that nothing names. Places are those in the files.
+// Lint finds what is no mistake, but most likely not meant: policies that can never win because an earlier one always does,
+// roles and evidence that nothing names, and patterns of conditions that match anywhere in a text. Places are those in the files.
 func Lint(c *configs.Config) (found configs.Problems) {
 	roles, known := map[string]bool{}, map[string]bool{}
 	for i, p := range c.Policies {
@@ -17,6 +21,12 @@ func Lint(c *configs.Config) (found configs.Problems) {
 		}
 		for _, name := range p.Evidence {
 			known[name] = true
+		}
+		if person := toPerson(p.When); person != "" && !p.Forbids() {
+			found = append(found, c.PolicyProblem(i, "when", 1, 1, "policy %s gives access to a person by name (%s); give it to a group, a claim or a pipeline", p.Name, person))
+		}
+		for _, pattern := range loose(p.When) {
+			found = append(found, c.PolicyProblem(i, "when", 1, 1, "policy %s: matches(%q) finds its pattern anywhere in the text; write ^…$ around what has to be all of it", p.Name, pattern))
 		}
 		for _, before := range c.Policies[:i] {
 			if shadows(before, p) {
@@ -36,6 +46,56 @@ func Lint(c *configs.Config) (found configs.Problems) {
 		}
 	}
 	return found
+}
+
+// loose are the patterns of a condition that are not held to the beginning and the end of a text.
+func loose(when string) (patterns []string) {
+	if when == "" {
+		return nil
+	}
+	checked, issues := environment.Compile(when)
+	if issues.Err() != nil {
+		return nil // which is said elsewhere
+	}
+	for _, e := range ast.MatchDescendants(ast.NavigateAST(checked.NativeRep()), ast.KindMatcher(ast.CallKind)) {
+		name, args := operation(e)
+		if name != "matches" || len(args) != 2 {
+			continue
+		}
+		if pattern, literal := text(args[1]); literal && !(strings.HasPrefix(pattern, "^") && strings.HasSuffix(pattern, "$")) {
+			patterns = append(patterns, pattern)
+		}
+	}
+	return patterns
+}
+
+// toPerson is where a condition compares who somebody is with a name that stands in it; empty: nowhere.
+func toPerson(when string) string {
+	if when == "" {
+		return ""
+	}
+	checked, issues := environment.Compile(when)
+	if issues.Err() != nil {
+		return ""
+	}
+	for _, e := range ast.MatchDescendants(ast.NavigateAST(checked.NativeRep()), ast.KindMatcher(ast.CallKind)) {
+		name, args := operation(e)
+		if len(args) != 2 || name != operators.Equals && name != operators.In {
+			continue
+		}
+		for at, side := range args {
+			who := path(side)
+			if who != "identity.subject" && who != "identity.email" {
+				continue
+			}
+			other := args[1-at]
+			_, literal := text(other)
+			if literal || other.Kind() == ast.ListKind && slices.ContainsFunc(other.AsList().Elements(), func(e ast.Expr) bool { _, is := text(e); return is }) {
+				return who
+			}
+		}
+	}
+	return ""
 }
 
 // shadows reports whether a policy certainly admits all that a later one does.

@@ -34,6 +34,25 @@ func TestLint(t *testing.T) {
 	if got := lint(&configs.Config{Policies: []configs.Policy{narrow, wide}}); got != "" {
 		t.Error(got)
 	}
+	// A pattern that is not held to the whole text.
+	for when, says := range map[string]string{
+		`request.ticket.matches("OPS-[0-9]+")`:                          `matches("OPS-[0-9]+")`,
+		`account == "app" && !(request.reason.matches("^INC"))`:         `matches("^INC")`,
+		`request.ticket.matches("^OPS-[0-9]+$")`:                        "",
+		`["a"].exists(x, identity.groups.exists(g, g.matches("ops-")))`: "",
+		`identity.groups.exists(g, g.matches("ops-$"))`:                 `matches("ops-$")`,
+		`request.ticket.startsWith("OPS-")`:                             "",
+		`account == "app" && identity.email == "ann@example.com"`:       "gives access to a person by name (identity.email)",
+		`identity.subject in ["00u1", "00u2"]`:                          "gives access to a person by name (identity.subject)",
+		`identity.email.endsWith("@example.com")`:                       "",
+		`identity.email != "ann@example.com"`:                           "",
+	} {
+		loosely := narrow
+		loosely.When = when
+		if got := lint(&configs.Config{Policies: []configs.Policy{loosely}}); !strings.Contains(got, says) || says == "" && got != "" {
+			t.Errorf("%s: %q", when, got)
+		}
+	}
 	if got := lint(&configs.Config{Roles: []configs.Role{{Name: "r"}}, Evidence: []configs.Evidence{{Name: "e"}}}); !strings.Contains(got, "role r") || !strings.Contains(got, "evidence e") {
 		t.Error(got)
 	}

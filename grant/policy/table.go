@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/evidence"
 )
 
 // maxTable bounds a file of tests, in bytes.
@@ -28,12 +30,15 @@ const (
 type Test struct {
 	Name     string `yaml:"name"`
 	Identity struct {
-		Kind    string   `yaml:"kind"` // human (default) or workload
-		Issuer  string   `yaml:"issuer"`
-		Subject string   `yaml:"subject"`
-		Email   string   `yaml:"email"`
-		Groups  []string `yaml:"groups"`
-		Age     string   `yaml:"age"` // since the sign-in; default: none
+		Kind    string            `yaml:"kind"` // human (default) or workload
+		Issuer  string            `yaml:"issuer"`
+		Subject string            `yaml:"subject"`
+		Email   string            `yaml:"email"`
+		Groups  []string          `yaml:"groups"`
+		Age     string            `yaml:"age"` // since the sign-in; default: none
+		Claims  map[string]string `yaml:"claims"`
+		ACR     string            `yaml:"acr"`
+		AMR     []string          `yaml:"amr"`
 	} `yaml:"identity"`
 	Account  string  `yaml:"account"` // ACCOUNT@TARGET
 	Duration string  `yaml:"duration"`
@@ -41,6 +46,12 @@ type Test struct {
 	Ticket   string  `yaml:"ticket"`
 	Time     string  `yaml:"time"`
 	Source   string  `yaml:"source"`
+	// Start is when it is to begin, BreakGlass that it is asked for in an emergency.
+	Start      string `yaml:"start"`
+	BreakGlass bool   `yaml:"break_glass"`
+	// Evidence is what other systems say, by its name: what a policy's condition knows of it. Null: it is missing, as is what is
+	// not named here.
+	Evidence map[string]map[string]any `yaml:"evidence"`
 	// Expect is "permit POLICY", "forbid POLICY" or "none".
 	Expect string `yaml:"expect"`
 	// Stages, where given, are the approvals that it is expected to need, in order: "1 of leads", "2 of owners or security"; with
@@ -184,8 +195,19 @@ func (t Test) ask(c *configs.Config) (Ask, error) {
 			return ask, fmt.Errorf("source is %q; write an address like 10.1.2.3", t.Source)
 		}
 	}
+	if t.Start != "" {
+		if ask.Start, err = time.Parse(time.RFC3339, t.Start); err != nil {
+			return ask, fmt.Errorf("start is %q; write it like %s", t.Start, testTime)
+		}
+	}
+	ask.BreakGlass = t.BreakGlass
+	if ask.Evidence, err = t.evidence(c); err != nil {
+		return ask, err
+	}
 	i := t.Identity
-	ask.Identity = authn.Identity{Kind: authn.Kind(i.Kind), Issuer: i.Issuer, Subject: i.Subject, Email: i.Email, Groups: i.Groups, SignedIn: ask.Time}
+	ask.Identity = authn.Identity{
+		Kind: authn.Kind(i.Kind), Issuer: i.Issuer, Subject: i.Subject, Email: i.Email, Groups: i.Groups, SignedIn: ask.Time, ACR: i.ACR, AMR: i.AMR, Claims: i.Claims,
+	}
 	switch ask.Identity.Kind {
 	case "":
 		ask.Identity.Kind = authn.Human
@@ -201,6 +223,33 @@ func (t Test) ask(c *configs.Config) (Ask, error) {
 		ask.Identity.SignedIn = ask.Time.Add(-age.D())
 	}
 	return ask, nil
+}
+
+// evidence is what a test says of it, as it would have been read.
+func (t Test) evidence(c *configs.Config) (map[string]evidence.Fact, error) {
+	facts := map[string]evidence.Fact{}
+	for _, e := range c.Evidence {
+		facts[e.Name] = evidence.Fact{Missing: "the test does not say that it is there"}
+	}
+	for name, data := range t.Evidence {
+		if _, known := facts[name]; !known {
+			return nil, fmt.Errorf("it names evidence %q, which there is none of", name)
+		}
+		if data == nil {
+			continue
+		}
+		// As JSON, which evidence is read as: conditions meet the same types.
+		text, err := json.Marshal(data)
+		if err != nil {
+			return nil, fmt.Errorf("evidence %s: %w", name, err)
+		}
+		var read map[string]any
+		if err := json.Unmarshal(text, &read); err != nil {
+			return nil, fmt.Errorf("evidence %s: %w", name, err)
+		}
+		facts[name] = evidence.Fact{Data: read}
+	}
+	return facts, nil
 }
 
 func hasPolicy(c *configs.Config, name string) bool {

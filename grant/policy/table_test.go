@@ -58,6 +58,56 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: %s, %v", tt.test, r.Got, err)
 		}
 	}
+	// What stands beside the request itself: evidence, the strength of the sign-in, a later start, an emergency.
+	c.Evidence = []configs.Evidence{{Name: "oncall"}, {Name: "job"}}
+	c.Policies = []configs.Policy{
+		{Name: "incident", Groups: []string{"eng"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), Evidence: []string{"oncall"}, When: `identity.subject in evidence.oncall.subjects && evidence.oncall.level <= 1`,
+			SignIn: configs.SignIn{MaxAge: hours(8), AMR: []string{"hwk"}, ACR: []string{"phr"}}, Ahead: hours(24), Approve: configs.Approve{Auto: true}},
+		{Name: "glass", BreakGlass: true, Groups: []string{"eng"}, Accounts: []string{"app@orders"}, MaxDuration: hours(1), Approve: configs.Approve{Auto: true}, Review: configs.Review{Groups: []string{"sec"}}},
+		{Name: "job runs", Effect: configs.Forbid, Groups: []string{"ops"}, Accounts: []string{"app@orders"}, Evidence: []string{"job"}, When: `evidence.job.state == "running"`},
+	}
+	policies, err := Compile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const me = `identity: {groups: [eng], subject: u1, amr: [pwd, hwk], acr: phr}`
+	for _, tt := range []struct{ test, got, fails string }{
+		{`{` + me + `, account: app@orders, evidence: {oncall: {subjects: [u1], level: 1}}, expect: permit incident}`, "permit incident", ""},
+		{`{` + me + `, account: app@orders, evidence: {oncall: {subjects: [u2], level: 1}}, expect: none}`, "none", ""},
+		{`{` + me + `, account: app@orders, evidence: {oncall: {subjects: [u1], level: 2}}, expect: none}`, "none", ""},
+		{`{` + me + `, account: app@orders, evidence: {oncall: null}, expect: none}`, "none", ""},
+		{`{` + me + `, account: app@orders, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng], subject: u1, amr: [pwd], acr: phr}, account: app@orders, evidence: {oncall: {subjects: [u1], level: 1}}, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng], subject: u1, amr: [hwk], acr: low}, account: app@orders, evidence: {oncall: {subjects: [u1], level: 1}}, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng], subject: u1, amr: [hwk], acr: phr, age: 9h}, account: app@orders, evidence: {oncall: {subjects: [u1], level: 1}}, expect: none}`, "none", ""},
+		{`{` + me + `, account: app@orders, start: "2026-01-06T11:00:00Z", evidence: {oncall: {subjects: [u1], level: 1}}, expect: permit incident}`, "permit incident", ""},
+		{`{` + me + `, account: app@orders, start: "2026-01-07T12:00:00Z", evidence: {oncall: {subjects: [u1], level: 1}}, expect: none}`, "none", ""},
+		{`{identity: {groups: [eng]}, account: app@orders, break_glass: true, expect: permit glass}`, "permit glass", ""},
+		{`{identity: {groups: [ops, eng]}, account: app@orders, expect: forbid job runs}`, "forbid job runs", ""}, // what can't be read forbids
+		{`{identity: {groups: [ops, eng]}, account: app@orders, evidence: {job: {state: done}}, expect: none}`, "none", ""},
+		{`{identity: {groups: [ops, eng]}, account: app@orders, break_glass: true, expect: permit glass}`, "permit glass", ""},
+		{`{account: app@orders, evidence: {nothing: {}}, expect: none}`, "", `evidence "nothing"`},
+		{`{account: app@orders, start: soon, expect: none}`, "", "start"},
+	} {
+		file := filepath.Join(t.TempDir(), "tests.yaml")
+		if err := os.WriteFile(file, []byte("tests:\n  - "+tt.test+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tests, err := ReadTests(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := tests[0].Run(c, policies)
+		if tt.fails != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("%s: %v", tt.test, err)
+			}
+			continue
+		}
+		if err != nil || r.Got != tt.got || !r.Passed() {
+			t.Errorf("%s: %s, %v; %s", tt.test, r.Got, err, r.Explanation.Detail())
+		}
+	}
 	for _, text := range []string{"tests: []\n", "test: []\n", "tests:\n  - {acount: x}\n", "tests: [\n"} {
 		file := filepath.Join(t.TempDir(), "tests.yaml")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -199,7 +199,7 @@ func (c *connection) greeting() (string, error) {
 		}
 		how := "approved by policy"
 		if !o.Auto {
-			how = "approved by " + strings.Join(o.MayApprove, ", ")
+			how = "approved by " + o.ApprovedBy()
 		}
 		fmt.Fprintf(&b, "  %-32s up to %s, %s\n", shown(o.Account+"@"+o.Target), o.MaxDuration, shown(how))
 	}

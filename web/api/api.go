@@ -93,7 +93,8 @@ type Offer struct {
 	Policy      string            `json:"policy"`
 	MaxDuration time.Duration     `json:"max_duration_ns"`
 	Auto        bool              `json:"auto" doc:"Approved by the policy, without a person."`
-	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve."`
+	MayApprove  []string          `json:"may_approve,omitempty" doc:"Groups whose members may approve, at one stage or another."`
+	Stages      []Stage           `json:"stages,omitempty" doc:"The approvals that it takes, one after the other; none where the policy approves."`
 	Role        string            `json:"role,omitempty" doc:"The role that the policy gives it by; empty: none."`
 	Limits      []string          `json:"limits,omitempty" doc:"What the role does not allow, or allows beyond the usual, in words."`
 	BreakGlass  bool              `json:"break_glass,omitempty" doc:"Only in an emergency, with break_glass in the request."`

@@ -66,3 +66,16 @@ func (s Stage) Label(of int) string {
 	}
 	return label
 }
+
+// ApprovedBy says whose approvals it takes, stage by stage: "leads", "leads, then 2 of security or dba"; empty: nobody's.
+func (o Offer) ApprovedBy() string {
+	var parts []string
+	for _, s := range o.Stages {
+		part := strings.Join(s.Groups, " or ")
+		if s.Needed > 1 {
+			part = fmt.Sprintf("%d of %s", s.Needed, part)
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", then ")
+}

@@ -231,11 +231,23 @@ func (i issues) approved(ctx context.Context, found issue, data map[string]any, 
 		return evidence.Reading{Over: fmt.Sprintf("nobody has moved %s to %s", found.Key, found.Fields.Status.Name)}, nil
 	case !linked:
 		return evidence.Reading{Over: fmt.Sprintf("who moved %s to %s is linked to nobody here", found.Key, found.Fields.Status.Name)}, nil
-	case person.Issuer == about.Issuer && person.Subject == about.Subject:
+	case asks(person, about):
 		return evidence.Reading{Over: fmt.Sprintf("%s was moved to %s by the one who asks", found.Key, found.Fields.Status.Name)}, nil
 	}
 	data["approver"], data["approved_at"], data["approved_by_change"] = person.Subject, at.UTC().Format(time.RFC3339), last.ID
 	return evidence.Reading{Data: data}, nil
+}
+
+// asks reports whether somebody is the one who asks, by any of their identities, or has started the job that does.
+func asks(p configs.LinkedPerson, about evidence.About) bool {
+	for _, key := range append([]string{p.Issuer + " " + p.Subject}, p.Also...) {
+		issuer, subject, _ := strings.Cut(key, " ")
+		if issuer == about.Issuer && subject == about.Subject ||
+			about.StartedBy.Is(authn.Identity{Kind: authn.Human, Issuer: issuer, Subject: subject, Email: p.Email}) {
+			return true
+		}
+	}
+	return p.Email != "" && strings.EqualFold(p.Email, about.Email)
 }
 
 // changes reads the newest part of an issue's changelog.
