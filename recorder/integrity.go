@@ -42,6 +42,8 @@ type IntegrityCheckpoint struct {
 	Root   string `json:"root"` // in hexadecimal
 	// Cosigned are the witnesses that had seen it, and when; none: it is the gateway's word alone.
 	Cosigned []transparency.Cosignature `json:"cosigned,omitempty"`
+	// Awaited says that there are witnesses, none of which has cosigned one that has the leaf, and mostly will within a second.
+	Awaited bool `json:"awaited,omitempty"`
 }
 
 // Size is how many bytes a session's recording takes on disk.
@@ -132,6 +134,7 @@ func (r *Recorder) compareWithLog(out *Integrity, ended time.Time) error {
 	}
 	out.Checkpoint = &IntegrityCheckpoint{
 		Origin: r.Ledger.Key().Name(), Size: checkpoint.Tree.N, Root: hex.EncodeToString(checkpoint.Tree.Hash[:]), Cosigned: checkpoint.Cosigned,
+		Awaited: len(checkpoint.Cosigned) == 0 && len(r.Ledger.Witnesses()) > 0,
 	}
 	if checkpoint.Tree.N <= index { // it was signed by somebody who does not know the leaf
 		return fmt.Errorf("the newest checkpoint is over %d leaves, and leaf %d is there", checkpoint.Tree.N, index)

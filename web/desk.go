@@ -163,6 +163,10 @@ func (d desk) Integrity(ctx context.Context, who console.Caller, id string, most
 	return d.s.integrity(ctx, as(who), id, most)
 }
 
+func (d desk) IntegrityAgain(ctx context.Context, who console.Caller, id string, most int64) (*recorder.Integrity, error) {
+	return d.s.integrityAgain(ctx, as(who), id, most)
+}
+
 func (d desk) Segments(ctx context.Context, who console.Caller, id string) (replay.Segments, error) {
 	return d.s.segments(ctx, as(who), id)
 }

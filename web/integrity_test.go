@@ -34,6 +34,9 @@ func TestIntegrityBadge(t *testing.T) {
 				t.Errorf("%s: no %q in %s", page.Status, want, page.text)
 			}
 		}
+		if again := carol.get("/console/sessions/" + id + "/proof"); again.StatusCode != http.StatusOK || !strings.Contains(again.text, found.Chain) || strings.Contains(again.html, "<nav") || strings.Contains(again.html, "data-proof") {
+			t.Errorf("the badge alone: %s %s", again.Status, again.html)
+		}
 		if strings.Contains(page.html, "canary") {
 			t.Error("a locked recording is shown")
 		}

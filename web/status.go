@@ -68,8 +68,13 @@ func (s *server) archive(ctx context.Context) (*api.Archive, error) {
 	if err != nil || a == nil {
 		return nil, err
 	}
-	return &api.Archive{
+	out := &api.Archive{
 		Place: a.Place, Lock: a.Lock, Waiting: a.Waiting, Oldest: a.Oldest, Archived: a.Archived, Bytes: a.Bytes,
 		Checkpoint: a.Checkpoint, CheckpointAt: a.CheckpointAt, Complete: a.Complete, Behind: a.Behind, Error: a.Error, FailedAt: a.FailedAt,
-	}, nil
+		Shredding: a.Shredding, Shreds: []api.Shred{},
+	}
+	for _, d := range a.Shreds {
+		out.Shreds = append(out.Shreds, api.Shred{Session: d.Session, Object: d.Object, Since: d.Since, Locked: d.Locked, Next: d.Next, Stuck: d.Stuck, Error: d.Error})
+	}
+	return out, nil
 }

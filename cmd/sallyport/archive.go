@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -27,8 +28,9 @@ func newArchiveStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "How far the archive has come",
-		Long:  `Show what is in the archive and what is still to go there. Exit 1 if it is behind (archive.max_behind), or there is none.`,
-		Args:  noArguments,
+		Long: `Show what is in the archive, what is still to go there, and what was destroyed here and is still to be deleted there. Exit 1 if
+it is behind (archive.max_behind), something that was destroyed can't be deleted for that long, or there is none.`,
+		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			c, err := open()
 			if err != nil {
@@ -46,6 +48,9 @@ func newArchiveStatusCommand() *cobra.Command {
 			}
 			if s.Archive.Behind {
 				return quiet{errors.New("the archive is behind")}
+			}
+			if slices.ContainsFunc(s.Archive.Shreds, func(s api.Shred) bool { return s.Stuck }) {
+				return quiet{errors.New("the archive has what was destroyed")}
 			}
 			return nil
 		},
@@ -79,8 +84,32 @@ func archiveRows(t *table, a *api.Archive) {
 	if a.Error != "" {
 		t.row("  warning", fmt.Sprintf("%s (%s)", visible(a.Error), local(a.FailedAt)))
 	}
+	shredRows(t, a)
 	if a.Behind {
 		t.row("", "the archive is behind; recordings stay on the gateway's disk until it is not")
+	}
+}
+
+// shredRows tell what was destroyed here and is still there.
+func shredRows(t *table, a *api.Archive) {
+	if a.Shredding == 0 {
+		return
+	}
+	t.row("  to delete", fmt.Sprintf("%d recordings that were destroyed here", a.Shredding))
+	for _, s := range a.Shreds {
+		what := "waits for the log to say so there"
+		switch {
+		case s.Stuck:
+			what = "can't be deleted, and is tried again: " + visible(s.Error)
+		case s.Error != "":
+			what = "is tried again: " + visible(s.Error)
+		case !s.Locked.IsZero():
+			what = "is locked until " + local(s.Locked) + ", and deleted then"
+		}
+		t.row("", visible(s.Session)+" "+what)
+	}
+	if left := a.Shredding - len(a.Shreds); left > 0 {
+		t.row("", fmt.Sprintf("and %d more", left))
 	}
 }
 

@@ -38,16 +38,17 @@ func auditAge(config *configs.Config) time.Duration {
 	return config.Archive.AuditLog.D()
 }
 
-// archiveMetrics tells how much has ended and is not in the archive yet, and how long ago that had everything; nil without one.
-func (g *gateway) archiveMetrics() func(context.Context) (int, time.Duration, error) {
+// archiveMetrics tells how much has ended and is not in the archive yet, how much was destroyed here and is still there, and how long
+// ago it had everything; nil without one.
+func (g *gateway) archiveMetrics() func(context.Context) (waiting, shredding int, since time.Duration, err error) {
 	if g.archive == nil {
 		return nil
 	}
-	return func(ctx context.Context) (int, time.Duration, error) {
+	return func(ctx context.Context) (waiting, shredding int, since time.Duration, err error) {
 		s, err := g.archive.Status(ctx)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
-		return s.Waiting, time.Since(s.Since()), nil
+		return s.Waiting, s.Shredding, time.Since(s.Since()), nil
 	}
 }

@@ -17,8 +17,9 @@ func newShredCommand() *cobra.Command {
 		Short: "Destroy a recording for good, before its time",
 		Long: `Destroy the recording of session ID, which has ended: its file with the key in it, and what the gateway has derived from it. The
 log over all recordings and the audit log keep that it was, its hash, and who destroyed it when and why; verify says so. It
-takes the permission recordings.shred, not be a session of yours, and not be on hold. Copies elsewhere, of the recording, of disks
-or of an auditor's index, are not reached. There is no way back.`,
+takes the permission recordings.shred, not be a session of yours, and not be on hold. What the archive has of it is deleted there, once
+no lock keeps it any more: sallyport archive status. Other copies, of the recording, of disks or of an auditor's index, are not
+reached. There is no way back.`,
 		Example: `  sallyport shred s-0abc --reason "erasure request 2026-113"`,
 		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {

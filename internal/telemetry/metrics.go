@@ -63,6 +63,8 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 	keep(e)
 	archive, e := m.Int64ObservableUpDownCounter("sallyport.archive.waiting", metric.WithDescription("Recordings and audit files that have ended and are not in the archive yet"))
 	keep(e)
+	shredding, e := m.Int64ObservableUpDownCounter("sallyport.archive.shredding", metric.WithDescription("Recordings that were destroyed here and are still in the archive"))
+	keep(e)
 	behind, e := m.Float64ObservableGauge("sallyport.archive.behind", metric.WithUnit("s"), metric.WithDescription("How long ago the archive last had everything"))
 	keep(e)
 	if err != nil {
@@ -80,14 +82,15 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 		if o.Archive == nil {
 			return nil
 		}
-		n, since, err := o.Archive(ctx)
+		n, destroyed, since, err := o.Archive(ctx)
 		if err != nil {
 			return err
 		}
 		observer.ObserveInt64(archive, int64(n))
+		observer.ObserveInt64(shredding, int64(destroyed))
 		observer.ObserveFloat64(behind, since.Seconds())
 		return nil
-	}, live, waiting, archive, behind)
+	}, live, waiting, archive, shredding, behind)
 	return s, err
 }
 

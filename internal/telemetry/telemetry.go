@@ -44,8 +44,9 @@ type Options struct {
 	Live func() map[string]int
 	// Outbox is how many audit events are on their way to the audit log.
 	Outbox func(ctx context.Context) (int, error)
-	// Archive is how much has ended and is not in the archive yet, and how long ago it last had everything; nil: there is none.
-	Archive func(ctx context.Context) (int, time.Duration, error)
+	// Archive is how much has ended and is not in the archive yet, how much was destroyed and is still there, and how long ago it last
+	// had everything; nil: there is none.
+	Archive func(ctx context.Context) (waiting, shredding int, since time.Duration, err error)
 	// Cursor is the file that remembers which audit events the collector has taken.
 	Cursor string
 	Log    *slog.Logger

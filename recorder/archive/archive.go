@@ -6,6 +6,9 @@
 // once the object has been read back, all of it, and is what was sent; until then it is not deleted here, and a checkpoint
 // that covers its ending does not go there. So a copy of the bucket is always something that sallyport-verify can check.
 //
+// Nothing is ever deleted there but the objects of recordings that somebody has destroyed here (recorder.Shred), and only once a
+// checkpoint which says that is there; see shred.go.
+//
 // The archive stands beside the gateway's work: it reads files that have ended, and a store that is slow, full, lying or gone
 // keeps no session from beginning and no record from being written. How far it has come is kept in the gateway's database,
 // so that a gateway which dies in the middle goes on where it was, also within a large file.
@@ -91,6 +94,9 @@ type Status struct {
 	Complete time.Time
 	Started  time.Time
 	Behind   bool
+	// Shredding is how many recordings were destroyed here and are still there, Shreds the oldest of them.
+	Shredding int
+	Shreds    []Shred
 	// Error is why it does not go on, since FailedAt; empty: it does.
 	Error    string
 	FailedAt time.Time
@@ -277,6 +283,9 @@ func (a *Archive) Status(ctx context.Context) (*Status, error) {
 		s.Lock = lock.Mode + " for " + lock.For.String()
 	}
 	if err := a.count(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := a.countShreds(ctx, s); err != nil {
 		return nil, err
 	}
 	at, err := a.position(ctx)

@@ -25,37 +25,52 @@ const (
 	unseen = time.Minute
 )
 
-// pass brings to the store what has ended since the last one, then the log up to a checkpoint, and that checkpoint last: it
-// never names an ending whose recording is not there.
+// pass brings to the store what has ended since the last one, and deletes there what was destroyed here, as far as its newest
+// checkpoint says so: a copy of the bucket always says why it lacks something. What keeps the first does not keep the second.
 func (a *Archive) pass(ctx context.Context) error {
-	if !a.lockKnown {
-		if err := a.bucket.canLock(ctx); err != nil {
-			return err
-		}
-		a.lockKnown = true
-	}
 	at, err := a.position(ctx)
 	if err != nil {
 		return err
 	}
+	covered, err := a.bring(ctx, at)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(err, a.shredAll(ctx, covered))
+}
+
+// bring brings what has ended, then the log up to a checkpoint, and that checkpoint last: it never names an ending whose recording is
+// not there. It returns how many leaves the newest checkpoint there covers.
+func (a *Archive) bring(ctx context.Context, at position) (covered int64, err error) {
+	if !a.lockKnown {
+		if err := a.bucket.canLock(ctx); err != nil {
+			return at.checkpoint, err
+		}
+		a.lockKnown = true
+	}
 	checkpoint := a.checkpoint(time.Now())
 	if err := a.scan(ctx, at.leaves, checkpoint.Tree.N); err != nil {
-		return err
+		return at.checkpoint, err
 	}
 	if err := a.uploadAll(ctx, checkpoint.Tree.N); err != nil {
-		return err
+		return at.checkpoint, err
 	}
-	if checkpoint.Tree.N <= at.checkpoint || time.Since(at.saved) < a.o.Config.Checkpoints.D() {
-		return nil
+	if checkpoint.Tree.N <= at.checkpoint {
+		return at.checkpoint, nil
+	}
+	if time.Since(at.saved) < a.o.Config.Checkpoints.D() {
+		if urgent, err := a.shredsAfter(ctx, at.checkpoint); err != nil || !urgent {
+			return at.checkpoint, err
+		}
 	}
 	if err := a.uploadTiles(ctx, at.checkpoint, checkpoint.Tree.N); err != nil {
-		return err
+		return at.checkpoint, err
 	}
 	name := fmt.Sprintf("%s/%s/%s", transparency.Folder, transparency.CheckpointsFolder, transparency.CheckpointName(checkpoint))
 	if err := a.small(ctx, name, checkpoint.Note); err != nil {
-		return err
+		return at.checkpoint, err
 	}
-	return a.saveCheckpoint(ctx, checkpoint.Tree.N)
+	return checkpoint.Tree.N, a.saveCheckpoint(ctx, checkpoint.Tree.N)
 }
 
 // checkpoint is what the log is archived up to: the newest that a witness has seen, or, while none answers, the newest.
@@ -86,8 +101,10 @@ func (a *Archive) scan(ctx context.Context, from, to int64) error {
 			switch leaf.Kind {
 			case transparency.Close, transparency.Crashed, transparency.Adopted:
 				rows = append(rows, row{session: leaf.Session, leaf: n<<transparency.Height + i, ended: leaf.Time, chain: leaf.Chain.String()})
-			case transparency.Purge, transparency.Shred:
+			case transparency.Purge:
 				rows = append(rows, row{session: leaf.Session, state: gone})
+			case transparency.Shred:
+				rows = append(rows, row{session: leaf.Session, leaf: n<<transparency.Height + i, ended: leaf.Time, state: shredded})
 			}
 		}
 		from = n<<transparency.Height + width

@@ -49,9 +49,18 @@ func Pull(ctx context.Context, o Options, dir string, sessions ...string) (Pulle
 	if err != nil {
 		return p, fmt.Errorf("fetch the archive: %w", err)
 	}
-	objects, err := b.list(ctx)
+	// The log as it is listed first, and then the recordings: whatever goes there meanwhile, no checkpoint of the copy names one that
+	// it lacks.
+	objects, err := b.list(ctx, transparency.Folder+"/")
 	if err != nil {
 		return p, fmt.Errorf("fetch the archive: %w", err)
+	}
+	for _, room := range []string{"audit/", "recordings/"} {
+		more, err := b.list(ctx, room)
+		if err != nil {
+			return p, fmt.Errorf("fetch the archive: %w", err)
+		}
+		objects = append(objects, more...)
 	}
 	for _, object := range objects {
 		if !object.wanted(sessions) {
@@ -81,14 +90,14 @@ func (l listed) wanted(sessions []string) bool {
 	return slices.Contains(sessions, strings.TrimSuffix(path.Base(l.name), ".srec"))
 }
 
-// list lists the archive's objects in order. Names that no gateway gives are passed over.
-func (b *bucket) list(ctx context.Context) ([]listed, error) {
+// list lists the archive's objects in a folder, in order. Names that no gateway gives are passed over.
+func (b *bucket) list(ctx context.Context, folder string) ([]listed, error) {
 	ctx, moved, done := b.patient(ctx, b.patience)
 	defer done()
 	found := map[string]*listed{}
 	var order []string
 	collect := func(versions bool) error {
-		for info := range b.core.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix, Recursive: true, WithVersions: versions}) {
+		for info := range b.core.ListObjectsIter(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix + folder, Recursive: true, WithVersions: versions}) {
 			if info.Err != nil {
 				return why(ctx, "list the bucket", info.Err)
 			}

@@ -15,6 +15,8 @@ const (
 	waiting  = "waiting"
 	archived = "archived"
 	gone     = "gone"
+	// shredded is what a leaf says, and no row's state: such a row is gone.
+	shredded = "shredded"
 )
 
 // row is one recording or audit file that has ended.
@@ -62,26 +64,76 @@ func failing(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// found notes what has ended, and that the log was read so far.
+// found notes what has ended and what was destroyed, and that the log was read so far.
 func (a *Archive) found(ctx context.Context, rows []row, leaves int64) error {
 	err := a.o.Store.Do(ctx, func(tx *store.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO archive_places (place, leaves, checkpoint, saved, complete) VALUES (?, ?, 0, 0, 0)
+			ON CONFLICT (place) DO UPDATE SET leaves = excluded.leaves`, a.place, leaves); err != nil {
+			return err
+		}
 		for _, r := range rows {
-			if r.state == gone {
-				if _, err := tx.ExecContext(ctx, `UPDATE archive_objects SET state = ? WHERE place = ? AND session = ? AND state = ?`, gone, a.place, r.session, waiting); err != nil {
-					return err
-				}
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO archive_objects (place, session, leaf, ended, chain, state) VALUES (?, ?, ?, ?, ?, ?)
-				ON CONFLICT (place, session) DO NOTHING`, a.place, r.session, r.leaf, r.ended.UnixMilli(), r.chain, waiting); err != nil {
+			if err := a.foundOne(ctx, tx, r); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO archive_places (place, leaves, checkpoint, saved, complete) VALUES (?, ?, 0, 0, 0)
-			ON CONFLICT (place) DO UPDATE SET leaves = excluded.leaves`, a.place, leaves)
-		return err
+		return nil
 	})
 	return failing("note what is to be archived", err)
+}
+
+func (a *Archive) foundOne(ctx context.Context, tx *store.Tx, r row) error {
+	switch r.state {
+	case gone: // purged: what is archived stays
+		_, err := a.turn(ctx, tx, r.session, waiting, gone)
+		return err
+	case shredded:
+		for _, from := range []string{waiting, archived} {
+			if _, err := a.turn(ctx, tx, r.session, from, gone); err != nil {
+				return err
+			}
+		}
+		return a.foundShred(ctx, tx, r)
+	}
+	result, err := tx.ExecContext(ctx, `INSERT INTO archive_objects (place, session, leaf, ended, chain, state) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (place, session) DO NOTHING`, a.place, r.session, r.leaf, r.ended.UnixMilli(), r.chain, waiting)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	return a.total(ctx, tx, waiting, 1, 0)
+}
+
+// turn has a row go from a state to another, with the totals, and reports whether it was in the first.
+func (a *Archive) turn(ctx context.Context, tx *store.Tx, session, from, to string) (bool, error) {
+	result, err := tx.ExecContext(ctx, `UPDATE archive_objects SET state = ? WHERE place = ? AND session = ? AND state = ?`, to, a.place, session, from)
+	if err != nil {
+		return false, err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	var bytes int64
+	if err := tx.QueryRowContext(ctx, `SELECT bytes FROM archive_objects WHERE place = ? AND session = ?`, a.place, session).Scan(&bytes); err != nil {
+		return false, err
+	}
+	if err := a.total(ctx, tx, from, -1, -bytes); err != nil {
+		return false, err
+	}
+	return true, a.total(ctx, tx, to, 1, bytes)
+}
+
+// total adds to how many are in a state, and to the bytes of those that are archived.
+func (a *Archive) total(ctx context.Context, tx *store.Tx, state string, n, bytes int64) error {
+	var err error
+	switch state {
+	case waiting:
+		_, err = tx.ExecContext(ctx, `UPDATE archive_places SET waiting = waiting + ? WHERE place = ?`, n, a.place)
+	case archived:
+		_, err = tx.ExecContext(ctx, `UPDATE archive_places SET archived = archived + ?, bytes = bytes + ? WHERE place = ?`, n, bytes, a.place)
+	}
+	return err
 }
 
 const columns = `session, leaf, ended, chain, state, object, version, sha256, bytes, upload`
@@ -117,27 +169,40 @@ func (a *Archive) setUpload(ctx context.Context, session, object, upload string)
 }
 
 func (a *Archive) setGone(ctx context.Context, session string) error {
-	return a.update(ctx, `UPDATE archive_objects SET state = ?, upload = '' WHERE place = ? AND session = ?`, gone, a.place, session)
-}
-
-// setArchived says that an object is there and was read back; of a session's recording with an audit event.
-func (a *Archive) setArchived(ctx context.Context, r row, event *store.AuditEvent) error {
-	err := a.o.Store.Do(ctx, func(tx *store.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE archive_objects SET state = ?, object = ?, version = ?, sha256 = ?, bytes = ?, archived = ?, upload = ''
-			WHERE place = ? AND session = ?`, archived, r.object, r.version, r.sha256, r.bytes, time.Now().UnixMilli(), a.place, r.session); err != nil {
-			return err
-		}
-		if event == nil {
-			return nil
-		}
-		return tx.Audit(*event)
-	})
-	return failing("keep what was archived", err)
+	return a.move(ctx, session, waiting, gone)
 }
 
 // forget has an object archived again that is not there any more, or not what it was.
 func (a *Archive) forget(ctx context.Context, session string) error {
-	return a.update(ctx, `UPDATE archive_objects SET state = ?, archived = 0 WHERE place = ? AND session = ?`, waiting, a.place, session)
+	return a.move(ctx, session, archived, waiting)
+}
+
+func (a *Archive) move(ctx context.Context, session, from, to string) error {
+	err := a.o.Store.Do(ctx, func(tx *store.Tx) error {
+		_, err := a.turn(ctx, tx, session, from, to)
+		return err
+	})
+	return failing("keep how far the archive has come", err)
+}
+
+// setArchived says that an object is there and was read back; of a session's recording with an audit event. One that was
+// destroyed meanwhile is not archived: it is to be deleted there.
+func (a *Archive) setArchived(ctx context.Context, r row, event *store.AuditEvent) error {
+	err := a.o.Store.Do(ctx, func(tx *store.Tx) error {
+		result, err := tx.ExecContext(ctx, `UPDATE archive_objects SET object = ?, version = ?, sha256 = ?, bytes = ?, archived = ?, upload = ''
+			WHERE place = ? AND session = ?`, r.object, r.version, r.sha256, r.bytes, time.Now().UnixMilli(), a.place, r.session)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		if turned, err := a.turn(ctx, tx, r.session, waiting, archived); err != nil || !turned || event == nil {
+			return err
+		}
+		return tx.Audit(*event)
+	})
+	return failing("keep what was archived", err)
 }
 
 func (a *Archive) saveCheckpoint(ctx context.Context, size int64) error {
@@ -156,12 +221,14 @@ func (a *Archive) update(ctx context.Context, statement string, args ...any) err
 	return failing("keep how far the archive has come", err)
 }
 
+// count fills in the totals.
 func (a *Archive) count(ctx context.Context, s *Status) error {
 	var oldest sql.NullInt64
-	db := a.o.Store.Read()
-	err := db.QueryRowContext(ctx, `SELECT count(*), min(ended) FROM archive_objects WHERE place = ? AND state = ?`, a.place, waiting).Scan(&s.Waiting, &oldest)
-	if err == nil {
-		err = db.QueryRowContext(ctx, `SELECT count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM archive_objects WHERE place = ? AND state = ?`, a.place, archived).Scan(&s.Archived, &s.Bytes)
+	err := a.o.Store.Read().QueryRowContext(ctx, `SELECT waiting, archived, bytes,
+		(SELECT ended FROM archive_objects o WHERE o.place = p.place AND o.state = ? ORDER BY leaf LIMIT 1) FROM archive_places p WHERE place = ?`, waiting, a.place).
+		Scan(&s.Waiting, &s.Archived, &s.Bytes, &oldest)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
 	}
 	s.Oldest = moment(oldest.Int64)
 	return failing("count what is archived", err)

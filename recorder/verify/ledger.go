@@ -291,7 +291,7 @@ func archivedCheckpoints(dir string) ([]string, error) {
 func (r *Report) compareWithLog(l, later *leaves, o Options) {
 	log := r.Log
 	seen := map[string]bool{}
-	whole, lived, uncovered := 0, 0, map[string]bool{}
+	whole, lived, destroyed, uncovered := 0, 0, 0, map[string]bool{}
 	for _, files := range [][]File{r.Recordings, r.Audit.Files} {
 		for i := range files {
 			f := &files[i]
@@ -308,7 +308,11 @@ func (r *Report) compareWithLog(l, later *leaves, o Options) {
 			}
 			before := len(log.Problems)
 			b.judge(f, l, log)
-			if b.shred != none && !o.destroying(f.Path) {
+			switch {
+			case b.shred == none || o.destroying(f.Path):
+			case o.Archive: // its lock is not over, or nobody has deleted it yet
+				destroyed++
+			default:
 				log.Problems = append(log.Problems, Finding{Kind: Returned, Session: session, Leaf: b.shred, What: fmt.Sprintf(
 					"%s: leaf %d says that the recording was destroyed, and it is here: a copy was put back, or the destruction was not finished, which a start of the gateway does", f.Path, b.shred)})
 			}
@@ -336,6 +340,9 @@ func (r *Report) compareWithLog(l, later *leaves, o Options) {
 	}
 	if lived > 0 {
 		log.NotProven = append(log.NotProven, fmt.Sprintf("anything of %d recordings and audit files that had not ended when the newest checkpoint of this archive was made", lived))
+	}
+	if destroyed > 0 {
+		log.NotProven = append(log.NotProven, fmt.Sprintf("that %d recordings are gone for good which were destroyed at the gateway: this archive has them, until their lock is over or somebody deletes them", destroyed))
 	}
 	slices.SortStableFunc(log.Problems, func(a, b Finding) int { return strings.Compare(a.Session, b.Session) })
 	log.Uncovered = nil

@@ -128,6 +128,7 @@ func TestStory(t *testing.T) {
 		chromedp.SendKeys(`//tr[contains(., "app@orders")]//input[@name="comment"]`, "that is enough"),
 		chromedp.Click(`//tr[contains(., "app@orders")]//button[contains(@class, "danger")]`), chromedp.WaitVisible(".done"))
 	carol.sees("The session is cut.", "killed", "that is enough", "whole", "checkpoint over")
+	carol.waits("the badge follows the witness without a reload", `document.body.innerText.includes("whole, and witnessed")`)
 	carol.do("what it was checked against", chromedp.Click(".proof summary"))
 	carol.sees("names this chain and is in the root")
 	carol.accessible()

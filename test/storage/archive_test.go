@@ -3,6 +3,7 @@ package storage
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/internal/store"
 	"sallyport/recorder/archive"
 	"sallyport/recorder/transparency"
 )
@@ -97,8 +99,10 @@ func TestArchive(t *testing.T) {
 
 	// Two ways to a copy, the same verdict.
 	synced, pulled := t.TempDir(), t.TempDir()
-	if err := os.CopyFS(synced, os.DirFS(filepath.Join(s.files, filepath.FromSlash(prefix)))); err != nil {
-		t.Fatal(err)
+	for _, folder := range []string{"transparency", "audit", "recordings"} { // the log first, for the archive goes on
+		if err := os.CopyFS(filepath.Join(synced, folder), os.DirFS(filepath.Join(s.files, filepath.FromSlash(prefix), folder))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	o := archive.Options{Config: c, Secret: authn.Secret}
 	p, err := archive.Pull(t.Context(), o, pulled)
@@ -395,4 +399,86 @@ func TestWrongCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.complete(t, s, "s1")
+}
+
+// What is destroyed at the gateway is deleted there, with every version of it; what is locked stays until then, which is said, and
+// the auditor's binary finds no fault with either.
+func TestShredded(t *testing.T) {
+	for _, lock := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lock=%t", lock), func(t *testing.T) {
+			s := startStore(t, lock)
+			c := config(s.address)
+			if lock {
+				c.Lock = configs.ArchiveLock{Mode: configs.LockGovernance, For: configs.Duration(48 * time.Hour)}
+			}
+			dir := t.TempDir()
+			g := startGateway(t, dir, c, 0)
+			if err := errors.Join(g.record("s1", 5000, true), g.record("s2", 5000, true), g.record("large", 20<<20, true)); err != nil {
+				t.Fatal(err)
+			}
+			g.complete(t, s, "s1", "s2", "large")
+			object := strings.TrimPrefix(s.file("s1"), s.files+"/")
+			if lock { // somebody hid it, and it is found all the same
+				if err := s.client.RemoveObject(t.Context(), bucket, object, minio.RemoveObjectOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			versions := func(session string) (n int) {
+				t.Helper()
+				for info := range s.client.ListObjectsIter(t.Context(), bucket, minio.ListObjectsOptions{Prefix: prefix + "/recordings/", Recursive: true, WithVersions: true}) {
+					if info.Err != nil {
+						t.Fatal(info.Err)
+					}
+					if strings.HasSuffix(info.Key, "/"+session+".srec") {
+						n++
+					}
+				}
+				return n
+			}
+			for _, session := range []string{"s1", "large"} {
+				if err := g.Shred(t.Context(), session, store.AuditEvent{Actor: "idp carol", Reason: "erasure 113"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			proven := func(want string) {
+				t.Helper()
+				copied := t.TempDir()
+				if p, err := archive.Pull(t.Context(), archive.Options{Config: c, Secret: authn.Secret}, copied); err != nil || len(p.Wrong) > 0 {
+					t.Fatalf("%+v, %v", p, err)
+				}
+				kept := filepath.Join(t.TempDir(), "kept")
+				logKey := filepath.Join(dir, "keys", "log.pub")
+				verify(t, copied, "--archive", "--log-key", logKey, "--save", kept)
+				if code, out := verify(t, copied, "--archive", "--log-key", logKey, "--checkpoint", kept); code != 0 || !strings.Contains(out, want) {
+					t.Errorf("exit %d, want 0 and %q:\n%s", code, want, out)
+				}
+			}
+			if lock {
+				status := g.status(t, "both are locked", func(a archive.Status) bool {
+					return a.Shredding == 2 && !a.Shreds[0].Locked.IsZero() && !a.Shreds[1].Locked.IsZero()
+				})
+				if left := time.Until(status.Shreds[0].Locked); left < 47*time.Hour || left > 48*time.Hour || status.Shreds[0].Error != "" {
+					t.Errorf("%+v: locked for %v", status.Shreds[0], left)
+				}
+				if versions("s1") != 2 || versions("large") != 1 {
+					t.Errorf("%d and %d versions of what is locked", versions("s1"), versions("large"))
+				}
+				proven("2 recordings are gone for good")
+				return
+			}
+			g.status(t, "both are deleted", func(a archive.Status) bool {
+				return a.Shredding == 0 && a.Checkpoint > 0 && a.Error == "" && versions("s1") == 0
+			})
+			if versions("s1") != 0 || versions("large") != 0 || versions("s2") != 1 {
+				t.Errorf("there are %d, %d and %d", versions("s1"), versions("large"), versions("s2"))
+			}
+			until(t, "it is told", func() error {
+				if events := g.audited(t, "archive.shredded"); len(events) != 2 || events[0].Fields["deleted"] != "1" {
+					return fmt.Errorf("%+v", events)
+				}
+				return nil
+			})
+			proven("destroyed by")
+		})
+	}
 }

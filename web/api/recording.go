@@ -64,10 +64,23 @@ type Archive struct {
 	Bytes        int64     `json:"bytes" doc:"Of those."`
 	Checkpoint   int64     `json:"checkpoint" doc:"Leaves that the newest checkpoint there covers."`
 	CheckpointAt time.Time `json:"checkpoint_at,omitzero" doc:"When it went there."`
+	Shredding    int       `json:"shredding" doc:"Recordings that were destroyed at the gateway and are still there."`
+	Shreds       []Shred   `json:"shreds" doc:"The oldest of those, 100 at most."`
 	Complete     time.Time `json:"complete,omitzero" doc:"When the archive last had everything."`
 	Behind       bool      `json:"behind" doc:"That is longer ago than archive.max_behind."`
 	Error        string    `json:"error,omitempty" doc:"Why it does not go on."`
 	FailedAt     time.Time `json:"failed_at,omitzero" doc:"When that was last tried."`
+}
+
+// Shred is a recording that was destroyed at the gateway and is still in its archive, which deletes it as soon as it can.
+type Shred struct {
+	Session string    `json:"session"`
+	Object  string    `json:"object,omitempty" doc:"Its name there, without the prefix; left out where it is not known."`
+	Since   time.Time `json:"since" doc:"When it was destroyed."`
+	Locked  time.Time `json:"locked,omitzero" doc:"Until when the store deletes it for nobody, by Object Lock."`
+	Next    time.Time `json:"next,omitzero" doc:"When it is tried again."`
+	Stuck   bool      `json:"stuck" doc:"For so long that somebody should look."`
+	Error   string    `json:"error,omitempty" doc:"Why it did not go the last time."`
 }
 
 // Cleanup is a role on a target that was made for a grant and is still to be dropped. Access had ended with the grant.

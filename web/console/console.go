@@ -107,6 +107,7 @@ func (s *server) guarded() map[string]func(*visit) error {
 		"GET /console/events":                           s.events,
 		"GET /console/live":                             s.live,
 		"GET /console/sessions/{id}/cast":               s.cast,
+		"GET /console/sessions/{id}/proof":              s.proof,
 		"GET /console/sessions/{id}/segments":           s.segments,
 		"GET /console/sessions/{id}/segments/{n}":       s.segment,
 		"POST /console/sessions/{id}/evidence":          s.evidence,

@@ -72,8 +72,9 @@ type Desk interface {
 	Part(ctx context.Context, who Caller, id string, from time.Duration) (iter.Seq2[api.Item, error], error)
 	Segments(ctx context.Context, who Caller, id string) (replay.Segments, error)
 	// Integrity reads a recording that has ended to its end and compares it with the log over all recordings; nil where it takes
-	// more room than most bytes.
+	// more room than most bytes. IntegrityAgain is the same for somebody who is looking at it.
 	Integrity(ctx context.Context, who Caller, id string, most int64) (*recorder.Integrity, error)
+	IntegrityAgain(ctx context.Context, who Caller, id string, most int64) (*recorder.Integrity, error)
 	Search(ctx context.Context, who Caller, q recorder.Query) (iter.Seq2[api.Match, error], error)
 	Audit(ctx context.Context, who Caller, f recorder.AuditFilter) (iter.Seq2[api.AuditEvent, error], error)
 	// Standing is how the gateway stands, Notifications what waits to be told to channels.

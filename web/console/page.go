@@ -130,6 +130,18 @@ func (s *server) show(v *visit, status int, name string, p page) {
 	_, _ = rendered.WriteTo(v.w) // an error is the browser going away
 }
 
+// fragment renders a part of a page.
+func (s *server) fragment(v *visit, name, part string, body any) {
+	var rendered bytes.Buffer
+	if err := templates[name].ExecuteTemplate(&rendered, part, body); err != nil {
+		s.Log.Error("a part of a page of the console can't be rendered", "page", name, "part", part, "error", err)
+		http.Error(v.w, "the gateway failed to show this; its log says why", http.StatusInternalServerError)
+		return
+	}
+	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = rendered.WriteTo(v.w) // an error is the browser going away
+}
+
 // words are the templates' functions.
 var words = template.FuncMap{
 	"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },

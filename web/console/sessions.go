@@ -302,6 +302,19 @@ func (s *server) integrity(v *visit, info api.Session) (*recorder.Integrity, str
 	return found, "", err
 }
 
+// proof is the badge alone, which a page looks at again as long as a witness is still to see the recording's ending.
+func (s *server) proof(v *visit) error {
+	found, err := s.Desk.IntegrityAgain(v.Context(), v.who, v.PathValue("id"), mostChecked)
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		return refusal.New(refusal.Conflict, "the recording is too large to be read in passing").WithHint("open its page")
+	}
+	s.fragment(v, "session.html", "proof", found)
+	return nil
+}
+
 // player works out what of an SSH session is played, and from where.
 func (s *server) player(v *visit, info api.Session, t timeline, cast *string, chosen *uint32, start *string) error {
 	if info.Protocol != "ssh" || len(t.Channels) == 0 || t.Output == 0 {

@@ -50,6 +50,22 @@ async function lookAgain() {
   later(told ? settled : interval);
 }
 
+// What a witness is still to see is looked at again by itself, more and more seldom; not while its details are open.
+async function prove(wait) {
+  const old = document.querySelector("[data-proof]");
+  if (!old || wait > 300000) return;
+  if (!document.hidden && !old.querySelector("details[open]")) {
+    try {
+      const answer = await fetch(old.dataset.proof, { headers: { Accept: "text/html" }, redirect: "manual" });
+      const fresh = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").body.firstElementChild;
+      if (fresh && old.isConnected && !old.querySelector("details[open]")) old.replaceWith(fresh);
+    } catch {
+      // As above.
+    }
+  }
+  setTimeout(() => prove(wait * 2), wait);
+}
+
 function left(until) {
   const seconds = Math.max(0, Math.floor((Date.parse(until) - Date.now()) / 1000));
   const hours = Math.floor(seconds / 3600);
@@ -111,3 +127,4 @@ if (document.querySelector("[data-pulses]")) {
 enhance(document);
 setInterval(tick, 1000);
 later(interval);
+setTimeout(() => prove(3000), 1500);
