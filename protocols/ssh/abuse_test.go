@@ -18,6 +18,7 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/authn"
+	"sallyport/configs"
 )
 
 // What people do who mean no good, as known from the advisories about other servers. Each test says what happened there.
@@ -315,6 +316,28 @@ func TestRejectedChannelsLeaveNothing(t *testing.T) {
 	}
 	if out, err := must(c.NewSession())(t).Output("echo here"); err != nil || string(out) != "here\n" {
 		t.Errorf("after many refused channels: %q, %v", out, err)
+	}
+}
+
+// TestUnknownChannels: with everything allowed that a role can allow, a client opens nothing but sessions and forwarded connections.
+func TestUnknownChannels(t *testing.T) {
+	r := newRig(t)
+	on := true
+	c := r.client(r.role("all", configs.SSHLimits{DynamicForward: true, RemoteForward: true, UnixSockets: true, Agent: &on}))
+	if out, err := must(c.NewSession())(t).Output("echo here"); err != nil || string(out) != "here\n" {
+		t.Fatalf("%q, %v", out, err)
+	}
+	for _, kind := range []string{"tun@openssh.com", "x11", agentChannel, forwardedTCPIP, forwardedStreamlocal, "hello@example.com", ""} {
+		if ch, _, err := c.OpenChannel(kind, place); err == nil {
+			ch.Close()
+			t.Errorf("%q is opened", kind)
+		}
+	}
+	c.Close()
+	for _, item := range r.items(r.ended().ID) {
+		if strings.Contains(item.Command, "tun@") || strings.Contains(item.Command, "x11") {
+			t.Errorf("the target was asked: %+v", item)
+		}
 	}
 }
 

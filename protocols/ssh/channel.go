@@ -158,13 +158,14 @@ func (c *channel) run(clientRequests, targetRequests <-chan *xssh.Request) {
 func (c *channel) takeIn() (end func()) {
 	from, to := c.link.connection.flow, c.link.flow
 	if _, ok := c.client.Channel.(*resumedChannel); ok {
-		from = newFlow() // wait.go accounts for it
+		from = newFlow(c.link.connection.handler.purse) // wait.go accounts for it
 	}
 	flood := func(what string) func() { return func() { c.flooded(what) } }
 	c.input = newIntake(from, c.client.Read, flood("the client sends, in small pieces, more than the target takes"))
 	for stream, read := range [2]func([]byte) (int, error){c.target.Read, c.target.Stderr().Read} {
 		c.output[stream] = newIntake(to, read, flood("the target sends, in small pieces, more than the client takes"))
 	}
+	c.output[stderr].shares(c.output[stdout])
 	return func() {
 		from.remove(c.input)
 		for _, i := range c.output {

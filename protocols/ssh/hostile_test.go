@@ -16,11 +16,13 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
+	"sallyport/protocols/ssh/interpret"
 )
 
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
-// sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has.
+// sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "heard" says
+// what the gateway has asked of the connection, and "vanishes" says nothing of how it ended.
 func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
 	dripped := make(chan struct{})
@@ -40,8 +42,15 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 				if err != nil {
 					return
 				}
-				go xssh.DiscardRequests(requests)
 				o := &oddConn{Conn: c, dripped: dripped}
+				go func() {
+					for r := range requests {
+						o.mu.Lock()
+						o.heard = append(o.heard, r.Type)
+						o.mu.Unlock()
+						r.Reply(true, nil)
+					}
+				}()
 				for n := range channels {
 					channel, requests, err := n.Accept()
 					if err != nil {
@@ -63,10 +72,15 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	return dripped
 }
 
+// place is what a target says of a connection to a place where it was not asked to listen.
+var place = xssh.Marshal(interpret.ForwardedTCPIP{Address: "127.0.0.1", Port: 80, OriginHost: "127.0.0.1", OriginPort: 1})
+
 type oddConn struct {
 	xssh.Conn
 	dripped chan<- struct{}
 	ended   atomic.Bool
+	mu      sync.Mutex
+	heard   []string
 }
 
 func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
@@ -132,9 +146,26 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 				close(c.dripped)
 				exit()
 			}()
+		case "asks":
+			for _, kind := range []string{"keepalive@openssh.com", "hello@example.com"} {
+				done, err := channel.SendRequest(kind, true, nil)
+				fmt.Fprintln(channel, kind, done, err)
+			}
+			for _, kind := range []string{"keepalive@openssh.com", "hostkeys-00@openssh.com", tcpipForward} {
+				done, _, err := c.SendRequest(kind, true, nil)
+				fmt.Fprintln(channel, kind, done, err)
+			}
+			exit()
+		case "heard":
+			c.mu.Lock()
+			fmt.Fprintln(channel, c.heard)
+			c.mu.Unlock()
+			exit()
+		case "vanishes":
+			channel.Close()
 		case "open":
-			for _, kind := range []string{"forwarded-tcpip", "auth-agent@openssh.com", "x11", "session"} {
-				_, _, err := c.OpenChannel(kind, nil)
+			for _, kind := range []string{"forwarded-tcpip", "forwarded-streamlocal@openssh.com", "auth-agent@openssh.com", "x11", "session", "direct-tcpip", "tun@openssh.com"} {
+				_, _, err := c.OpenChannel(kind, place)
 				fmt.Fprintf(channel, "%s: %v\n", kind, err)
 			}
 			exit()
@@ -191,7 +222,7 @@ func TestHostileTarget(t *testing.T) {
 	r.oddTarget(t)
 	c := r.client("me@odd")
 	out, err := must(c.NewSession())(t).Output("open")
-	if n := strings.Count(string(out), "not allowed through this gateway"); err != nil || n != 4 {
+	if n := strings.Count(string(out), "not allowed through this gateway"); err != nil || n != 7 {
 		t.Errorf("a target opened channels towards the client: %q, %v", out, err)
 	}
 	if err := must(c.NewSession())(t).Run("broken"); err == nil {

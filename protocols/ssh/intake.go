@@ -14,8 +14,11 @@ import (
 //	flow    counts, for one connection, what came in against what was read of its channels
 //	intake  is one stream of one channel; mostly the channel itself is read, without a step between
 //
-// While more waits unread than all windows together could hold of proper packets, the streams that nobody reads are read ahead.
-// A stream of which too much has been read ahead has a peer that goes on and on; its channel is given up, and nothing else.
+// While more waits unread than proper packets could be, the streams that nobody reads are read ahead, up to maxAhead of each. Then
+// the window stops the sender, as it would have without reading ahead, and what it may still send lies in the library at the
+// library's price. That is paid out of a purse which all connections share; so a program that writes a byte at a time to a receiver
+// that is slow, or stopped for the night, waits and loses nothing. Only when the purse is empty is a channel given up, the one that
+// wants more, and nothing else.
 const (
 	// windowSize is what the library lets a peer send on a channel before it is read.
 	windowSize = 2 << 20
@@ -23,6 +26,8 @@ const (
 	windowCost = windowSize + 64<<10
 	flowSlack  = 1 << 20
 	flowStep   = 256 << 10 // bytes on the wire between two looks, at least
+	// earlyCost is what may wait of a channel that nothing was read of yet: what a client sends before its command runs.
+	earlyCost = 4 << 10
 	// maxAhead is how much is read ahead of one stream, and maxAheadAll of all streams of one connection.
 	maxAhead    = 2 * windowSize
 	maxAheadAll = 8 * windowSize
@@ -31,22 +36,48 @@ const (
 	// length, header, padding and tag.
 	maxPacket  = 32 << 10
 	packetCost = 34
+	// tinyCost is what a window of packets of one byte is on the wire; in the library it is a third more.
+	tinyCost = windowSize * (packetCost + 2)
+	// purseSize is what may wait of all connections beyond what is expected of each, in bytes on the wire: two such windows.
+	purseSize = 2*tinyCost + flowSlack
 )
+
+// purse is what all connections may have waiting beyond what is expected of each.
+type purse struct {
+	left  atomic.Int64
+	ahead int // what is read ahead of a stream before it is asked for
+}
+
+func newPurse() *purse {
+	p := &purse{ahead: maxAhead}
+	p.left.Store(purseSize)
+	return p
+}
+
+func (p *purse) take(n int64) bool {
+	if p.left.Add(-n) >= 0 {
+		return true
+	}
+	p.left.Add(n)
+	return false
+}
 
 // flow is one connection's account. What is on the wire and not yet read is estimated from above: what else there is on a
 // connection, such as requests, counts as unread until a look finds everybody reading.
 type flow struct {
+	purse    *purse
 	received atomic.Int64 // bytes on the wire since the last settling
 	taken    atomic.Int64 // the same of what was read, with what packets cost on the wire
 	next     atomic.Int64 // received, at which to look again
 	ahead    atomic.Int64 // bytes that are read ahead now
 
-	mu      sync.Mutex
-	intakes map[*intake]struct{}
+	mu       sync.Mutex
+	intakes  map[*intake]struct{}
+	borrowed int64 // from the purse
 }
 
-func newFlow() *flow {
-	f := &flow{intakes: map[*intake]struct{}{}}
+func newFlow(p *purse) *flow {
+	f := &flow{purse: p, intakes: map[*intake]struct{}{}}
 	f.next.Store(flowSlack)
 	return f
 }
@@ -69,27 +100,61 @@ func (f *flow) took(n int) {
 func (f *flow) look() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	received := f.received.Load()
+	waiting, allowed := received-f.taken.Load(), flowSlack+f.borrowed
 	var stuck []*intake
 	for i := range f.intakes {
-		if !i.reading() {
-			stuck = append(stuck, i)
+		if i.reading() {
+			continue
+		}
+		stuck = append(stuck, i)
+		if i.beside == nil || i.beside.reading() { // they have one window together
+			allowed += i.proper()
 		}
 	}
-	received := f.received.Load()
-	waiting := received - f.taken.Load()
-	allowed := int64(flowSlack + len(stuck)*windowCost)
 	if waiting > 0 && len(stuck) > 0 && waiting <= allowed {
 		f.next.Store(received + max(allowed-waiting, flowStep))
 		return
 	}
 	if waiting > allowed {
+		var full []*intake
 		for _, i := range stuck {
-			i.readAhead()
+			if !i.readAhead() {
+				full = append(full, i)
+			}
+		}
+		if len(full) > 0 && f.borrow(waiting-allowed+flowStep, int64(len(full))*tinyCost) {
+			f.next.Store(received + flowStep)
+			return
+		}
+		for _, i := range full {
+			i.giveUp()
 		}
 	}
+	f.settle()
+}
+
+// borrow reports whether so much more may wait. Beyond most, what the windows that are full can cost, it does not wait but was read
+// in fewer reads than packets.
+func (f *flow) borrow(more, most int64) bool {
+	if n := min(more, most-f.borrowed); n > 0 {
+		if !f.purse.take(n) {
+			return false
+		}
+		f.borrowed += n
+		more -= n
+	}
+	f.taken.Add(more)
+	return true
+}
+
+// settle begins a new count: nothing waits any more, or it is being read.
+func (f *flow) settle() {
 	f.received.Store(0)
 	f.taken.Store(0)
 	f.next.Store(flowSlack)
+	f.purse.left.Add(f.borrowed)
+	f.borrowed = 0
 }
 
 func (f *flow) add(i *intake) {
@@ -102,6 +167,10 @@ func (f *flow) remove(i *intake) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.intakes, i)
+	if len(f.intakes) == 0 { // nobody is waited for; a connection that ends comes here as well
+		f.purse.left.Add(f.borrowed)
+		f.borrowed = 0
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.drop()
@@ -109,9 +178,11 @@ func (f *flow) remove(i *intake) {
 
 // intake reads one stream of a channel. Read is for one goroutine.
 type intake struct {
-	flow  *flow
-	read  func([]byte) (int, error)
-	flood func() // called once, in a goroutine of its own, when too much was read ahead
+	flow   *flow
+	read   func([]byte) (int, error)
+	flood  func()      // called once, in a goroutine of its own, when it is given up
+	beside *intake     // the other stream of its channel, with which it shares a window; nil: it has one of its own
+	begun  atomic.Bool // it was read at least once
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -135,8 +206,16 @@ func newIntake(f *flow, read func([]byte) (int, error), flood func()) *intake {
 	return i
 }
 
+// shares says that it has its window together with another stream.
+func (i *intake) shares(other *intake) {
+	i.flow.mu.Lock()
+	defer i.flow.mu.Unlock()
+	i.beside = other
+}
+
 // Read implements io.Reader. After a flood it gives what was read ahead before, and then errFlooded.
 func (i *intake) Read(p []byte) (int, error) {
+	i.begun.Store(true)
 	i.mu.Lock()
 	for i.pumping && i.inside && i.held == 0 && i.err == nil {
 		i.waiting = true
@@ -173,6 +252,9 @@ func (i *intake) takeAhead(p []byte) (n int) {
 	}
 	i.held -= n
 	i.flow.ahead.Add(-int64(n))
+	if i.held == 0 {
+		i.flow.next.Store(0) // what was borrowed can be given back
+	}
 	return n
 }
 
@@ -183,17 +265,43 @@ func (i *intake) reading() bool {
 	return i.inside || i.err != nil
 }
 
-// readAhead reads ahead what now waits and what comes then, up to another window. It does not wait.
-func (i *intake) readAhead() {
+// proper is what may wait of it on the wire in proper packets.
+func (i *intake) proper() int64 {
+	if !i.begun.Load() {
+		return earlyCost
+	}
+	return windowCost
+}
+
+// readAhead reads ahead what now waits and what comes then, up to another window, or reports false when it has read so much ahead
+// already that it must wait. It does not wait itself.
+func (i *intake) readAhead() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.inside || i.err != nil {
+		return true
+	}
+	if i.held >= i.flow.purse.ahead || i.flow.ahead.Load() >= maxAheadAll {
+		return false
+	}
+	i.pumpOn()
+	return true
+}
+
+// giveUp has what still comes read, so that the library does not keep it, and goes nowhere with it.
+func (i *intake) giveUp() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.inside || i.err != nil {
 		return
 	}
-	if i.held >= maxAhead || i.flow.ahead.Load() >= maxAheadAll {
-		i.err = errFlooded // what still comes is read, so that the library does not keep it, and goes nowhere
-		go i.flood()
-	}
+	i.err = errFlooded
+	go i.flood()
+	i.pumpOn()
+}
+
+// pumpOn lets the goroutine that reads ahead read another window; i.mu is held.
+func (i *intake) pumpOn() {
 	i.quota = windowSize
 	if i.pumping {
 		i.changed.Broadcast()

@@ -176,11 +176,86 @@ func TestTinyPacketsOfATarget(t *testing.T) {
 	}
 }
 
-// TestSmallPacketsWithoutEnd: who goes on sending what nobody takes loses the channel, is told, and nothing else happens; what the
-// target had is not ended as if it were whole.
+// small is the most for which a packet is no larger than for one byte: 52 bytes.
+const small = 18
+
+// littleAhead is how much is read ahead of a stream in tests that send more than that.
+const littleAhead = 256 << 10
+
+// flushing has what is corked sent on every now and then, so that a sender who is stopped has sent what he could.
+func (c *corked) flushing(t *testing.T) {
+	c.on.Store(true)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				c.on.Store(false)
+				_, err := c.Write(nil)
+				if c.on.Store(true); err != nil {
+					return
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-stopped })
+}
+
+// TestSmallPacketsWait: a program that writes a few bytes at a time, on and on, to one that reads nothing for now is stopped by the
+// window, and loses neither its channel nor a byte. What it costs is paid out of the purse, and goes back there.
+func TestSmallPacketsWait(t *testing.T) {
+	r := newRig(t)
+	r.oddTarget(t)
+	r.handler.purse.ahead = littleAhead
+	c, conn := r.corkedClient("me@odd")
+	deaf, closed := start(t, c, "deaf")
+	go io.Copy(io.Discard, deaf.Stderr())
+	sent := fill(t, deaf)
+	conn.flushing(t)
+	borrowed := func() bool { return r.handler.purse.left.Load() < purseSize }
+	pieces := 0
+	wrote := make(chan error, 1)
+	go func() {
+		piece := bytes.Repeat([]byte{1}, small)
+		for end := time.Now().Add(deadline); !borrowed() && time.Now().Before(end); pieces++ {
+			if _, err := deaf.Write(piece); err != nil {
+				wrote <- err
+				return
+			}
+		}
+		wrote <- deaf.CloseWrite()
+	}()
+	eventually(t, "so much waits that it is paid for", borrowed)
+	goesOn(t, c)
+	select {
+	case <-closed:
+		t.Fatal("the channel is lost")
+	default:
+	}
+	go deaf.SendRequest("signal", false, xssh.Marshal(struct{ S string }{"USR1"})) // hear
+	got := must(io.ReadAll(deaf))(t)
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintln(sent+pieces*small, pieces*small); string(got) != want {
+		t.Errorf("the target had %q, not %q: how much it had and the sum of it", got, want)
+	}
+	c.Close()
+	eventually(t, "it is given back", func() bool { return !borrowed() })
+}
+
+// TestSmallPacketsWithoutEnd: when the purse is empty, who goes on sending what nobody takes loses the channel, is told, and nothing
+// else happens; what the target had is not ended as if it were whole.
 func TestSmallPacketsWithoutEnd(t *testing.T) {
 	r := newRig(t)
 	r.oddTarget(t)
+	r.handler.purse.ahead = littleAhead
+	r.handler.purse.left.Store(0)
 	c, conn := r.corkedClient("me@odd")
 	deaf, closed := start(t, c, "deaf")
 	said := make(chan string, 1)
@@ -192,7 +267,7 @@ func TestSmallPacketsWithoutEnd(t *testing.T) {
 	fill(t, deaf)
 	conn.on.Store(true)
 	var err error
-	piece := make([]byte, 18) // the most for which a packet is no larger than for one byte less
+	piece := make([]byte, small)
 	for n := 0; n < 4*maxAhead && err == nil; n += len(piece) {
 		_, err = deaf.Write(piece)
 	}
@@ -265,7 +340,7 @@ func (p *packets) Read(b []byte) (int, error) {
 // TestIntake: what is read ahead comes first and in order, reading goes back to the channel itself when nothing is left, and of a
 // flood nothing comes after a gap.
 func TestIntake(t *testing.T) {
-	f, p := newFlow(), newPackets()
+	f, p := newFlow(newPurse()), newPackets()
 	flooded := make(chan struct{})
 	i := newIntake(f, p.Read, func() { close(flooded) })
 	read := func(want string) {
@@ -318,7 +393,10 @@ func TestIntake(t *testing.T) {
 	if held := f.ahead.Load(); held < maxAhead || held > maxAhead+2*aheadChunk {
 		t.Errorf("%d bytes are read ahead", held)
 	}
-	i.readAhead()
+	if i.readAhead() {
+		t.Error("more is read ahead than may be")
+	}
+	i.giveUp()
 	<-flooded
 	p.put(make([]byte, windowSize))
 	eventually(t, "what comes then is read all the same", func() bool { return p.left() == 0 })
@@ -330,4 +408,60 @@ func TestIntake(t *testing.T) {
 		t.Errorf("%d bytes are still accounted for", held)
 	}
 	p.end()
+}
+
+// TestFlowExpectsWhatCanBe: how much may wait depends on what the channels can hold of proper packets: a window for each that was read
+// and is not now, next to nothing for those of which nothing was read, and one window for both streams of a channel. So channels that are
+// opened before or during a flood don't hide it.
+func TestFlowExpectsWhatCanBe(t *testing.T) {
+	// noticed is how much comes, of which nobody reads anything, until a stream is read ahead.
+	noticed := func(f *flow, i *intake) (came int64) {
+		for pumping := false; !pumping; came += 1 << 10 {
+			if came > 1<<30 {
+				t.Fatal("it is never noticed")
+			}
+			f.came(1 << 10)
+			i.mu.Lock()
+			pumping = i.pumping
+			i.mu.Unlock()
+		}
+		return came
+	}
+	ends := []func(){}
+	defer func() {
+		for _, end := range ends {
+			end()
+		}
+	}()
+	stream := func(f *flow, read bool) *intake {
+		p := newPackets()
+		i := newIntake(f, p.Read, func() {})
+		ends = append(ends, p.end)
+		if read {
+			p.put([]byte("first"))
+			if _, err := i.Read(make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return i
+	}
+	const most = flowSlack + windowCost + flowStep
+	f := newFlow(newPurse())
+	if n := noticed(f, stream(f, true)); n < windowSize || n > most {
+		t.Errorf("alone: %d", n)
+	}
+	f = newFlow(newPurse())
+	flooded := stream(f, true)
+	for range maxChannels {
+		stream(f, false)
+	}
+	if n := noticed(f, flooded); n < windowSize || n > most+maxChannels*earlyCost {
+		t.Errorf("beside channels on which nothing runs: %d", n)
+	}
+	f = newFlow(newPurse())
+	flooded = stream(f, true)
+	stream(f, true).shares(flooded)
+	if n := noticed(f, flooded); n < windowSize || n > most {
+		t.Errorf("with the channel's other stream: %d", n)
+	}
 }

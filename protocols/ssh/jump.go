@@ -46,8 +46,9 @@ func (c *connection) jump(n xssh.NewChannel) {
 	conn := &channelConn{Channel: channel, local: c.client.LocalAddr(), remote: c.client.RemoteAddr(), abort: c.close}
 	defer conn.Close()
 	handshake := time.AfterFunc(h.HandshakeTimeout, func() { conn.Close() })
-	flow := newFlow()
-	client, channels, globals, err := xssh.NewServerConn(newWire(conn, flow), config)
+	flow := newFlow(h.purse)
+	keys := &rekeyed{Conn: newWire(conn, flow)}
+	client, channels, globals, err := xssh.NewServerConn(keys, keys.config(config))
 	if !handshake.Stop() || err != nil {
 		return // the client's own ssh says why
 	}
@@ -55,6 +56,7 @@ func (c *connection) jump(n xssh.NewChannel) {
 		handler: h, client: client, close: func() { conn.Close() }, flow: flow, proof: c.proof,
 		address: address{account: client.User(), target: target.Name},
 	}
+	keys.watch(client, h.RekeyTimeout, inner.keysStuck)
 	inner.serve(c.ctx, channels, globals)
 }
 

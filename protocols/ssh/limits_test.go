@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,9 +91,16 @@ func TestForwardMatches(t *testing.T) {
 // role adds an account of web-1 that has these limits, and gives alice a grant for it.
 func (r *rig) role(account string, limits configs.SSHLimits) string {
 	r.t.Helper()
-	r.config.Targets[0].Accounts = append(r.config.Targets[0].Accounts, configs.Account{Name: account, User: r.account})
+	return r.roleAt(account, "web-1", limits)
+}
+
+// roleAt is role on a target.
+func (r *rig) roleAt(account, target string, limits configs.SSHLimits) string {
+	r.t.Helper()
+	at := slices.IndexFunc(r.config.Targets, func(t configs.Target) bool { return t.Name == target })
+	r.config.Targets[at].Accounts = append(r.config.Targets[at].Accounts, configs.Account{Name: account, User: r.account})
 	r.config.Roles = append(r.config.Roles, configs.Role{
-		Name: account, Accounts: []string{account + "@web-1"}, Limits: configs.RoleLimits{SSH: limits},
+		Name: account, Accounts: []string{account + "@" + target}, Limits: configs.RoleLimits{SSH: limits},
 	})
 	policy := r.config.Policies[0]
 	policy.Name, policy.Roles, policy.Accounts = account, []string{account}, nil
@@ -100,8 +108,8 @@ func (r *rig) role(account string, limits configs.SSHLimits) string {
 	if err := r.grants.Reload(r.t.Context(), r.config); err != nil {
 		r.t.Fatal(err)
 	}
-	r.grant(account, "web-1")
-	return account + "@web-1"
+	r.grant(account, target)
+	return account + "@" + target
 }
 
 func TestRoleSaysWhatRuns(t *testing.T) {
@@ -358,7 +366,8 @@ func TestAgentIsForwardedWhereTheRoleSays(t *testing.T) {
 	off := r.role("noagent", configs.SSHLimits{})
 	on := true
 	allowed := r.role("agent", configs.SSHLimits{Agent: &on})
-	for user, want := range map[string]bool{off: false, allowed: true} {
+	commands := r.role("agentcommands", configs.SSHLimits{Agent: &on, Commands: []string{"ssh-add -l"}})
+	for user, want := range map[string]bool{off: false, allowed: true, commands: false} {
 		c := r.client(user)
 		keyring := agent.NewKeyring()
 		if err := keyring.Add(agent.AddedKey{PrivateKey: newPrivate(t), Comment: "a key of alice's"}); err != nil {

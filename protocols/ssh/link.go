@@ -71,7 +71,7 @@ func (c *connection) begin() (*link, error) {
 		return nil, err
 	}
 	l := &link{
-		connection: c, session: s, flow: newFlow(), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
+		connection: c, session: s, flow: newFlow(c.handler.purse), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
 		lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
 		listens: map[string]struct{}{},
 	}

@@ -71,6 +71,7 @@ func TestAskedMay(t *testing.T) {
 		"resize without terminal":   {asked{}, request("window-change"), "ignored"},
 		"resize":                    {asked{terminal: true}, request("window-change"), "passed"},
 		"signal":                    {asked{}, request("signal"), "passed"},
+		"break":                     {asked{}, request("break"), "passed"},
 		"X11":                       {asked{}, request("x11-req"), "refused"},
 		"agent":                     {asked{}, request("auth-agent-req@openssh.com"), "refused"},
 		"unknown":                   {asked{}, request("hello@example.com"), "refused"},

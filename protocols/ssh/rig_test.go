@@ -24,6 +24,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
@@ -41,6 +42,7 @@ type rig struct {
 	dir      string
 	account  string // on the target: whoever runs the test
 	config   *configs.Config
+	store    *store.Store
 	authn    *authn.Service
 	grants   *grant.Service
 	recorder *recorder.Recorder
@@ -89,6 +91,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	st := must(storetest.Open(ctx, r.config.State))(t)
 	t.Cleanup(func() { st.Close() })
+	r.store = st
 	r.authn = must(authn.Open(ctx, r.config, st, log))(t)
 	t.Cleanup(func() { r.authn.Close(context.Background()) })
 	r.sshd = startSSHD(t, r.dir, r.authn.TargetAuthority())

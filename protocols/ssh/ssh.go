@@ -16,6 +16,7 @@
 //	login.go       the gateway's own login on the target, hostkey.go the target's proof
 //	channel.go     one channel, copied both ways; requests.go decides what may be asked on it
 //	intake.go      what waits to be read costs no more than its bytes
+//	rekey.go       a change of keys that is begun is gone through with
 //	target_write.go  all writers to the target
 //	interpret/     what a recording meant
 package ssh
@@ -55,7 +56,9 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// AnswerTimeout is how long a target may take to answer one request; then its channel is given up. Default: 1 min.
 	AnswerTimeout time.Duration
-	Log           *slog.Logger
+	// RekeyTimeout is how long a client may take to change keys; then its connection is closed. Default: 5 min.
+	RekeyTimeout time.Duration
+	Log          *slog.Logger
 }
 
 const (
@@ -64,7 +67,10 @@ const (
 )
 
 // Handler serves SSH connections. Safe for concurrent use.
-type Handler struct{ Options }
+type Handler struct {
+	Options
+	purse *purse // of all connections
+}
 
 // New is a handler.
 func New(o Options) *Handler {
@@ -77,10 +83,13 @@ func New(o Options) *Handler {
 	if o.AnswerTimeout <= 0 {
 		o.AnswerTimeout = answerTime
 	}
+	if o.RekeyTimeout <= 0 {
+		o.RekeyTimeout = rekeyTime
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{o}
+	return &Handler{o, newPurse()}
 }
 
 // Interpreter is what turns recordings of this protocol into meaning.
@@ -115,8 +124,9 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 		h.Log.Error("no SSH host key", "error", err)
 		return
 	}
-	flow := newFlow()
-	client, channels, requests, err := xssh.NewServerConn(newWire(seen, flow).promptly(conn), config)
+	flow := newFlow(h.purse)
+	keys := &rekeyed{Conn: newWire(seen, flow).promptly(conn)}
+	client, channels, requests, err := xssh.NewServerConn(keys, keys.config(config))
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return
@@ -129,6 +139,7 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 	c := &connection{
 		handler: h, client: client, close: func() { conn.Close() }, flow: flow, address: parseAddress(client.User()), proof: who,
 	}
+	keys.watch(client, h.RekeyTimeout, c.keysStuck)
 	c.serve(ctx, channels, requests)
 }
 

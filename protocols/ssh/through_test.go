@@ -603,6 +603,7 @@ func TestKeysAreChangedUnderWay(t *testing.T) {
 	rand.Read(content)
 	for _, form := range forms {
 		t.Run(form.name, func(t *testing.T) {
+			t.Parallel()
 			out, errs, status := r.ssh(string(content), "-o", "RekeyLimit=1M", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1",
 				form.to("me", "web-1"), "cat; sleep 2.5")
 			if out != string(content) || status != 0 {

@@ -26,13 +26,17 @@ const (
 	sftpSymlink  = 20
 	sftpStatus   = 101
 	sftpHandle   = 102
+	sftpName     = 104
+	sftpAttrs    = 105
 	sftpExtended = 200
+	sftpReply    = 201 // to sftpExtended
 )
 
 // Bounds on what a hostile peer can make the interpreter remember.
 const (
 	sftpMaxPending = 4096
 	sftpMaxHandles = 1024
+	sftpMaxNames   = 8 << 20 // bytes of all paths and handles together
 )
 
 var sftpStatusNames = map[uint32]string{
@@ -63,6 +67,7 @@ type sftpSession struct {
 	client, server sftpPackets
 	pending        map[uint32]sftpRequest
 	handles        map[string]*sftpFile
+	names          int    // bytes of paths and handles in both
 	lost           string // why it follows no more
 }
 
@@ -139,7 +144,7 @@ func (s *sftpSession) answered(data []byte, at time.Duration, emit func(recorder
 }
 
 func (s *sftpSession) lose(why string) {
-	*s = sftpSession{lost: why, handles: s.handles, pending: s.pending}
+	*s = sftpSession{lost: why, handles: s.handles, pending: s.pending, names: s.names}
 }
 
 // request remembers what the answer will complete.
@@ -210,7 +215,33 @@ func (s *sftpSession) request(kind byte, body sftpBody, at time.Duration) {
 		s.lose("too many requests without an answer")
 		return
 	}
-	s.pending[id] = r
+	names := s.names + r.names() - s.pending[id].names()
+	if names > sftpMaxNames {
+		s.lose("too long names without an answer")
+		return
+	}
+	s.pending[id], s.names = r, names
+}
+
+// names is how many bytes of names it remembers.
+func (r sftpRequest) names() int { return len(r.item.Path) + len(r.item.Fields["to"]) + len(r.handle) }
+
+// opened remembers a handle, and closed forgets it.
+func (s *sftpSession) opened(handle string, f *sftpFile) {
+	s.closed(handle)
+	names := s.names + len(handle) + len(f.path)
+	if len(s.handles) >= sftpMaxHandles || names > sftpMaxNames {
+		s.lose("too many open files")
+		return
+	}
+	s.handles[handle], s.names = f, names
+}
+
+func (s *sftpSession) closed(handle string) {
+	if f := s.handles[handle]; f != nil {
+		s.names -= len(handle) + len(f.path)
+		delete(s.handles, handle)
+	}
 }
 
 // pair is a request about two paths.
@@ -237,12 +268,18 @@ func attributes(body sftpBody) map[string]string {
 
 // answer completes a request.
 func (s *sftpSession) answer(kind byte, body sftpBody, at time.Duration, emit func(recorder.Item)) {
+	switch kind {
+	case sftpStatus, sftpHandle, sftpData, sftpName, sftpAttrs, sftpReply:
+	default:
+		return // such as the version, whose number is no request's
+	}
 	id := body.uint32()
 	r, ok := s.pending[id]
 	if !ok {
 		return
 	}
 	delete(s.pending, id)
+	s.names -= r.names()
 	failure := ""
 	if kind == sftpStatus {
 		if code := body.uint32(); code != 0 {
@@ -255,17 +292,13 @@ func (s *sftpSession) answer(kind byte, body sftpBody, at time.Duration, emit fu
 	file := s.handles[r.handle]
 	switch {
 	case r.open && kind == sftpHandle:
-		if len(s.handles) >= sftpMaxHandles {
-			s.lose("too many open files")
-			return
-		}
-		s.handles[body.string()] = &sftpFile{path: r.item.Path, directory: r.item.Command == "list", opened: r.item.At}
+		s.opened(body.string(), &sftpFile{path: r.item.Path, directory: r.item.Command == "list", opened: r.item.At})
 	case r.open || r.emit:
 		r.item.Error, r.item.Duration, r.item.At = failure, at-r.item.At, at
 		emit(r.item)
 	case file == nil:
 	case r.item.Command == "close":
-		delete(s.handles, r.handle)
+		s.closed(r.handle)
 		emit(file.item(at))
 	case kind == sftpData:
 		file.read += int64(body.uint32())
@@ -307,5 +340,5 @@ func (s *sftpSession) finish(at time.Duration, emit func(recorder.Item)) {
 		item.Error = "not closed"
 		emit(item)
 	}
-	s.pending, s.handles = map[uint32]sftpRequest{}, map[string]*sftpFile{}
+	s.pending, s.handles, s.names = map[uint32]sftpRequest{}, map[string]*sftpFile{}, 0
 }
