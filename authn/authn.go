@@ -2,7 +2,9 @@
 // into an Identity, or refuses.
 //
 // It promises that an Identity it returns was proven at the company's provider, in a sign-in that has neither run out nor
-// been ended since, by a credential that this gateway issued for exactly that key and has not revoked. Certificates and
+// been ended since, by a credential that this gateway issued for exactly that key and has not revoked. The one exception says so
+// itself (Identity.Emergency): while the provider can't be asked, a key that the person enrolled before proves them, and such an
+// identity is good for what is taken in an emergency alone. Certificates and
 // tokens carry no name that anything is decided by: they carry an id, and everything else is looked up at the moment of
 // use. So taking something away works at once, everywhere, and no clock or cache stands in between.
 //
@@ -14,6 +16,7 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -27,6 +30,7 @@ import (
 
 	"sallyport/authn/federation"
 	"sallyport/authn/keyring"
+	"sallyport/authn/passkey"
 	"sallyport/authn/workload"
 	"sallyport/configs"
 	"sallyport/internal/store"
@@ -65,6 +69,11 @@ type Identity struct {
 	// id of what it presented, for the audit log and for revocation.
 	Method     string `json:"method,omitempty"`
 	Credential string `json:"credential,omitempty"`
+	// Emergency is the id of the enrolled key with which the person signed in while their provider could not be asked; "" where the
+	// provider proved them. Such a sign-in is good for what is taken in an emergency, and for nothing else. Known is when the
+	// provider last did: name, e-mail, groups and claims are as of then.
+	Emergency string    `json:"emergency,omitempty"`
+	Known     time.Time `json:"known,omitzero"`
 	// StartedBy is the person behind a workload: whoever started the job.
 	StartedBy Starter `json:"started_by,omitzero"`
 
@@ -124,6 +133,7 @@ type Service struct {
 	providers []*federation.Provider           // of people; the first is config.Provider's
 	jobs      atomic.Pointer[workload.Issuers] // replaced by Reload
 	file      groupFile
+	passkeys  *passkey.Party // nil: no keys are enrolled here
 	vouching  flights
 	changes   changes
 	handler   http.Handler
@@ -181,6 +191,11 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 		logged: rate.NewLimiter(rate.Every(10*time.Second), 30),
 	}
 	s.jobs.Store(workload.New(config.Workloads, now))
+	if config.Credentials.EnrolledKeys != nil {
+		if s.passkeys, err = passkey.New(config.URL); err != nil {
+			return nil, fmt.Errorf("credentials.enrolled_keys with url %s: %w", config.URL, err)
+		}
+	}
 	used, err := newAuthorities(keys)
 	if err != nil {
 		return nil, err

@@ -145,7 +145,7 @@ func (s *Service) logOutOf(ctx context.Context, tx *store.Tx, who Identity, sess
 		return fmt.Errorf("find the sign-ins of %s: %w", who.Key(), err)
 	}
 	by := event("", who, "")
-	if !others {
+	if err = s.bar(ctx, tx, who, reason); err == nil && !others {
 		err = s.end(ctx, tx, who, by, reason)
 	}
 	for _, signIn := range meant {

@@ -217,7 +217,7 @@ func (d *directory) applyTo(ctx context.Context, tx *store.Tx, which string, arg
 		}
 		if since != 0 && o.closed == 0 {
 			const why = "the provider's directory (SCIM) has closed the account"
-			if err := d.s.end(ctx, tx, o.Identity, system, why); err != nil {
+			if err := errors.Join(d.s.end(ctx, tx, o.Identity, system, why), d.s.bar(ctx, tx, o.Identity, why)); err != nil {
 				return err
 			}
 			if err := tx.Audit(store.AuditEvent{Kind: "login.withdrawn", Actor: system.Actor, Reason: why, Fields: map[string]string{"identity": o.Key(), "name": o.Label()}}); err != nil {
@@ -445,10 +445,11 @@ func (d *directory) endMatched(ctx context.Context, tx *store.Tx, match string) 
 	}
 	for _, subject := range subjects {
 		who := Identity{Issuer: d.provider.Issuer, Subject: subject}
-		if err := d.s.end(ctx, tx, who, system, "deleted in the provider's directory (SCIM)"); err != nil {
+		const why = "deleted in the provider's directory (SCIM)"
+		if err := errors.Join(d.s.end(ctx, tx, who, system, why), d.s.bar(ctx, tx, who, why)); err != nil {
 			return err
 		}
-		if err := tx.Audit(store.AuditEvent{Kind: "login.withdrawn", Actor: system.Actor, Reason: "deleted in the provider's directory (SCIM)", Fields: map[string]string{"identity": who.Key()}}); err != nil {
+		if err := tx.Audit(store.AuditEvent{Kind: "login.withdrawn", Actor: system.Actor, Reason: why, Fields: map[string]string{"identity": who.Key()}}); err != nil {
 			return err
 		}
 	}

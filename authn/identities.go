@@ -92,6 +92,9 @@ type kinds struct{ succeeded, refused string }
 
 // signInAs is signIn for a sign-in that lasts as long as given and is audited as kinds, with more fields.
 func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from string, kinds kinds, lasts time.Duration, more map[string]string) (Identity, string, error) {
+	if who.Emergency != "" {
+		return s.signInByKey(ctx, tx, who, from, more)
+	}
 	if who.Issuer == "" || who.Subject == "" {
 		return Identity{}, "", refusal.New(refusal.NotAuthenticated, "the provider did not say who signed in")
 	}
@@ -110,7 +113,7 @@ func (s *Service) signInAs(ctx context.Context, tx *store.Tx, who Identity, from
 	}
 	err = tx.QueryRowContext(ctx, `INSERT INTO identities (id, issuer, subject, kind, name, email, groups, matched, directory, closed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, email = excluded.email, groups = excluded.groups,
-			matched = excluded.matched, directory = excluded.directory, closed = excluded.closed
+			matched = excluded.matched, directory = excluded.directory, closed = excluded.closed, withdrawn = 0
 		RETURNING CASE WHEN disabled = 0 THEN closed ELSE disabled END, signed_out`,
 		id, who.Issuer, who.Subject, who.Kind, who.Name, who.Email, groups, known.match, inJSON(known.groups), known.closed).Scan(&disabled, &signedOut)
 	if err != nil {
@@ -189,17 +192,17 @@ type standing struct {
 }
 
 // standingColumns reads a standing out of sign_ins AS s JOIN identities AS i.
-const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.directory, i.disabled <> 0 OR i.closed <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by, s.claims`
+const standingColumns = `i.id, i.issuer, i.subject, i.kind, i.name, i.email, i.groups, i.directory, i.disabled <> 0 OR i.closed <> 0, s.id, s.at, s.expires, s.acr, s.amr, s.auth_time, s.ended <> 0 OR s.at <= i.signed_out, s.started_by, s.claims, s.emergency, s.known`
 
 // scan reads the columns of standingColumns, and then more. The groups are those of the provider and of the file.
 func (st *standing) scan(s *Service, row *sql.Row, more ...any) error {
 	var groups, directory, methods []byte
 	var starter, claims string
-	var at, expires, proved int64
-	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &directory, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter, &claims}, more...)...); err != nil {
+	var at, expires, proved, known int64
+	if err := row.Scan(append([]any{&st.id, &st.Issuer, &st.Subject, &st.Kind, &st.Name, &st.Email, &groups, &directory, &st.closed, &st.signIn, &at, &expires, &st.ACR, &methods, &proved, &st.ended, &starter, &claims, &st.Emergency, &known}, more...)...); err != nil {
 		return err
 	}
-	st.SignedIn, st.Expires, st.AuthTime = unstamp(at), unstamp(expires), unstamp(proved)
+	st.SignedIn, st.Expires, st.AuthTime, st.Known = unstamp(at), unstamp(expires), unstamp(proved), unstamp(known)
 	if err := json.Unmarshal(methods, &st.AMR); err != nil {
 		return fmt.Errorf("methods of %s: %w", st.Key(), err)
 	}
@@ -233,11 +236,12 @@ func (st *standing) good(now time.Time) error {
 	return nil
 }
 
-// latest is the identity's sign-in that lasts longest of those that are good now.
+// latest is the identity's sign-in that lasts longest of those that are good now: of those at the provider, or for somebody who
+// signed in with an enrolled key, of those with that key. Neither stands for the other.
 func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, error) {
 	var st standing
 	err := st.scan(s, q.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity
-		WHERE i.id = ? AND s.ended = 0 AND s.at > i.signed_out ORDER BY s.expires DESC LIMIT 1`, identityID(who.Issuer, who.Subject)))
+		WHERE i.id = ? AND s.emergency = ? AND s.ended = 0 AND s.at > i.signed_out ORDER BY s.expires DESC LIMIT 1`, identityID(who.Issuer, who.Subject), who.Emergency))
 	if errors.Is(err, sql.ErrNoRows) {
 		return standing{}, refuseSignedOut()
 	}
@@ -250,7 +254,7 @@ func (s *Service) latest(ctx context.Context, q query, who Identity) (standing, 
 // Standing returns nil while the identity is good: not disabled, not signed out since it was proven, the sign-in that proved it
 // not ended, and its provider vouching for it, which is asked where it gave a refresh token. A refusal says it is not, or
 // was not known for too long. Any other error means that it is not known. ErrUnvouched is in either where that is because of the
-// provider.
+// provider; and always for somebody who signed in with an enrolled key, unless the provider says yes or no to their last sign-in there.
 func (s *Service) Standing(ctx context.Context, who Identity) error {
 	var disabled, signedOut, ended int64
 	err := s.store.Read().QueryRowContext(ctx, `SELECT CASE WHEN disabled = 0 THEN closed ELSE disabled END, signed_out, (SELECT count(*) FROM sign_ins s WHERE s.identity = i.id AND s.at = ? AND s.ended <> 0)
@@ -390,6 +394,7 @@ func (s *Service) purge(ctx context.Context) error {
 			`DELETE FROM devices WHERE expires < ?`,
 			`DELETE FROM workload_tokens WHERE expires < ?`,
 			`DELETE FROM logout_tokens WHERE expires < ?`,
+			`DELETE FROM key_challenges WHERE expires < ?`,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, stamp(now.Add(-time.Minute))); err != nil {
 				return fmt.Errorf("forget what is over: %w", err)

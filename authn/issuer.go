@@ -50,6 +50,8 @@ const (
 	pathHoldLogin     = "/oauth/wait/login"
 	pathHoldConfirm   = "/oauth/wait/confirm"
 	pathLogout        = "/oauth/backchannel-logout" // likewise
+	pathKey           = "/oauth/key"                // where a browser's answer with an enrolled key comes to
+	pathKeyScript     = pathKey + ".js"
 )
 
 // How long the steps of a sign-in may take.
@@ -164,6 +166,8 @@ func (s *Service) newIssuer() error {
 	mux.HandleFunc("GET "+pathHold, s.hold)
 	mux.HandleFunc("GET "+pathHoldLogin, s.holdLogin)
 	mux.HandleFunc("POST "+pathHoldConfirm, s.holdConfirm)
+	mux.HandleFunc("POST "+pathKey, s.keyAnswer)
+	mux.HandleFunc("GET "+pathKeyScript, pages.KeyScript)
 	mux.HandleFunc("POST "+pathLogout, s.backChannelLogout)
 	mux.HandleFunc("POST "+pathLogout+"/{provider}", s.backChannelLogout)
 	mux.Handle(pathDirectory+"/", s.provision())

@@ -101,6 +101,12 @@ func (s *Service) travel(w http.ResponseWriter, r *http.Request, t trip) {
 		pages.Show(w, http.StatusOK, s.choices(r))
 		return
 	}
+	if shown, err := s.offerKey(w, r, t, provider); shown || err != nil {
+		if err != nil {
+			s.fail(w, r, err)
+		}
+		return
+	}
 	state := rand.Text()
 	t.provider, t.nonce, t.verifier = provider.Issuer(), rand.Text(), oauth2.GenerateVerifier()
 	to, err := provider.Start(ctx, state, t.nonce, t.verifier, t.fresh)
@@ -182,7 +188,16 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		s.askHold(w, r, t, who, "")
 		return
 	}
-	err = s.commitRefusals(ctx, func(tx *store.Tx) error {
+	if err := s.finish(ctx, t, who); err != nil {
+		s.turnBack(w, r, t, err)
+		return
+	}
+	http.Redirect(w, r, pathAuthorized+"?id="+url.QueryEscape(t.authRequest), http.StatusSeeOther)
+}
+
+// finish records a sign-in and gives it to the client's request that t is the way of.
+func (s *Service) finish(ctx context.Context, t trip, who Identity) error {
+	return s.commitRefusals(ctx, func(tx *store.Tx) error {
 		_, signIn, err := s.signIn(ctx, tx, who, visitorOf(ctx).address)
 		if err != nil {
 			return err
@@ -196,11 +211,6 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		}
 		return nil
 	})
-	if err != nil {
-		s.turnBack(w, r, t, err)
-		return
-	}
-	http.Redirect(w, r, pathAuthorized+"?id="+url.QueryEscape(t.authRequest), http.StatusSeeOther)
 }
 
 // errSignInOver undoes a sign-in whose request has ended meanwhile.

@@ -44,6 +44,9 @@ func (s *Service) IssuePassword(ctx context.Context, who Identity, target, accou
 	if lasts < 0 {
 		return p, "", refusal.New(refusal.Invalid, "a password for %s makes no sense", lasts)
 	}
+	if who.Emergency != "" {
+		return p, "", s.auditEmergency(ctx, who)
+	}
 	secret = strings.ToLower(rand.Text()) // 26 characters, 130 bits
 	salt := rand.Text()[:16]
 	keys, err := scramKeys(secret, salt)

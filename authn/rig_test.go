@@ -74,6 +74,9 @@ func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 	for _, f := range change {
 		f(r.cfg)
 	}
+	if r.cfg.URL != r.server.URL { // a name, by which the test server's own client finds it too
+		r.server.URL, r.company.redirect = r.cfg.URL, r.cfg.URL+"/oauth/callback"
+	}
 	st, err := storetest.Open(t.Context(), r.cfg.State)
 	if err != nil {
 		t.Fatal(err)

@@ -29,8 +29,31 @@ const (
 const maxToken = 2048
 
 // Bearer is the identity that an access token of the gateway's issuer stands for. A token is opaque: it says nothing
-// outside the gateway, and is good for as long as the sign-in it came from, unless it is revoked.
+// outside the gateway, and is good for as long as the sign-in it came from, unless it is revoked. One of a sign-in with an enrolled
+// key is refused, see EmergencyBearer.
 func (s *Service) Bearer(ctx context.Context, token string) (Identity, error) {
+	who, err := s.EmergencyBearer(ctx, token)
+	if err == nil && who.Emergency != "" {
+		return Identity{}, s.auditEmergency(ctx, who)
+	}
+	return who, err
+}
+
+// auditEmergency refuses somebody who signed in with an enrolled key what is no emergency, and writes that down.
+func (s *Service) auditEmergency(ctx context.Context, who Identity) error {
+	no := refuseEmergency()
+	e := event("key.refused", who, "")
+	e.Outcome, e.Reason = string(no.Code), no.Message
+	e.Fields["key"], e.Fields["credential"] = who.Emergency, who.Credential
+	if err := s.store.Audit(ctx, e); err != nil {
+		return err
+	}
+	return no
+}
+
+// EmergencyBearer is Bearer for the few things that somebody may do who signed in with an enrolled key (Identity.Emergency): ask for
+// a grant in an emergency, see and give back what they have, have their own keys certified for it, sign out.
+func (s *Service) EmergencyBearer(ctx context.Context, token string) (Identity, error) {
 	secret, subject, err := s.openToken(accessToken, token)
 	if err != nil {
 		return Identity{}, err
@@ -147,7 +170,13 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, request op.TokenReque
 		if err != nil {
 			return st, "", "", err
 		}
-		st, err = s.latest(ctx, tx, Identity{Issuer: issuer, Subject: subject})
+		who := Identity{Issuer: issuer, Subject: subject}
+		// Which key they signed in with, if any: neither kind of sign-in stands for the other.
+		err = tx.QueryRowContext(ctx, `SELECT emergency FROM sign_ins WHERE identity = ? AND at = ?`, r.Subject, stamp(r.AuthTime)).Scan(&who.Emergency)
+		if err != nil {
+			return st, "", "", fmt.Errorf("look up the device's sign-in: %w", err)
+		}
+		st, err = s.latest(ctx, tx, who)
 		return st, newID("f-"), r.ClientID, err
 	default:
 		return st, "", "", oidc.ErrUnsupportedGrantType()

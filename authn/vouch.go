@@ -71,12 +71,13 @@ func (s *Service) unseal(kept string) (string, error) {
 	return token, nil
 }
 
-// voucher finds the one of the sign-in that proved who; nil where its provider gave none.
+// voucher finds the one of the sign-in that proved who; nil where its provider gave none. For somebody who signed in with an enrolled
+// key it is the newest of those at the provider.
 func (s *Service) voucher(ctx context.Context, who Identity) (*voucher, error) {
 	var v voucher
 	var vouched, asked int64
 	err := s.store.Read().QueryRowContext(ctx, `SELECT v.sign_in, v.provider, v.token, v.vouched, v.asked, v.groups, v.groups_in FROM vouchers v JOIN sign_ins s ON s.id = v.sign_in
-		WHERE s.identity = ? AND s.at = ? AND s.ended = 0`, identityID(who.Issuer, who.Subject), stamp(who.SignedIn)).
+		WHERE s.identity = ? AND (s.at = ? OR ? <> '') AND s.ended = 0 ORDER BY s.at DESC LIMIT 1`, identityID(who.Issuer, who.Subject), stamp(who.SignedIn), who.Emergency).
 		Scan(&v.signIn, &v.provider, &v.token, &vouched, &asked, &v.groups, &v.groupsIn)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // not every provider gives one
@@ -98,6 +99,9 @@ func (v *voucher) fresh(now time.Time) bool {
 // latter, and in any other error which says that it can't be asked now.
 func (s *Service) vouchedFor(ctx context.Context, who Identity) error {
 	v, err := s.voucher(ctx, who)
+	if err == nil && v == nil && who.Emergency != "" {
+		return fmt.Errorf("%w: %s signed in with an enrolled key", ErrUnvouched, who.Key())
+	}
 	if err != nil || v == nil || v.fresh(s.now()) {
 		return err
 	}
@@ -171,6 +175,9 @@ func (s *Service) unvouched(who Identity, v *voucher, cause error) error {
 func (s *Service) withdraw(ctx context.Context, who Identity, v *voucher, why string) error {
 	err := s.store.Do(ctx, func(tx *store.Tx) error {
 		if err := s.endSignIns(ctx, tx, who, `SELECT id FROM sign_ins WHERE id = ?`, v.signIn, system, why); err != nil {
+			return err
+		}
+		if err := s.bar(ctx, tx, who, why); err != nil {
 			return err
 		}
 		return tx.Audit(store.AuditEvent{Kind: "login.withdrawn", Actor: system.Actor, Reason: why, Fields: map[string]string{

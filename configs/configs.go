@@ -171,6 +171,17 @@ type Credentials struct {
 	// StandingGrace is how long open sessions go on while a person's provider can't be asked whether they may still sign in.
 	// Default: 10m.
 	StandingGrace Duration `yaml:"standing_grace"`
+	// EnrolledKeys lets people enrol WebAuthn keys, with which they can sign in while their provider can't be asked, for what is taken in
+	// an emergency and nothing else; without it none are enrolled or taken.
+	EnrolledKeys *EnrolledKeys `yaml:"enrolled_keys"`
+}
+
+// EnrolledKeys says who may enrol a key, and how long it is good without the provider's word.
+type EnrolledKeys struct {
+	// SignIn is how somebody must have proven themselves at the provider to enrol one. Default: within 15m.
+	SignIn SignIn `yaml:"sign_in"`
+	// Known is how long ago somebody may have signed in at the provider, at most, for their key to be taken. Default: 7d.
+	Known Duration `yaml:"known"`
 }
 
 // Durability is when a record counts as safe.

@@ -22,6 +22,10 @@ func (c *Config) setDefaults() {
 	set(&c.Credentials.Certificate, Duration(12*time.Hour))
 	set(&c.Credentials.SSHKey, Duration(8*time.Hour))
 	set(&c.Credentials.StandingGrace, Duration(10*time.Minute))
+	if k := c.Credentials.EnrolledKeys; k != nil {
+		set(&k.SignIn.MaxAge, Duration(15*time.Minute))
+		set(&k.Known, Duration(7*24*time.Hour))
+	}
 	set(&c.Recording.Durability, Synced)
 	set(&c.Recording.Reserve, 512<<20)
 	set(&c.Recording.Warn, 4*c.Recording.Reserve)

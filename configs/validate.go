@@ -94,6 +94,7 @@ func (l *loader) validate(main *file, c *Config) {
 			at(d.key, "%s is %s; at most 7d", d.key, d.value)
 		}
 	}
+	validateEnrolledKeys(at, c)
 	checkDurability(at, "recording.durability", c.Recording.Durability)
 	checkKeep(at, "recording.keep", c.Recording.Keep)
 	checkRecipients(at, "recording.recipients", c.Recording.Recipients)
@@ -124,6 +125,25 @@ func (l *loader) validate(main *file, c *Config) {
 				at(fmt.Sprintf("%s.may[%d]", path, j), "unknown permission %q; the verbs are: %s, or \"*\"", verb, strings.Join(Verbs, ", "))
 			}
 		}
+	}
+}
+
+func validateEnrolledKeys(at reporter, c *Config) {
+	k := c.Credentials.EnrolledKeys
+	if k == nil {
+		return
+	}
+	const key = "credentials.enrolled_keys"
+	if u, err := url.Parse(c.URL); err == nil {
+		if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+			at(key, "browsers bind keys to a name, and url is an address; give the gateway a name, like https://gateway.example")
+		}
+	}
+	if m := k.SignIn.MaxAge.D(); m < time.Minute || m > 24*time.Hour {
+		at(key+".sign_in.max_age", "max_age is %s; 1m to 24h", k.SignIn.MaxAge)
+	}
+	if k.Known.D() < time.Hour || k.Known.D() > 28*24*time.Hour {
+		at(key+".known", "known is %s; 1h to 28d", k.Known)
 	}
 }
 

@@ -76,8 +76,13 @@ func (s *Service) breakGlass(ctx context.Context, tx *store.Tx, who authn.Identi
 	}
 	event := s.event("grant.break_glass", &who, g)
 	event.Reason, event.Fields["review_by"] = g.Reason, due.Format(time.RFC3339)
-	if age := g.Requested.Sub(who.SignedIn); !who.SignedIn.IsZero() {
-		event.Fields["groups_age"] = age.Round(time.Second).String() // they are those of that sign-in, whatever the provider says now
+	named := who.SignedIn
+	if who.Emergency != "" {
+		named, event.Fields["enrolled_key"] = who.Known, who.Emergency
+		event.Reason += " (signed in with an enrolled key: the provider could not be asked)"
+	}
+	if age := g.Requested.Sub(named); !named.IsZero() {
+		event.Fields["groups_age"] = age.Round(time.Second).String() // they are those of that sign-in at the provider, whatever it says now
 	}
 	return errors.Join(tx.Audit(event), announce(ctx, tx, event, g))
 }

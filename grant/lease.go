@@ -45,7 +45,7 @@ func (s *Service) Lease(ctx context.Context, who authn.Identity, target, account
 }
 
 func (s *Service) lease(ctx context.Context, who authn.Identity, target, account string) (*Lease, error) {
-	if err := proven(who); err != nil {
+	if err := inEmergency(who); err != nil {
 		return nil, err
 	}
 	t, a, err := s.rules.Load().find(target, account)
@@ -58,6 +58,11 @@ func (s *Service) lease(ctx context.Context, who authn.Identity, target, account
 	e := s.openOf(who, t.Name, a.Name)
 	if e == nil {
 		return nil, s.noGrant(ctx, who, t, a.Name)
+	}
+	if g := e.row.Load().grant; who.Emergency != "" && !g.BreakGlass {
+		return nil, refusal.New(refusal.NoGrant, "grant %s for %s is not for emergencies", g.ID, g.name()).
+			WithDetail("and you are signed in with an enrolled key, which is good for nothing else").
+			WithHint("sign in at your company's provider once it answers; or give the grant back and ask with --break-glass")
 	}
 	s.learn(ctx, e.row.Load().grant)
 	r := e.row.Load()
@@ -145,6 +150,10 @@ func (s *Service) changed(ctx context.Context, who authn.Identity, g Grant, o ob
 // noGrant refuses a connection, and says what would let it in.
 func (s *Service) noGrant(ctx context.Context, who authn.Identity, t configs.Target, account string) error {
 	r := refusal.New(refusal.NoGrant, "no live grant for %s@%s", account, t.Name)
+	if who.Emergency != "" {
+		return r.WithDetail("you are signed in with an enrolled key, which is good for emergencies alone").
+			WithHint("ask with: sallyport request %s@%s --break-glass --reason \"…\"", account, t.Name)
+	}
 	newest, err := query(ctx, s.store.Read(), 1, `WHERE issuer = ? AND subject = ? AND target = ? AND account = ? ORDER BY requested DESC, id`,
 		who.Issuer, who.Subject, t.Name, account)
 	if err != nil {

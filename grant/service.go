@@ -368,8 +368,17 @@ func (s *Service) refused(ctx context.Context, kind string, who authn.Identity, 
 	return err
 }
 
-// proven refuses an identity that is none.
+// proven refuses an identity that is none, or that is one for emergencies alone.
 func proven(who authn.Identity) error {
+	if who.Emergency != "" {
+		return refusal.New(refusal.NotPermitted, "you are signed in with an enrolled key, which is good for emergencies alone").
+			WithHint("ask with: sallyport request ACCOUNT@TARGET --break-glass --reason \"…\"; for anything else sign in at your company's provider once it answers")
+	}
+	return inEmergency(who)
+}
+
+// inEmergency is proven for what somebody may do too who signed in with an enrolled key (authn.Identity.Emergency).
+func inEmergency(who authn.Identity) error {
 	if who.Issuer == "" || who.Subject == "" {
 		return refusal.New(refusal.NotAuthenticated, "nobody is signed in").WithHint("sign in with: sallyport login")
 	}

@@ -290,7 +290,9 @@ func (s *Service) Offers(_ context.Context, who authn.Identity) ([]Offer, error)
 			if NotForPeople(t, a) != nil {
 				continue
 			}
-			offers = append(offers, s.offersOf(r, who, t, a.Name)...)
+			if who.Emergency == "" {
+				offers = append(offers, s.offersOf(r, who, t, a.Name)...)
+			}
 			offers = append(offers, s.emergencyOf(r, who, t, a.Name)...)
 		}
 	}

@@ -20,7 +20,7 @@ func (s *Service) InUse(_ context.Context, who authn.Identity, id string) error 
 		return refusal.New(refusal.NotFound, "there is no open grant %.32q", id)
 	}
 	g := e.row.Load().grant
-	if g.Identity.Key() != who.Key() {
+	if g.Identity.Key() != who.Key() || who.Emergency != "" && !g.BreakGlass {
 		return refusal.New(refusal.NotPermitted, "grant %s is not yours", id)
 	}
 	e.mu.Lock()

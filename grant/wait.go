@@ -68,6 +68,9 @@ func (s *Service) waitForLease(ctx context.Context, who authn.Identity, target, 
 		return nil, refusal.New(refusal.TooMany, "%d connections of yours wait for grants, which is as many as may", maxWaiting)
 	}
 	defer stop()
+	if who.Emergency != "" { // they have to ask for it as an emergency, on the command line
+		return nil, refused
+	}
 	if s.openOf(who, t.Name, a.Name) == nil {
 		offers := s.offersOf(r, who, t, a.Name)
 		if len(offers) == 0 {

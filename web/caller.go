@@ -23,6 +23,16 @@ const bearerScheme = "bearer"
 // public marks, in an operation's metadata, what answers without a token. Everything else needs one.
 const public = "public"
 
+// emergencies marks, in an operation's metadata, what somebody may do who signed in with an enrolled key, for an emergency alone
+// (authn.Identity.Emergency). Everything else refuses them.
+const emergencies = "emergencies"
+
+// inEmergency marks an operation so.
+func inEmergency(op huma.Operation) huma.Operation {
+	op.Metadata = map[string]any{emergencies: true}
+	return op
+}
+
 // operationTimeout bounds everything but streams.
 const operationTimeout = 30 * time.Second
 
@@ -48,7 +58,15 @@ func (s *server) authenticate(ctx huma.Context, next func(huma.Context)) {
 			WithDetail("the request carries no access token").WithHint("sallyport login")))
 		return
 	}
-	who, err := s.Authn.Bearer(r.Context(), token)
+	bearer := s.Authn.Bearer
+	if allowed, _ := ctx.Operation().Metadata[emergencies].(bool); allowed {
+		bearer = s.Authn.EmergencyBearer
+	}
+	who, err := bearer(r.Context(), token)
+	if refusal.Is(err, refusal.NotPermitted) { // which authn has audited
+		write(w, s.fail(ctx.Operation().OperationID, err))
+		return
+	}
 	if err != nil {
 		s.Authn.Unauthenticated("http: bad access token", remote(r.RemoteAddr))
 		write(w, s.fail(ctx.Operation().OperationID, err))

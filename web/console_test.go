@@ -299,6 +299,11 @@ func TestConsolePermissions(t *testing.T) {
 		{"POST", fixed("/console/policies/held/0123456789ab/reject"), nil, [3]int{403, 403, 409}},
 		{"POST", fixed("/console/policies/held/0123456789ab/explode"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/health"), nil, [3]int{403, 403, 200}},
+		// Each their own, and none here, where the gateway takes none: authn has the rest.
+		{"GET", fixed("/console/keys"), nil, [3]int{200, 200, 200}},
+		{"POST", fixed("/console/keys"), nil, [3]int{501, 501, 501}},
+		{"POST", fixed("/console/keys/new"), nil, [3]int{501, 501, 501}},
+		{"POST", fixed("/console/keys/e-none/remove"), nil, [3]int{404, 404, 404}},
 		// These two go on for ever for everybody, each with what they may see: TestEvents and TestLive have them.
 		{"GET", fixed("/console/events"), nil, [3]int{-1, -1, -1}},
 		{"GET", fixed("/console/live"), nil, [3]int{-1, -1, -1}},

@@ -43,19 +43,19 @@ type (
 )
 
 func (s *server) registerGrants() {
-	handle(s, operation("request", http.MethodPost, "/v1/requests", "Ask for a grant"),
+	handle(s, inEmergency(operation("request", http.MethodPost, "/v1/requests", "Ask for a grant")),
 		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Grant], error) {
 			return wrapGrant(s.request(ctx, who, in.Body))
 		})
-	handle(s, operation("list-requests", http.MethodGet, "/v1/requests", "Requests that wait for a decision: yours, and those you may decide"),
+	handle(s, inEmergency(operation("list-requests", http.MethodGet, "/v1/requests", "Requests that wait for a decision: yours, and those you may decide")),
 		func(ctx context.Context, who caller, in *grantListing) (*listed[api.Grant], error) {
 			return s.listGrants(ctx, who, in, func(g grant.Grant) bool { return in.All || g.State == grant.Pending || g.Extension != nil })
 		})
-	handle(s, operation("list-grants", http.MethodGet, "/v1/grants", "Grants: yours, those you may decide on, and all with the permission"),
+	handle(s, inEmergency(operation("list-grants", http.MethodGet, "/v1/grants", "Grants: yours, those you may decide on, and all with the permission")),
 		func(ctx context.Context, who caller, in *grantListing) (*listed[api.Grant], error) {
 			return s.listGrants(ctx, who, in, func(g grant.Grant) bool { return g.State != grant.Pending })
 		})
-	handle(s, operation("get-grant", http.MethodGet, "/v1/grants/{id}", "One request or grant"),
+	handle(s, inEmergency(operation("get-grant", http.MethodGet, "/v1/grants/{id}", "One request or grant")),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Get(ctx, who.Identity, in.ID))
 		})
@@ -66,11 +66,11 @@ func (s *server) registerGrants() {
 		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
 			return wrapGrant(s.extend(ctx, who, in.ID, in.Body))
 		})
-	handle(s, operation("keep-grant", http.MethodPost, "/v1/grants/{id}/keep", "Say that you work under your own active grant, so that it is not idle while no session is open"),
+	handle(s, inEmergency(operation("keep-grant", http.MethodPost, "/v1/grants/{id}/keep", "Say that you work under your own active grant, so that it is not idle while no session is open")),
 		func(ctx context.Context, who caller, in *identified) (*struct{}, error) {
 			return nil, s.Grants.InUse(ctx, who.Identity, in.ID)
 		})
-	handle(s, operation("release", http.MethodPost, "/v1/grants/{id}/release", "Give your own grant back, or withdraw your request"),
+	handle(s, inEmergency(operation("release", http.MethodPost, "/v1/grants/{id}/release", "Give your own grant back, or withdraw your request")),
 		func(ctx context.Context, who caller, in *identified) (*body[api.Grant], error) {
 			return wrapGrant(s.Grants.Release(ctx, who.Identity, in.ID))
 		})

@@ -16,12 +16,12 @@ import (
 )
 
 func (s *server) registerMe() {
-	handle(s, operation("get-me", http.MethodGet, "/v1/me", "Who you are to the gateway"),
+	handle(s, inEmergency(operation("get-me", http.MethodGet, "/v1/me", "Who you are to the gateway")),
 		func(_ context.Context, who caller, _ *struct{}) (*body[api.Identity], error) {
 			return &body[api.Identity]{identity(who.Identity)}, nil
 		})
-	handle(s, operation("certify", http.MethodPost, "/v1/certificates", "Certificates for your keys, and what your files are made of"), s.certify)
-	handle(s, operation("logout", http.MethodPost, "/v1/logout", "End all your tokens and certificates"),
+	handle(s, inEmergency(operation("certify", http.MethodPost, "/v1/certificates", "Certificates for your keys, and what your files are made of")), s.certify)
+	handle(s, inEmergency(operation("logout", http.MethodPost, "/v1/logout", "End all your tokens and certificates")),
 		func(ctx context.Context, who caller, _ *struct{}) (*struct{}, error) {
 			return nil, s.Authn.Revoke(ctx, who.Identity)
 		})
@@ -108,5 +108,7 @@ func identity(i authn.Identity) api.Identity {
 		AuthTime: i.AuthTime,
 		ACR:      i.ACR,
 		AMR:      i.AMR,
+
+		Emergency: i.Emergency != "",
 	}
 }

@@ -15,7 +15,7 @@ type named struct {
 }
 
 func (s *server) registerTargets() {
-	handle(s, operation("list-targets", http.MethodGet, "/v1/targets", "What you may ask for"),
+	handle(s, inEmergency(operation("list-targets", http.MethodGet, "/v1/targets", "What you may ask for")),
 		func(ctx context.Context, who caller, _ *struct{}) (*body[[]api.Offer], error) {
 			return wrap(s.offers(ctx, who))
 		})

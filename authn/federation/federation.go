@@ -76,6 +76,10 @@ type Provider struct {
 	found   *discovered
 	failed  error
 	retryAt time.Time
+
+	asking   sync.Mutex // guards what follows
+	asked    time.Time  // when Answers asked last
+	answered error
 }
 
 // discovered is what discovery led to.
@@ -326,11 +330,14 @@ func or(s, fallback string) string {
 }
 
 func (p *Provider) oauth(d *discovered, secret string) *oauth2.Config {
-	scopes := p.config.Scopes
-	if !slices.Contains(scopes, oidc.ScopeOpenID) {
-		scopes = append([]string{oidc.ScopeOpenID}, scopes...)
+	return &oauth2.Config{ClientID: p.config.ClientID, ClientSecret: secret, Endpoint: d.Endpoint(), RedirectURL: p.redirect, Scopes: p.scopes()}
+}
+
+func (p *Provider) scopes() []string {
+	if slices.Contains(p.config.Scopes, oidc.ScopeOpenID) {
+		return p.config.Scopes
 	}
-	return &oauth2.Config{ClientID: p.config.ClientID, ClientSecret: secret, Endpoint: d.Endpoint(), RedirectURL: p.redirect, Scopes: scopes}
+	return append([]string{oidc.ScopeOpenID}, p.config.Scopes...)
 }
 
 // discover reads the provider's description once; a failure is remembered for a moment only.

@@ -1,7 +1,8 @@
 // Package pages is what a person sees in their browser while signing in.
 //
-// The pages are plain HTML: no script, nothing loaded from elsewhere, a strict content security policy, never cached and
-// never in a frame. What came from outside is only ever shown as text.
+// The pages are plain HTML: nothing loaded from elsewhere, a strict content security policy, never cached and never in a frame; and
+// no script but on the one page where a browser has to ask a person's authenticator, which only a script can. What came from
+// outside is only ever shown as text.
 package pages
 
 import (
@@ -81,10 +82,38 @@ type Choose struct {
 	Choices []Choice
 }
 
+// ProviderDown says that the provider does not answer, and offers an enrolled key for an emergency.
+type ProviderDown struct {
+	Host    string
+	Options string // what navigator.credentials.get takes, as JSON; "" on the console's way, which offers none
+	Console bool
+	Again   string // link to try the provider all the same
+}
+
+// Emergency says what a sign-in with an enrolled key is good for.
+type Emergency struct {
+	Who   string
+	Until time.Time
+	Next  string // link to the program that waits
+}
+
+//go:embed key.js
+var keyScript []byte
+
+// KeyScript serves the script of ProviderDown.
+func KeyScript(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+	_, _ = w.Write(keyScript) // an error is the browser going away
+}
+
 // Show writes a page: one of the types above.
 func Show(w http.ResponseWriter, status int, page any) {
-	var name string
+	var name, scripts string
 	switch page.(type) {
+	case ProviderDown:
+		name, scripts = "providerdown.html", "script-src 'self'; "
+	case Emergency:
+		name = "emergency.html"
 	case Message:
 		name = "message.html"
 	case Enter:
@@ -105,7 +134,7 @@ func Show(w http.ResponseWriter, status int, page any) {
 	nonce := rand.Text()
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+nonce+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; "+scripts+"style-src 'nonce-"+nonce+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	Secure(h)
 	w.WriteHeader(status)
 	// An error here is the browser going away; there is nobody left to tell.

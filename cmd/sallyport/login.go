@@ -48,6 +48,9 @@ Include in ~/.ssh/config let the stock programs find them; "sallyport logout" ta
 				return printJSON(command.OutOrStdout(), who)
 			}
 			out := command.OutOrStdout()
+			if who.Emergency {
+				fmt.Fprintf(out, "Signed in with an enrolled key, for an emergency and nothing else:\n  sallyport request ACCOUNT@TARGET --break-glass --reason \"…\"\n")
+			}
 			fmt.Fprintf(out, "Signed in as %s until %s.\n  sallyport targets    shows what you may ask for\n", visible(who.Label()), local(who.Expires))
 			if !home.Shared {
 				fmt.Fprintf(out, "For psql and ssh, since SALLYPORT_HOME is set:\n  export PGSERVICEFILE=%s\n  ssh -F %s TARGET\n",

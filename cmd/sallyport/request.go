@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"sallyport/client"
 	"sallyport/internal/refusal"
@@ -43,7 +45,13 @@ func newRequestCommand() *cobra.Command {
 				return err
 			}
 			var g api.Grant
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g); err != nil {
+			err = c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g)
+			if ask.BreakGlass && signedOut(err) && term.IsTerminal(int(os.Stdin.Fd())) {
+				if c, err = signInFirst(command); err == nil {
+					err = c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g)
+				}
+			}
+			if err != nil {
 				return err
 			}
 			if wait && g.State == "pending" {
@@ -63,6 +71,26 @@ func newRequestCommand() *cobra.Command {
 	flags.BoolVar(&ask.BreakGlass, "break-glass", false, "an emergency: waits for nobody, everybody is told, and it is reviewed")
 	flags.BoolVar(&wait, "wait", false, "wait until it is decided")
 	return command
+}
+
+// signedOut reports whether all that is missing is a sign-in.
+func signedOut(err error) bool {
+	return refusal.Is(err, refusal.NotAuthenticated) || refusal.Is(err, refusal.CredentialExpired)
+}
+
+// signInFirst signs somebody in who is about to break the glass: in the browser, where an enrolled key will do while the company's
+// provider does not answer.
+func signInFirst(command *cobra.Command) (*client.Client, error) {
+	home, err := client.DefaultHome()
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(command.ErrOrStderr(), "You are signed out, so this comes first.")
+	o := client.LoginOptions{Out: command.ErrOrStderr(), Open: client.OpenBrowser, Keychain: home.Shared && client.KeychainLikely()}
+	if _, err := client.Login(command.Context(), home, o); err != nil {
+		return nil, err
+	}
+	return open()
 }
 
 // cutAccount splits ACCOUNT@TARGET at the last @.

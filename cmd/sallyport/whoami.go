@@ -32,6 +32,9 @@ func newWhoamiCommand() *cobra.Command {
 				t.row("issuer", who.Issuer)
 				t.row("signed in", local(who.SignedIn))
 				t.row("until", local(who.Expires))
+				if who.Emergency {
+					t.row("good for", "an emergency alone: signed in with an enrolled key")
+				}
 				t.row("gateway", c.Gateway())
 			})
 		},

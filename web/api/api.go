@@ -39,6 +39,8 @@ type Identity struct {
 	AuthTime time.Time `json:"auth_time,omitzero" doc:"When the person last proved themselves at the provider, as it says."`
 	ACR      string    `json:"acr,omitempty" doc:"The class of that proof, as the provider names it."`
 	AMR      []string  `json:"amr,omitempty" doc:"By what, such as pwd, otp, hwk (RFC 8176)."`
+	// Emergency is set where the person signed in with an enrolled key while their provider could not be asked.
+	Emergency bool `json:"emergency,omitempty" doc:"Signed in with an enrolled key: good for what is taken in an emergency alone."`
 }
 
 // Label is the best name for people: name, else e-mail, else subject.

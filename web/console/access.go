@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
@@ -176,6 +177,10 @@ func (s *server) access(v *visit) error {
 		Offers              []api.Offer
 		Steps               []step
 		Gateway             api.Gateway
+		Keys                []authn.EnrolledKey // to tell of
+	}
+	if body.Keys, err = s.keyNews(ctx, v.who.Identity); err != nil {
+		return err
 	}
 	body.Gateway = gateway
 	for _, g := range grants {

@@ -6,7 +6,7 @@
 // from the console's own pages (origin and token both). Pages are rendered on the server by templates that escape by
 // themselves; what was recorded is never anything but text in them, and a terminal's output is drawn by a player that is
 // served from here too. Nothing is loaded from elsewhere, and the policy that browsers are told forbids it. Without
-// scripts all but the terminal player works.
+// scripts all but the terminal player and the enrolling of keys works.
 package console
 
 import (
@@ -119,6 +119,10 @@ func (s *server) guarded() map[string]func(*visit) error {
 		"POST /console/policies/held/{revision}/{verb}": s.decideHeld,
 		"GET /console/health":                           s.health,
 		"GET /console/audit":                            s.audit,
+		"GET /console/keys":                             s.enrolledKeys,
+		"POST /console/keys":                            s.enrol,
+		"POST /console/keys/new":                        s.newKey,
+		"POST /console/keys/{id}/remove":                s.removeKey,
 		"GET /console/verify":                           s.verify,
 		"POST /console/verify":                          s.verify,
 		"POST /console/sign-out":                        s.signOut,
@@ -284,6 +288,9 @@ func backTo(r *http.Request) string {
 	}
 	if strings.HasPrefix(r.URL.Path, heldPath+"/") {
 		return heldPath
+	}
+	if r.URL.Path == keysPath || strings.HasPrefix(r.URL.Path, keysPath+"/") {
+		return keysPath
 	}
 	return home
 }

@@ -45,6 +45,8 @@ type page struct {
 	Player bool
 	// Watch is set on a page that follows a live session instead of replaying it.
 	Watch bool
+	// Keys is set on the page that has the browser make a key.
+	Keys bool
 	// Back is the page that a form was sent from, where a new sign-in leads back to.
 	Back string
 	Body any
@@ -67,6 +69,9 @@ var done = map[string]string{
 	"revoke":  "Revoked: its sessions end now.",
 	"kill":    "The session is cut.",
 
+	"key-enrolled": "The key is enrolled.",
+	"key-removed":  "The key is removed. What it was used to sign in has ended.",
+
 	"policies-confirm": "Confirmed: the configuration is read again, and they come into force.",
 	"policies-reject":  "Rejected: they do not come into force.",
 }
@@ -86,6 +91,9 @@ func (s *server) navigation(who Caller, current string) []entry {
 	}
 	if s.Desk.May(who.Identity, grant.VerifyLog, "") {
 		all = append(all, entry{Path: "/console/verify", Name: "Verify"}, entry{Path: "/console/health", Name: "Health"})
+	}
+	if s.Authn.TakesKeys() {
+		all = append(all, entry{Path: keysPath, Name: "Your keys"})
 	}
 	for i := range all {
 		all[i].Current = all[i].Path == current

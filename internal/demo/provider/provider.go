@@ -117,6 +117,11 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 	mux.HandleFunc("POST /account", store.account)
 	mux.Handle("/ci/", http.StripPrefix("/ci", ci))
 	mux.Handle("/", endpoints)
+	out := outage{storage: store}
+	all := http.NewServeMux()
+	all.HandleFunc("POST /outage", out.set)
+	all.Handle("/ci/", mux)
+	all.Handle("/", out.around(mux))
 
 	log := o.Log
 	if log == nil {
@@ -127,7 +132,7 @@ func Start(listener net.Listener, o Options) (*Provider, error) {
 		CI:     ci,
 		served: make(chan error, 1),
 		server: &http.Server{
-			Handler:           http.MaxBytesHandler(mux, 64<<10),
+			Handler:           http.MaxBytesHandler(all, 64<<10),
 			TLSConfig:         o.TLS,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
