@@ -63,6 +63,7 @@ bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAPr
 	@test/tools/install-missing initdb sshd psql ssh pgbench pgbouncer haproxy
 	$(GO) run ./test/bench/recorder $(RECORDERBENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	SALLYPORT_TEST_STORE=postgres test/tools/with-postgres $(GO) test -run '^$$' -bench Admission ./grant
 	SALLYPORT_LONG=1 $(GO) test -count=1 -timeout 30m -v -run TestThreeThousandGrants ./protocols/postgres/ephemeral
 	$(GO) run ./test/bench/postgres -sallyport bin/sallyport $(BENCHFLAGS)
 	$(GO) run ./test/bench/ssh -sallyport bin/sallyport $(SSHBENCHFLAGS)
