@@ -191,3 +191,52 @@ func BenchmarkLook(b *testing.B) {
 		r.Look(e)
 	}
 }
+
+// A configuration that was refused, and a role that stays on its target, are told without anybody having asked for it, wherever there is
+// a channel; an alert of the same name takes the place of one of them.
+func TestHouseAlerts(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = `state: state
+url: https://gateway.example
+listen: {https: "127.0.0.1:0"}
+tls: {certificate: tls.crt, key: tls.key}
+provider: {issuer: https://login.example, client_id: x}
+`
+	const channel = `approvals: {webhooks: [{name: ops, url: "https://x.example", secret: "env:A"}]}
+`
+	events := []store.AuditEvent{
+		{Time: noon, Kind: "config.reloaded", Actor: "system", Outcome: "failed", Reason: "policies.yaml:3:1: no"},
+		{Time: noon, Kind: "config.reloaded", Actor: "system", Outcome: "ok"},
+		{Time: noon, Kind: "role.cleanup_stuck", Actor: "system", Outcome: "failed", Target: "orders"},
+	}
+	for _, test := range []struct{ text, raised string }{
+		{base + channel, "configuration-refused,,role-not-dropped"},
+		{base + channel + `alerts: [{name: role-not-dropped, when: "false"}]`, "configuration-refused,,"},
+		{base, ",,"},
+	} {
+		file := filepath.Join(dir, "sallyport.yaml")
+		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := configs.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Compile(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var raised []string
+		for _, e := range events {
+			raised = append(raised, strings.Join(names(r.Look(e)), " "))
+		}
+		if got := strings.Join(raised, ","); got != test.raised {
+			t.Errorf("%s: %s, want %s", test.text, got, test.raised)
+		}
+	}
+}
