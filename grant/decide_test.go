@@ -418,3 +418,63 @@ func TestRaces(t *testing.T) {
 		}
 	}
 }
+
+// The clock races with what people do: an approval with the request's lapsing, an extension with the grant's end, a connection with the
+// approval's. Whoever comes first wins, and nobody is in afterwards who may not be.
+func TestRacesWithTheClock(t *testing.T) {
+	ctx := t.Context()
+	w := with(t, func(c *configs.Config) { c.Policies[1].MaxTotal = minutes(600) })
+	tick := func(d time.Duration) func() error {
+		return func() error { w.clocks.pass(d); return w.tick(ctx) }
+	}
+	for range 10 {
+		g := w.request(alice, "app", "orders") // for two hours to decide
+		w.pass(2*time.Hour - time.Second)
+		approved := false
+		race(tick(time.Second), func() error {
+			_, err := w.Approve(ctx, bob, g.ID, "")
+			approved = err == nil
+			return err
+		})
+		if now := w.row(g.ID); now.State != map[bool]State{true: Approved, false: Lapsed}[approved] {
+			t.Fatalf("approved: %v, and it is %+v", approved, now)
+		}
+		if approved { // for an hour to be used
+			w.pass(time.Hour - time.Second)
+			var l *Lease
+			race(tick(2*time.Second), func() (err error) { l, err = w.Lease(ctx, alice, "orders", "app"); return err })
+			if now := w.row(g.ID); (l != nil) != (now.State == Active) || l == nil && now.State != Lapsed {
+				t.Fatalf("connected: %v, and it is %+v", l != nil, now)
+			}
+			if l != nil {
+				if _, err := w.Release(ctx, alice, g.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+
+		g = w.approved(alice, "ro", "orders")
+		l := w.lease(alice, "ro", "orders")
+		until := w.row(g.ID).Until
+		w.pass(until.Sub(w.clocks.now()) - time.Second)
+		extended := false
+		race(tick(time.Second), func() error {
+			_, err := w.Extend(ctx, alice, g.ID, time.Hour, "not done yet")
+			extended = err == nil
+			return err
+		})
+		if err := w.tick(ctx); err != nil {
+			t.Fatal(err)
+		}
+		now := w.row(g.ID)
+		if extended != (now.State == Active) || !extended && l.Live() == nil || extended && !now.Until.Equal(until.Add(time.Hour)) {
+			t.Fatalf("extended: %v, live: %v, and it is %+v", extended, l.Live(), now)
+		}
+		if extended {
+			w.lease(alice, "ro", "orders") // the session may be gone, for cutting waits for no transaction; the grant goes on
+			if _, err := w.Release(ctx, alice, g.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -239,7 +239,7 @@ func (s *Service) decidePolicies(ctx context.Context, who authn.Identity, revisi
 			if h.Revision == "" || h.before != s.rules.Load().revision || len(revision) < 12 || !strings.HasPrefix(h.Revision, revision) {
 				return refusal.New(refusal.Conflict, "no such set of policies waits").WithHint("see what does with: sallyport policy held")
 			}
-			if h.ofTheirs(who) {
+			if h.ofTheirs(s.rules.Load().persons, who) {
 				return refusal.New(refusal.NotPermitted, "you made this change, so another has to %s it", verb).
 					WithDetail("the configuration says that it is %s's (policy_changes.made_by)", h.MadeBy).
 					WithHint("somebody else with the permission %s can", ConfirmPolicies)
@@ -258,9 +258,13 @@ func (s *Service) decidePolicies(ctx context.Context, who authn.Identity, revisi
 	return h, s.refused(ctx, "policy."+verb+"_refused", who, Grant{}, err)
 }
 
-// ofTheirs reports whether the change is said to be somebody's own: by e-mail address, subject, or issuer and subject.
-func (h Held) ofTheirs(who authn.Identity) bool {
-	return h.MadeBy != "" && (strings.EqualFold(h.MadeBy, who.Email) || h.MadeBy == who.Subject || h.MadeBy == who.Key())
+// ofTheirs reports whether the change is said to be somebody's own: by e-mail address, subject, or issuer and subject, of any of their
+// identities.
+func (h Held) ofTheirs(all persons, who authn.Identity) bool {
+	return h.MadeBy != "" && (strings.EqualFold(h.MadeBy, who.Email) || slices.ContainsFunc(all.keys(who), func(key string) bool {
+		_, subject, _ := strings.Cut(key, " ")
+		return h.MadeBy == key || h.MadeBy == subject
+	}))
 }
 
 // asBefore is a configuration with the policies that a set has, on those of its targets that are as they were.

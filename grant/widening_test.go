@@ -317,3 +317,24 @@ func TestWideningWaitsForASecondPerson(t *testing.T) {
 		t.Errorf("%v", slices.Sorted(maps.Keys(kinds)))
 	}
 }
+
+// Who made a change is them by whichever of their identities.
+func TestWhoMadeTheChange(t *testing.T) {
+	partner := person("partner", "security")
+	partner.Issuer = "https://partner.example"
+	all := personsOf(&configs.Config{Approvals: configs.Approvals{People: []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Also: []string{partner.Key()}}}}})
+	mail := bob
+	mail.Email = "Bob@example.com"
+	for _, test := range []struct {
+		by   string
+		who  authn.Identity
+		mine bool
+	}{
+		{alice.Subject, alice, true}, {alice.Key(), alice, true}, {alice.Subject, partner, true}, {partner.Key(), alice, true}, {alice.Key(), carol, false},
+		{"bob@EXAMPLE.com", mail, true}, {"bob@example.com", bob, false}, {"", alice, false}, {"", authn.Identity{}, false},
+	} {
+		if got := (Held{MadeBy: test.by}).ofTheirs(all, test.who); got != test.mine {
+			t.Errorf("made by %q, and it is %s: %v", test.by, test.who.Key(), got)
+		}
+	}
+}
