@@ -38,7 +38,7 @@ func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer
 	if form == Stored {
 		return r.copyStored(ctx, session, w)
 	}
-	make := (*Recorder).newMaskedTeller
+	make := maskedFor(form)
 	if o.Unmasked {
 		make = (*Recorder).newTeller
 	} else {
@@ -53,6 +53,14 @@ func (r *Recorder) Export(ctx context.Context, session, form string, w io.Writer
 		return err
 	}
 	return export(ctx, session, items, form, w, o)
+}
+
+// maskedFor is how items are masked for a form. Text has lines, which are masked once more.
+func maskedFor(form string) tellers {
+	if form == "text" {
+		return (*Recorder).newLinesTeller
+	}
+	return (*Recorder).newMaskedTeller
 }
 
 func (r *Recorder) copyStored(ctx context.Context, session string, w io.Writer) error {

@@ -109,7 +109,7 @@ func (f *filling) follow(header format.Header) (*live, error) {
 	if l.reader, err = format.NewReader(l); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	l.teller = r.newMaskedTeller(header, func(item Item, err error) bool {
+	l.teller = r.newLinesTeller(header, func(item Item, err error) bool {
 		if err == nil {
 			err = l.feeder.item(item)
 		}

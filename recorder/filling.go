@@ -247,7 +247,7 @@ func (f *filling) feed(header format.Header, events iter.Seq2[Event, error], err
 		return err
 	}
 	d := f.newFeeder(header)
-	for item, err := range f.recorder.itemsOf(header, events) {
+	for item, err := range f.recorder.itemsBy((*Recorder).newLinesTeller, header, events) {
 		if err == nil {
 			err = d.item(item)
 		}

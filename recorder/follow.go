@@ -62,7 +62,16 @@ func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[I
 	if err != nil {
 		return nil, err
 	}
-	return r.itemsOf(header, events), nil
+	return r.itemsBy((*Recorder).newMaskedTeller, header, events), nil
+}
+
+// FollowLines is FollowItems with what terminals show in lines, as they came out, for whoever takes it as such.
+func (r *Recorder) FollowLines(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+	header, events, err := r.Follow(ctx, session)
+	if err != nil {
+		return nil, err
+	}
+	return r.itemsBy((*Recorder).newLinesTeller, header, events), nil
 }
 
 // Live reports whether the session's recording is being written.

@@ -27,11 +27,6 @@ func (r *Recorder) items(ctx context.Context, session string, make tellers) (ite
 	return r.itemsBy(make, header, events), nil
 }
 
-// itemsOf are the items that a recording's events mean, masked.
-func (r *Recorder) itemsOf(header format.Header, events iter.Seq2[Event, error]) iter.Seq2[Item, error] {
-	return r.itemsBy((*Recorder).newMaskedTeller, header, events)
-}
-
 // tellers make tellers, masked or not.
 type tellers func(*Recorder, format.Header, func(Item, error) bool) teller
 
@@ -44,7 +39,12 @@ func (r *Recorder) itemsBy(make tellers, header format.Header, events iter.Seq2[
 }
 
 func (r *Recorder) newMaskedTeller(header format.Header, yield func(Item, error) bool) teller {
-	return r.newTeller(header, masking(r.masker(header), yield))
+	return r.newTeller(header, masking(r.masker(header), false, yield))
+}
+
+// newLinesTeller is for whoever reads what terminals show in lines, and masks those once more when they are whole.
+func (r *Recorder) newLinesTeller(header format.Header, yield func(Item, error) bool) teller {
+	return r.newTeller(header, masking(r.masker(header), true, yield))
 }
 
 // newTeller hides nothing: whoever shows what it tells takes the masked one.

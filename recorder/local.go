@@ -215,7 +215,7 @@ func (l *localIndex) read(f localFile, recording *Copy) error {
 		},
 		Failed: func(n int64) { batch.Failed = append(batch.Failed, n) },
 	}
-	for item, err := range recording.Items(l.ctx) {
+	for item, err := range recording.items(l.ctx, (*Recorder).newLinesTeller) {
 		if err != nil {
 			return err
 		}

@@ -130,7 +130,10 @@ func OpenCopy(path string, interpreters map[string]func(format.Header) Interpret
 
 // Items is as Recorder's; of a file without an ending the last is "unfinished". It may be ranged over more than once.
 func (c *Copy) Items(ctx context.Context) iter.Seq2[Item, error] {
-	make := (*Recorder).newMaskedTeller
+	return c.items(ctx, (*Recorder).newMaskedTeller)
+}
+
+func (c *Copy) items(ctx context.Context, make tellers) iter.Seq2[Item, error] {
 	if c.Unmasked {
 		make = (*Recorder).newTeller
 	}
@@ -159,7 +162,7 @@ func (c *Copy) Export(ctx context.Context, form string, w io.Writer, o ExportOpt
 	if !c.Unmasked {
 		o.mask = c.by.masker(c.Header).Text
 	}
-	return export(ctx, c.Header.Session, c.Items(ctx), form, w, o)
+	return export(ctx, c.Header.Session, c.items(ctx, maskedFor(form)), form, w, o)
 }
 
 // Close wipes the key.

@@ -82,12 +82,12 @@ func (r *Recorder) Masked(header format.Header) bool { return r.masker(header) !
 // Masked is a text of the session's as it may stand elsewhere, in the audit log and what is told of that: whole, and before it is cut.
 func (r *Recording) Masked(text string) string { return r.recorder.masker(r.header).Text(text) }
 
-// masking has items masked on their way.
-func masking(m *mask.Masker, yield func(Item, error) bool) func(Item, error) bool {
+// masking has items masked on their way; what terminals show as it stands on their screens, or in lines.
+func masking(m *mask.Masker, lines bool, yield func(Item, error) bool) func(Item, error) bool {
 	if m == nil {
 		return yield
 	}
-	return (&mask.Items{Masker: m, Yield: yield}).Item
+	return (&mask.Items{Masker: m, Lines: lines, Yield: yield}).Item
 }
 
 // UnmaskedItems is ItemsFrom with nothing hidden, for those who may see that.

@@ -13,7 +13,7 @@ import (
 // scan searches one recording by reading it, and gives its matches in order. It is what the index must equal, and takes
 // its place for what is not in it.
 func (r *Recorder) scan(ctx context.Context, header format.Header, q Query, yield func(Match, error) bool) bool {
-	items, err := r.Items(ctx, header.Session)
+	items, err := r.items(ctx, header.Session, (*Recorder).newLinesTeller)
 	if refusal.Is(err, refusal.NotFound) { // purged meanwhile
 		return true
 	}

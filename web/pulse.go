@@ -87,7 +87,7 @@ func (p *pulses) follow(ctx context.Context, id string, one *pulse) {
 			delete(p.each, id)
 		}
 	}()
-	items, err := p.server.Recorder.FollowItems(ctx, id)
+	items, err := p.server.Recorder.FollowLines(ctx, id)
 	if err != nil {
 		return
 	}

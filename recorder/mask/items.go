@@ -13,12 +13,19 @@ import (
 // the next output, or by itself before the command's exit, as a further item of the same number.
 type Items struct {
 	Masker *Masker
+	// Lines says that what terminals show is wanted in lines, as they came out, and not as it stood on their screens.
+	Lines bool
 	// Yield is given each item, and returns whether to go on.
 	Yield func(item.Item, error) bool
 
 	streams map[source]*open
 	order   []source
+	sizes   map[uint32][2]int // of channels with a terminal: columns and rows
+	screens int               // that paint
 }
+
+// mostScreens is how many terminals of a session paint at a time, and are worked out: more are not shown.
+const mostScreens = 8
 
 // source is one row of bytes.
 type source struct {
@@ -29,8 +36,16 @@ type source struct {
 
 // open is one that has not ended.
 type open struct {
-	data *Stream
-	last item.Item
+	data   row
+	screen *Screen // that is data, of a terminal
+	paints bool
+	last   item.Item
+}
+
+// row is a Stream or a Screen.
+type row interface {
+	Write(dst, data []byte) []byte
+	Flush(dst []byte) []byte
 }
 
 // Item takes the next item, or what went wrong, and returns whether to go on.
@@ -41,6 +56,8 @@ func (s *Items) Item(it item.Item, err error) bool {
 	switch it.Kind {
 	case item.Output, item.Input:
 		it = s.bytes(it)
+	case item.Command, item.Resize:
+		s.size(it)
 	case item.Exit:
 		if !s.finish(it.Channel, false) {
 			return false
@@ -59,26 +76,82 @@ func (s *Items) bytes(it item.Item) item.Item {
 	if len(data) == 0 {
 		data = []byte(it.Text)
 	}
-	if it.Via == item.Picture { // is whole
+	switch picture := it.Via == item.Picture; {
+	case picture && s.Lines: // is whole
 		it.Data = s.Masker.Bytes(data)
-	} else {
-		from := source{it.Channel, it.Kind, it.Stream}
-		o := s.streams[from]
-		if o == nil {
-			if s.streams == nil {
-				s.streams = map[source]*open{}
-			}
-			o = &open{data: s.Masker.Stream()}
-			s.streams[from], s.order = o, append(s.order, from)
-		}
+	case picture:
+		s.sized(it.Channel, it.Columns, it.Lines)
+		o := s.open(it)
+		it.Data = o.screen.Picture(nil, data)
+		o.keep(it)
+	default:
+		o := s.open(it)
 		it.Data = o.data.Write(nil, data)
-		o.last = it
-		o.last.Data, o.last.Text, o.last.Bytes, o.last.SHA256 = nil, "", 0, ""
+		o.keep(it)
 	}
 	if text {
 		it.Text = strings.ToValidUTF8(string(it.Data), "\uFFFD")
 	}
 	return it
+}
+
+func (o *open) keep(it item.Item) {
+	o.last = it
+	o.last.Via, o.last.Data, o.last.Text, o.last.Bytes, o.last.SHA256 = "", nil, "", 0, ""
+}
+
+// open is the stream that an item is a piece of. What is output on a terminal is one, whatever it is called.
+func (s *Items) open(it item.Item) *open {
+	from := source{it.Channel, it.Kind, it.Stream}
+	size, terminal := s.sizes[it.Channel]
+	terminal = terminal && it.Kind == item.Output && !s.Lines
+	if terminal {
+		from.stream = ""
+	}
+	if o := s.streams[from]; o != nil {
+		return o
+	}
+	if s.streams == nil {
+		s.streams = map[source]*open{}
+	}
+	o := &open{}
+	if terminal {
+		o.screen = s.Masker.Screen(size[0], size[1])
+		o.screen.MayPaint = func() bool {
+			if s.screens >= mostScreens {
+				return false
+			}
+			s.screens++
+			o.paints = true
+			return true
+		}
+		o.data = o.screen
+	} else {
+		o.data = s.Masker.Stream()
+	}
+	s.streams[from], s.order = o, append(s.order, from)
+	return o
+}
+
+// size notes how large a channel's terminal is.
+func (s *Items) size(it item.Item) {
+	if it.Columns <= 0 || it.Lines <= 0 {
+		return
+	}
+	if _, known := s.sizes[it.Channel]; !known && it.Kind == item.Resize {
+		return
+	}
+	s.sized(it.Channel, it.Columns, it.Lines)
+	if o := s.streams[source{it.Channel, item.Output, ""}]; o != nil && o.screen != nil {
+		o.screen.Resize(it.Columns, it.Lines)
+	}
+}
+
+func (s *Items) sized(channel uint32, columns, rows int) {
+	if s.sizes == nil {
+		s.sizes = map[uint32][2]int{}
+	}
+	s.sizes[channel] = [2]int{columns, rows}
 }
 
 // finish gives what was held back of a channel's streams, or of all.
@@ -91,6 +164,10 @@ func (s *Items) finish(channel uint32, all bool) bool {
 		}
 		o := s.streams[from]
 		delete(s.streams, from)
+		delete(s.sizes, from.channel)
+		if o.paints {
+			s.screens--
+		}
 		if o.last.Data = o.data.Flush(nil); len(o.last.Data) > 0 && !s.Yield(o.last, nil) {
 			return false
 		}

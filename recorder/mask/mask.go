@@ -112,6 +112,11 @@ func (m *Masker) find(v view) []span {
 			}
 		}
 	}
+	return merge(all)
+}
+
+// merge puts in order, and makes one of those that overlap.
+func merge(all []span) []span {
 	if len(all) < 2 {
 		return all
 	}

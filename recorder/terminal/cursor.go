@@ -7,7 +7,8 @@ import "strings"
 // was begun where the line begins.
 func (p *Picture) Line() (before, after string) {
 	p.show()
-	at := p.screen.CursorPosition()
+	screen := p.emulator()
+	at := screen.CursorPosition()
 	width, height := p.Size()
 	var rows strings.Builder
 	cursor, last := 0, 0
@@ -16,7 +17,7 @@ func (p *Picture) Line() (before, after string) {
 			if y == at.Y && x == at.X {
 				cursor = rows.Len()
 			}
-			if cell := p.screen.CellAt(x, y); cell != nil { // one without content is the rest of a wide character
+			if cell := screen.CellAt(x, y); cell != nil { // one without content is the rest of a wide character
 				rows.WriteString(cell.Content)
 				if strings.TrimSpace(cell.Content) != "" {
 					last = rows.Len()

@@ -16,7 +16,9 @@ import (
 // would show, so that a replay can begin there. What is beyond the screen, scrolled away or under a full-screen program, is
 // not in it.
 type Picture struct {
-	screen *vt.Emulator
+	columns, rows int
+	screen        *vt.Emulator // nil before it is looked at, or something is shown: one that only gets lines costs little
+
 	filter Filter
 	parser parser
 	buf    []byte
@@ -67,13 +69,19 @@ const (
 
 // NewPicture is a terminal of that size, empty.
 func NewPicture(columns, lines int) *Picture {
-	p := &Picture{screen: vt.NewEmulator(bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows))}
-	p.screen.SetScrollbackSize(1)
-	p.simple = true
-	if c, ok := p.screen.InputPipe().(io.Closer); ok {
-		c.Close() // nobody reads what a terminal answers, and nothing waits for that
+	return &Picture{columns: bounded(columns, 80, maxColumns), rows: bounded(lines, 24, maxRows), simple: true}
+}
+
+// emulator is the screen.
+func (p *Picture) emulator() *vt.Emulator {
+	if p.screen == nil {
+		p.screen = vt.NewEmulator(p.columns, p.rows)
+		p.screen.SetScrollbackSize(1)
+		if c, ok := p.screen.InputPipe().(io.Closer); ok {
+			c.Close() // nobody reads what a terminal answers, and nothing waits for that
+		}
 	}
-	return p
+	return p.screen
 }
 
 func bounded(n, without, most int) int {
@@ -84,12 +92,15 @@ func bounded(n, without, most int) int {
 }
 
 // Size is its columns and lines, which are bounded.
-func (p *Picture) Size() (columns, lines int) { return p.screen.Width(), p.screen.Height() }
+func (p *Picture) Size() (columns, lines int) { return p.columns, p.rows }
 
 // Resize changes its size.
 func (p *Picture) Resize(columns, lines int) {
 	p.show()
-	p.screen.Resize(bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows))
+	p.columns, p.rows = bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows)
+	if p.screen != nil {
+		p.screen.Resize(p.columns, p.rows)
+	}
 	p.margins = ""
 }
 
@@ -134,7 +145,7 @@ func (p *Picture) control(c byte) {
 		return
 	}
 	p.lines = append(p.lines, line{len(p.piece), p.pen})
-	keep := p.screen.Height() + 2
+	keep := p.rows + 2
 	if len(p.lines) < 2*keep {
 		return
 	}
@@ -149,12 +160,15 @@ func (p *Picture) control(c byte) {
 }
 
 func (p *Picture) show() {
+	if len(p.piece) == 0 {
+		return
+	}
 	if p.spent < p.left+patience {
 		began := time.Now()
 		if p.cut { // it has scrolled to the last row
-			_, _ = p.screen.Write([]byte("\x1b[9999;1H"))
+			_, _ = p.emulator().Write([]byte("\x1b[9999;1H"))
 		}
-		_, _ = p.screen.Write(p.piece) // an emulator in memory
+		_, _ = p.emulator().Write(p.piece) // in memory
 		p.spent += time.Since(began)
 	}
 	p.piece, p.lines, p.simple, p.cut = p.piece[:0], p.lines[:0], true, false
@@ -232,12 +246,16 @@ func (p *Picture) set(private bool, name string, on bool) {
 // Whole reports whether what comes next can follow a Paint: no escape sequence and no character is half written, and the
 // picture was not given up.
 func (p *Picture) Whole() bool {
-	return p.spent < p.left+patience && p.filter.parser.state == ground && p.filter.parser.rest == 0 && !p.filter.c2
+	return !p.Lost() && p.filter.parser.state == ground && p.filter.parser.rest == 0 && !p.filter.c2
 }
+
+// Lost reports whether the picture was given up, because it took too long to show: what it has from then on is not what a terminal shows.
+func (p *Picture) Lost() bool { return p.spent >= p.left+patience }
 
 // Paint returns what makes a terminal of this size, whatever it showed, show the picture.
 func (p *Picture) Paint() []byte {
 	p.show()
+	screen := p.emulator()
 	var b bytes.Buffer
 	b.WriteString("\x1bc") // everything as it was at the beginning
 	for _, m := range p.modes {
@@ -246,12 +264,12 @@ func (p *Picture) Paint() []byte {
 		}
 	}
 	b.WriteString("\x1b[H\x1b[2J")
-	rows := strings.Split(p.screen.Render(), "\n")
-	for i, row := range rows[:min(len(rows), p.screen.Height())] {
+	rows := strings.Split(screen.Render(), "\n")
+	for i, row := range rows[:min(len(rows), p.rows)] {
 		fmt.Fprintf(&b, "\x1b[%d;1H\x1b[0m%s", i+1, strings.TrimSuffix(row, "\r"))
 	}
 	b.WriteString("\x1b[0m" + p.margins)
-	at := p.screen.CursorPosition()
+	at := screen.CursorPosition()
 	fmt.Fprintf(&b, "\x1b[%d;%dH", at.Y+1, at.X+1)
 	b.WriteString(p.pen.sequence() + p.sets[0] + p.sets[1])
 	return b.Bytes()
