@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/jackc/pgx/v5"
 
 	"sallyport/test/rig"
 )
@@ -108,6 +111,76 @@ func searchLocked(t *testing.T, r *rig.Rig, key string, canaries ...string) {
 	if out := r.As("carol", "search", "canary", "--index", index); out.Code != 0 || out.Stdout != "" {
 		t.Errorf("what is gone is found: %+v", out)
 	}
+}
+
+// strictParameters: what a driver binds and copies is for the stricter recipient alone, where there is one; the rest is for both.
+func strictParameters(t *testing.T, r *rig.Rig, identity, stricter string) {
+	t.Helper()
+	keys := map[string]string{}
+	for name, identity := range map[string]string{"all": identity, "stricter": stricter} {
+		keys[name] = filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(keys[name], []byte(identity+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const bound, number, copied = "canary-lynx-91", 4_711_081_591, "canary-otter-92"
+	before := endedSession(r, "postgres")
+	conn, err := r.Connect(t.Context(), "SALLYPORT_PG")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "CREATE TEMP TABLE strict (what text, n bigint)"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time the statement is prepared
+		if _, err := conn.Exec(t.Context(), "INSERT INTO strict VALUES ($1, $2)", bound, int64(number)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := conn.CopyFrom(t.Context(), pgx.Identifier{"strict"}, []string{"what", "n"}, pgx.CopyFromRows([][]any{{copied, int64(1)}})); err != nil {
+		t.Fatal(err)
+	}
+	var there int
+	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM strict WHERE what = ANY ($1)", []string{bound, copied}).Scan(&there); err != nil || there != 3 {
+		t.Fatalf("the target has %d rows, %v", there, err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id := before
+	r.Until(time.Minute, "the driver's session has ended", func() error {
+		if id = endedSession(r, "postgres"); id == before {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	jsonl := func(key string) string {
+		out := r.As("carol", "export", id, "--identity", keys[key], "--format", "jsonl")
+		if out.Code != 0 {
+			t.Fatalf("%+v", out)
+		}
+		return out.Stdout
+	}
+	fewer, all := jsonl("all"), jsonl("stricter")
+	for _, want := range []string{"INSERT INTO strict VALUES ($1, $2)", "INSERT 0 1", "COPY 1", "[sealed for: age1"} {
+		if !strings.Contains(fewer, want) {
+			t.Errorf("the recipient does not see %q:\n%s", want, fewer)
+		}
+	}
+	encoded := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, number))
+	for _, secret := range []string{bound, copied, fmt.Sprint(number), encoded, base64.StdEncoding.EncodeToString([]byte(bound)), base64.StdEncoding.EncodeToString([]byte(copied))} {
+		if strings.Contains(fewer, secret) {
+			t.Errorf("the recipient sees %q:\n%s", secret, fewer)
+		}
+	}
+	if strings.Count(all, bound) < 2 || strings.Count(all, fmt.Sprint(number))+strings.Count(all, encoded) < 2 || strings.Contains(all, "[sealed for: age1") {
+		t.Errorf("the stricter recipient does not see what was bound:\n%s", all)
+	}
+	if out := r.As("carol", "replay", id, "--identity", keys["all"]); out.Code != 0 || strings.Contains(out.Stdout, bound) || !strings.Contains(out.Stdout, "[sealed for: age1") {
+		t.Errorf("replay by the recipient: %+v", out)
+	}
+	nowhere(t, r, bound, copied)
 }
 
 // lockTo has the gateway lock what it records from now on.

@@ -70,6 +70,7 @@ func TestNoKeyIsLeft(t *testing.T) {
 			}
 		}
 	}
+	strictParameters(t, r, identity.String(), stricter.String())
 	memory, err := searchMemory(pid, secrets)
 	if errors.Is(err, fs.ErrPermission) {
 		t.Skipf("this machine does not let a process read another's memory, not even its parent: %v", err)
