@@ -81,6 +81,19 @@ func groupsOf(stages []Stage) (groups []string) {
 	return groups
 }
 
+// inTurn says whose approvals stages take: "leads", "leads, then 2 of security or dba"; empty: nobody's.
+func inTurn(stages []Stage) string {
+	var parts []string
+	for _, s := range stages {
+		part := policy.Or(s.Groups)
+		if s.Needed > 1 {
+			part = strconv.Itoa(s.Needed) + " of " + part
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", then ")
+}
+
 // still are the stages as far as a policy, as it is now, leaves them: of each the groups that could approve and still can, and as
 // many approvals as either asks for. false: the policy has come to have more or fewer of them, so that nobody can say which
 // votes would count for what.

@@ -266,17 +266,7 @@ type Offer struct {
 }
 
 // ApprovedBy says whose approvals it takes, stage by stage: "leads", "leads, then 2 of security or dba"; empty: nobody's.
-func (o Offer) ApprovedBy() string {
-	var parts []string
-	for _, s := range o.Stages {
-		part := policy.Or(s.Groups)
-		if s.Needed > 1 {
-			part = strconv.Itoa(s.Needed) + " of " + part
-		}
-		parts = append(parts, part)
-	}
-	return strings.Join(parts, ", then ")
-}
+func (o Offer) ApprovedBy() string { return inTurn(o.Stages) }
 
 // Offers lists what the identity may ask for, by target and account. An account is listed again for a later policy
 // where that allows longer than those before it.

@@ -84,16 +84,7 @@ const usedFor = 90 * 24 * time.Hour
 
 // lintUsed looks into the gateway's database.
 func lintUsed(ctx context.Context, config *configs.Config) (configs.Problems, error) {
-	var db *sql.DB
-	var err error
-	if config.Store == "" {
-		db, err = store.LookSQLite(ctx, config.State)
-	} else {
-		var connection string
-		if connection, err = authn.Secret(ctx, config.Store); err == nil {
-			db, err = store.LookPostgres(ctx, connection)
-		}
-	}
+	db, err := lookIntoStore(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -104,4 +95,16 @@ func lintUsed(ctx context.Context, config *configs.Config) (configs.Problems, er
 	}
 	now := time.Now()
 	return grant.LintUsed(ctx, config, db, people, now.Add(-usedFor), now)
+}
+
+// lookIntoStore opens the gateway's database for reading, whether it runs or not.
+func lookIntoStore(ctx context.Context, config *configs.Config) (*sql.DB, error) {
+	if config.Store == "" {
+		return store.LookSQLite(ctx, config.State)
+	}
+	connection, err := authn.Secret(ctx, config.Store)
+	if err != nil {
+		return nil, fmt.Errorf("the store's connection string: %w", err)
+	}
+	return store.LookPostgres(ctx, connection)
 }

@@ -26,7 +26,7 @@ func newPolicyCommand() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(newPolicyExplainCommand(), newPolicyTestCommand(), newPolicyHeldCommand(), newPolicyConfirmCommand(), newPolicyRejectCommand())
+	command.AddCommand(newPolicyExplainCommand(), newPolicyTestCommand(), newPolicyDiffCommand(), newPolicyHeldCommand(), newPolicyConfirmCommand(), newPolicyRejectCommand())
 	return command
 }
 
