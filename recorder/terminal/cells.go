@@ -108,14 +108,21 @@ const (
 	Painted             // all else: a cursor movement, erasing, a mode
 )
 
-// Scanner cuts what a Filter has let through in steps: each byte outside of sequences, and each sequence, is one. The zero value is ready.
+// Scanner cuts what a Filter has let through in steps: each row of characters of ASCII, each other byte outside of sequences, and each
+// sequence is one. The zero value is ready.
 type Scanner struct{ parser parser }
 
 // Scan gives each step that ends in data, with where it begins (of one that began earlier: 0) and ends.
 func (s *Scanner) Scan(data []byte, step func(kind Step, from, to int)) {
 	from := 0
-	for i, c := range data {
-		kind := Written
+	for i := 0; i < len(data); i++ {
+		if n := s.parser.plain(data[i:]); n > 0 {
+			step(Written, i, i+n)
+			i += n - 1
+			from = i + 1
+			continue
+		}
+		c, kind := data[i], Written
 		switch s.parser.next(c) {
 		case inside:
 			continue

@@ -13,7 +13,13 @@ type Filter struct {
 
 // Append appends to dst what of data may be shown. Bytes may be cut anywhere: a sequence comes out when it is whole.
 func (f *Filter) Append(dst, data []byte) []byte {
-	for _, c := range data {
+	for len(data) > 0 {
+		if n := f.parser.plain(data); n > 0 {
+			dst, data, f.c2 = append(dst, data[:n]...), data[n:], false
+			continue
+		}
+		c := data[0]
+		data = data[1:]
 		k := f.parser.next(c)
 		if f.c2 {
 			f.c2 = false

@@ -18,7 +18,16 @@ type Lines struct {
 
 // Write takes bytes, cut anywhere, and emits the lines that are complete with them, without empty ones.
 func (l *Lines) Write(data []byte, emit func(string)) {
-	for _, c := range data {
+	for len(data) > 0 {
+		if n := min(l.parser.plain(data), maxLine-len(l.line)); n > 0 {
+			l.line, data = append(l.line, data[:n]...), data[n:]
+			if len(l.line) >= maxLine {
+				l.Finish(emit)
+			}
+			continue
+		}
+		c := data[0]
+		data = data[1:]
 		switch l.parser.next(c) {
 		case printable:
 			l.line = append(l.line, c)

@@ -108,7 +108,16 @@ func (p *Picture) Resize(columns, lines int) {
 func (p *Picture) Write(output []byte) {
 	p.left += time.Duration(len(output)) * perByte
 	p.buf = p.filter.Append(p.buf[:0], output)
-	for _, c := range p.buf {
+	for rest := p.buf; len(rest) > 0; {
+		if n := min(p.parser.plain(rest), maxPiece); n > 0 {
+			p.piece, rest = append(p.piece, rest[:n]...), rest[n:]
+			if len(p.piece) >= maxPiece && !p.simple || len(p.piece) >= maxLines {
+				p.show()
+			}
+			continue
+		}
+		c := rest[0]
+		rest = rest[1:]
 		switch p.parser.next(c) {
 		case complete:
 			if p.parser.seq[len(p.parser.seq)-1] != 'm' || p.parser.seq[1] != '[' {

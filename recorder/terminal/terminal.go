@@ -115,6 +115,19 @@ func (p *parser) next(c byte) kind {
 	return inside
 }
 
+// plain is how many bytes at the beginning of data are characters of ASCII, outside of sequences: most are, and are taken together.
+func (p *parser) plain(data []byte) int {
+	if p.state != ground || p.rest != 0 {
+		return 0
+	}
+	for i, c := range data {
+		if c < 0x20 || c >= 0x7f {
+			return i
+		}
+	}
+	return len(data)
+}
+
 // ground takes a byte outside of sequences. C1 controls (0x80 to 0x9f) count as sequences only where they are no part of
 // a UTF-8 character, and in UTF-8 (C2 80 to C2 9f) they are handled by Text and Filter.
 func (p *parser) ground(c byte) kind {
