@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,13 +33,21 @@ var Guardrails = []string{
 	"drop", "truncate", "update-without-where", "delete-without-where", "ddl", "copy-program", "roles",
 }
 
-// SSHLimits are the features of SSH that a role has. Of the pointers nil is the default: all on but Agent.
+// SSHLimits are the features of SSH that a role has. Of the pointers nil is the default: all on but Agent, and but Terminal where
+// there are Commands.
 type SSHLimits struct {
 	Shell *bool `yaml:"shell" json:"shell,omitempty"`
 	Exec  *bool `yaml:"exec" json:"exec,omitempty"`
 	SFTP  *bool `yaml:"sftp" json:"sftp,omitempty"`
 	SCP   *bool `yaml:"scp" json:"scp,omitempty"`
 	Agent *bool `yaml:"agent" json:"agent,omitempty"`
+	// Terminal is whether a session may have a terminal. A command that was meant to do one thing can do others on one: a pager
+	// that it starts takes commands. So with Commands the default is off.
+	Terminal *bool `yaml:"terminal" json:"terminal,omitempty"`
+	// Multiplex is whether one connection may carry more than one session (ControlMaster), one after the other or at once.
+	Multiplex *bool `yaml:"multiplex" json:"multiplex,omitempty"`
+	// Environment are names of variables that a client may set beside LANG, LC_*, TERM and COLORTERM.
+	Environment []string `yaml:"environment" json:"environment,omitempty"`
 	// Commands are exact lines that may be executed: when there are any, only these, and nothing else at all (no shell, no
 	// other command, no subsystem).
 	Commands []string `yaml:"commands" json:"commands,omitempty"`
@@ -61,6 +70,9 @@ func On(feature *bool, otherwise bool) bool {
 	return *feature
 }
 
+// TerminalOn reports whether a session may have a terminal.
+func (l SSHLimits) TerminalOn() bool { return On(l.Terminal, len(l.Commands) == 0) }
+
 // IsZero reports whether nothing is limited beyond the defaults.
 func (l RoleLimits) IsZero() bool {
 	return !l.ReadOnly && len(l.Guardrails) == 0 && l.SSH.IsZero()
@@ -68,8 +80,8 @@ func (l RoleLimits) IsZero() bool {
 
 // IsZero reports whether nothing differs from the defaults.
 func (l SSHLimits) IsZero() bool {
-	return l.Shell == nil && l.Exec == nil && l.SFTP == nil && l.SCP == nil && l.Agent == nil && len(l.Commands) == 0 &&
-		len(l.Forward) == 0 && !l.RemoteForward && !l.UnixSockets && !l.DynamicForward
+	return l.Shell == nil && l.Exec == nil && l.SFTP == nil && l.SCP == nil && l.Agent == nil && l.Terminal == nil && l.Multiplex == nil &&
+		len(l.Environment) == 0 && len(l.Commands) == 0 && len(l.Forward) == 0 && !l.RemoteForward && !l.UnixSockets && !l.DynamicForward
 }
 
 // Narrow is what both l and other allow: a grant keeps the limits that it was given with, and a configuration read since
@@ -86,9 +98,14 @@ func (l SSHLimits) narrow(other SSHLimits) SSHLimits {
 	both := SSHLimits{
 		Shell: and(l.Shell, other.Shell, true), Exec: and(l.Exec, other.Exec, true), SFTP: and(l.SFTP, other.SFTP, true),
 		SCP: and(l.SCP, other.SCP, true), Agent: and(l.Agent, other.Agent, false),
+		Multiplex: and(l.Multiplex, other.Multiplex, true), Environment: intersection(l.Environment, other.Environment),
 		Commands: l.Commands, Forward: intersection(l.Forward, other.Forward),
 		RemoteForward: l.RemoteForward && other.RemoteForward, UnixSockets: l.UnixSockets && other.UnixSockets,
 		DynamicForward: l.DynamicForward && other.DynamicForward,
+	}
+	if l.Terminal != nil || other.Terminal != nil { // what nil stands for depends on whose it is
+		terminal := l.TerminalOn() && other.TerminalOn()
+		both.Terminal = &terminal
 	}
 	switch {
 	case len(l.Commands) == 0:
@@ -143,12 +160,20 @@ func (l RoleLimits) Words() []string {
 		if s.Commands[0] == NoCommand {
 			return append(words, "no command")
 		}
-		return append(words, "only: "+strings.Join(s.Commands, "; "))
+		words = append(words, "only: "+strings.Join(s.Commands, "; "))
+		add(s.TerminalOn(), "on a terminal")
+		add(!On(s.Multiplex, true), "one session a connection")
+		return words
 	}
 	add(!On(s.Shell, true), "no shell")
 	add(!On(s.Exec, true), "no commands")
 	add(!On(s.SFTP, true), "no sftp")
 	add(!On(s.SCP, true), "no scp")
+	add(!s.TerminalOn(), "no terminal")
+	add(!On(s.Multiplex, true), "one session a connection")
+	if len(s.Environment) > 0 {
+		words = append(words, "variables "+strings.Join(s.Environment, ", "))
+	}
 	add(On(s.Agent, false), "agent forwarding")
 	if len(s.Forward) > 0 {
 		words = append(words, "forwarding to "+strings.Join(s.Forward, ", "))
@@ -162,7 +187,40 @@ func (l RoleLimits) Words() []string {
 const (
 	maxCommands = 100  // of a role
 	maxCommand  = 1000 // bytes of one
+
+	maxVariables = 100 // of a role
 )
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+// runsPrograms says that a variable of that name makes programs run others, or is the gateway's own, so no client sets it. The list
+// is of the well-known ones; who adds a name to a role answers for it.
+func runsPrograms(name string) bool {
+	switch name {
+	case "PATH", "IFS", "ENV", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND", "SHELL", "HOME", "CDPATH", "EDITOR", "VISUAL", "PAGER", "BROWSER",
+		"LESSOPEN", "LESSCLOSE", "MANPAGER", "SYSTEMD_PAGER", "NODE_OPTIONS", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "TERMINFO",
+		"TERMINFO_DIRS", "TERMCAP", "LOCPATH", "NLSPATH", "GCONV_PATH", "HOSTALIASES", "RES_OPTIONS", "LOCALDOMAIN", "TMPDIR", "SUDO_ASKPASS", "SSH_ASKPASS", "SSH_AUTH_SOCK":
+		return true
+	}
+	return slices.ContainsFunc([]string{"LD_", "DYLD_", "GIT_", "PERL", "PYTHON", "BASH_FUNC_", "SALLYPORT_"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
+}
+
+func validateEnvironment(at reporter, names []string) {
+	if len(names) > maxVariables {
+		at("limits.ssh.environment", "environment has %d names; at most %d", len(names), maxVariables)
+	}
+	for i, name := range names {
+		where := fmt.Sprintf("limits.ssh.environment[%d]", i)
+		switch {
+		case !variableName.MatchString(name):
+			at(where, "%q is not the name of a variable: letters, digits and _, at most 64", name)
+		case runsPrograms(name):
+			at(where, "%s makes programs run others, so no client may set it", name)
+		}
+	}
+}
 
 func (l *loader) validateRoles(c *Config) {
 	names := map[string]bool{}
@@ -203,7 +261,7 @@ func validateSSHLimits(at reporter, s SSHLimits) {
 	if len(s.Commands) > 0 {
 		features := map[string]bool{
 			"shell": On(s.Shell, false), "exec": !On(s.Exec, true), "sftp": On(s.SFTP, false), "scp": On(s.SCP, false), "agent": On(s.Agent, false),
-			"forward": len(s.Forward) > 0, "remote_forward": s.RemoteForward, "unix_sockets": s.UnixSockets, "dynamic_forward": s.DynamicForward,
+			"environment": len(s.Environment) > 0, "forward": len(s.Forward) > 0, "remote_forward": s.RemoteForward, "unix_sockets": s.UnixSockets, "dynamic_forward": s.DynamicForward,
 		}
 		for _, key := range slices.Sorted(maps.Keys(features)) {
 			if features[key] {
@@ -211,6 +269,7 @@ func validateSSHLimits(at reporter, s SSHLimits) {
 			}
 		}
 	}
+	validateEnvironment(at, s.Environment)
 	for i, text := range s.Forward {
 		host, port, err := net.SplitHostPort(text)
 		n, number := strconv.Atoi(port)

@@ -76,7 +76,7 @@ func (g *gateway) trustTarget(ctx context.Context, who authn.Identity, target co
 		return trust, err
 	}
 	for _, k := range keys {
-		trust.Keys = append(trust.Keys, api.HostKey{Type: k.Type, Fingerprint: k.Fingerprint, Key: k.Key, Pinned: k.Pinned})
+		trust.Keys = append(trust.Keys, api.HostKey(k))
 	}
 	return trust, nil
 }

@@ -127,21 +127,25 @@ func trustTarget(command *cobra.Command, name string) error {
 		return printJSON(out, trust)
 	}
 	t := newTable(out)
-	t.row("TYPE", "FINGERPRINT", "PINNED")
+	t.row("TYPE", "FINGERPRINT", "PINNED", "WHERE IT COMES FROM")
 	pinned := len(trust.Keys) > 0
 	for _, k := range trust.Keys {
-		word := "yes"
-		if !k.Pinned {
-			word, pinned = "no", false
+		kind, word := k.Type, "yes"
+		if k.Authority {
+			kind += " (authority)"
 		}
-		t.row(k.Type, k.Fingerprint, word)
+		if !k.Pinned {
+			word = "no"
+			pinned = pinned && k.Authority
+		}
+		t.row(kind, k.Fingerprint, word, k.From)
 	}
 	if err := t.flush(); err != nil || pinned {
 		return err
 	}
-	fmt.Fprintf(out, "\nCompare the fingerprints with what the target itself shows (ssh-keygen -lf, on its console); then pin what is right in the\nconfiguration of target %s:\n", visible(trust.Target))
+	fmt.Fprintf(out, "\nThe connection that showed them proves nothing. Compare the fingerprints with what the target itself shows (ssh-keygen -lf, on its\nconsole); then pin what is right in the configuration of target %s, as host_keys:\n", visible(trust.Target))
 	for _, k := range trust.Keys {
-		if !k.Pinned {
+		if !k.Pinned && !k.Authority {
 			fmt.Fprintf(out, "  - %s\n", strings.ReplaceAll(strings.TrimSpace(k.Key), "\n", "\n    "))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/protocols/ssh/interpret"
 	"sallyport/recorder/format"
+	"sallyport/session"
 )
 
 // The two ways in which channels are treated: commands, and forwarded connections of any kind.
@@ -87,9 +88,19 @@ func (l *link) newChannel(kind string) *channel {
 
 // serve admits a channel, opens it on the target, accepts it and copies until both sides have closed it.
 func (l *link) serve(n xssh.NewChannel, kind string) {
+	if kind == kindSession {
+		if r := l.another(); r != nil {
+			l.connection.audit(l.to.Name, l.account.Name, r)
+			reject(n, xssh.Prohibited, oneLine(r))
+			return
+		}
+	}
 	c := l.newChannel(kind)
 	target, targetRequests, err := c.open(n)
 	if err != nil {
+		if kind == kindSession {
+			l.less()
+		}
 		c.refuse(n, err)
 		return
 	}
@@ -181,7 +192,7 @@ func (c *channel) open(n xssh.NewChannel) (xssh.Channel, <-chan *xssh.Request, e
 	if err != nil {
 		return nil, nil, err
 	}
-	target, requests, err := openChannel(&pass, c.link.target, n.ChannelType(), n.ExtraData())
+	target, requests, err := c.opened(&pass, n)
 	if err != nil {
 		if refused, ok := errors.AsType[*xssh.OpenChannelError](err); ok {
 			err = errors.Join(err, s.Observe(interpret.OpenRefused(c.number, uint32(refused.Reason), refused.Message)))
@@ -189,6 +200,35 @@ func (c *channel) open(n xssh.NewChannel) (xssh.Channel, <-chan *xssh.Request, e
 		return nil, nil, err
 	}
 	return target, requests, s.Observe(format.Event{Type: interpret.TypeOpened, Channel: c.number})
+}
+
+// opened asks the target for the channel and waits for its answer, but not for ever: a target that does not answer holds the
+// client's channel and nothing else, and what it opens too late is closed.
+func (c *channel) opened(pass *session.Pass, n xssh.NewChannel) (xssh.Channel, <-chan *xssh.Request, error) {
+	type answer struct {
+		channel  xssh.Channel
+		requests <-chan *xssh.Request
+		err      error
+	}
+	answered := make(chan answer, 1)
+	c.link.connection.spawn(func() {
+		channel, requests, err := openChannel(pass, c.link.target, n.ChannelType(), n.ExtraData())
+		answered <- answer{channel, requests, err}
+	})
+	late := time.NewTimer(c.link.connection.handler.AnswerTimeout)
+	defer late.Stop()
+	select {
+	case a := <-answered:
+		return a.channel, a.requests, a.err
+	case <-late.C:
+	}
+	c.link.connection.spawn(func() {
+		if a := <-answered; a.err == nil {
+			go xssh.DiscardRequests(a.requests)
+			closeChannel(a.channel)
+		}
+	})
+	return nil, nil, &xssh.OpenChannelError{Reason: xssh.ConnectionFailed, Message: "the target did not answer in time"}
 }
 
 // refuse passes a target's refusal on as it is, and says otherwise why the session takes no more channels.
@@ -515,7 +555,7 @@ func (c *channel) flooded(what string) {
 // exit status; a failed request would show a code and none of the reason.
 func (c *channel) deny(r *refusal.Refusal) {
 	terminal := c.terminal.Load()
-	_ = c.client.notice(words(r, "\n"), terminal) // fails where the client is gone
+	_ = c.client.notice(wordsFor(r, terminal), terminal) // fails where the client is gone
 	c.client.exit(exitOf(r))
 	c.client.eof()
 	closeChannel(c.target)
@@ -538,7 +578,7 @@ func (c *channel) showBanner() {
 	}
 }
 
-// farewell tells the user why the session ends and closes the client's end.
+// farewell tells the user why the session ends, in a line and in the signal that ended what ran, and closes the client's end.
 func (c *channel) farewell(sentence string) {
 	if c.kind == kindSession {
 		terminal := c.terminal.Load()
@@ -547,7 +587,7 @@ func (c *channel) farewell(sentence string) {
 			text = "\n" + text
 		}
 		_ = c.client.notice(text, terminal) // fails where the client is gone
-		c.client.exit(exitFailed)
+		c.client.signalled(sentence)
 	}
 	c.client.eof()
 	c.client.Close()

@@ -51,6 +51,18 @@ func (c *clientChannel) notice(text string, terminal bool) error {
 	return c.write(stderr, []byte(text))
 }
 
+// signalled tells the client that what ran was ended by a hang-up and why, unless it was told how it ended (RFC 4254, section
+// 6.10). OpenSSH's client ends with 255.
+func (c *clientChannel) signalled(why string) {
+	if c.exited.CompareAndSwap(false, true) {
+		_, _ = c.SendRequest("exit-signal", false, xssh.Marshal(struct {
+			Signal        string
+			Core          bool
+			Message, Lang string
+		}{"HUP", false, shown(why), "en"}))
+	}
+}
+
 // exit tells the client a status of the gateway's own, unless it was told one.
 func (c *clientChannel) exit(status uint32) {
 	if c.exited.CompareAndSwap(false, true) {

@@ -2,6 +2,8 @@ package ssh
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -269,7 +271,22 @@ func TestWhatIsFedIsRecordedByWhatItIs(t *testing.T) {
 	if whole, counted := input(); whole != "" || counted != 12 {
 		t.Errorf("of data are recorded %q and %d bytes", whole, counted)
 	}
+	// What looks like a copy and is more is recorded as what else it is.
+	open := "C0644 9999 x\nin the open\n"
+	if out, errs, status := r.ssh("echo from a script\n", to, "scp -f /nonexistent </dev/null 2>/dev/null; printf '"+strings.ReplaceAll(open, "\n", "\\n")+"'; bash"); !strings.HasSuffix(out, open+"from a script\n") {
+		t.Fatalf("%q, %q, status %d", out, errs, status)
+	}
+	var output string
+	for _, item := range r.items(r.ended().ID) {
+		if item.Kind == recorder.ItemOutput {
+			output += string(item.Data)
+		}
+	}
+	if whole, _ := input(); !strings.HasSuffix(output, open+"from a script\n") || whole != "echo from a script\n" {
+		t.Errorf("of more than a copy are recorded %q and %q", output, whole)
+	}
 	local := r.write("local", strings.Repeat("0123456789", 1000))
+	sum := sha256.Sum256([]byte(strings.Repeat("0123456789", 1000)))
 	for name, cmd := range map[string]*exec.Cmd{
 		"scp -O":  r.command("scp", "-q", "-O", local, to+":"+filepath.Join(r.dir, "there")),
 		"sftp -s": r.command("sftp", "-q", "-s", "/usr/lib/openssh/sftp-server", "-b", "-", to),
@@ -280,7 +297,7 @@ func TestWhatIsFedIsRecordedByWhatItIs(t *testing.T) {
 		}
 		files := 0
 		for _, item := range r.items(r.ended().ID) {
-			if item.Kind == recorder.ItemFile && item.Command == "upload" && item.Bytes == 10000 && item.Error == "" {
+			if item.Kind == recorder.ItemFile && item.Command == "upload" && item.Bytes == 10000 && item.Error == "" && item.SHA256 == hex.EncodeToString(sum[:]) {
 				files++
 			}
 			if bytes.Contains(item.Data, []byte("0123456789")) {

@@ -1,15 +1,21 @@
 package ssh
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // maxEnvironment bounds the environment of one channel, names and values together, in bytes.
 const maxEnvironment = 64 << 10
 
 // environmentAllowed says whether a client may set the variable on a target. Only what describes the client's terminal
-// and language passes: variables such as LD_PRELOAD, BASH_ENV or GIT_SSH_COMMAND run programs.
-func environmentAllowed(name string) bool {
+// and language passes, and what the role names: variables such as LD_PRELOAD, BASH_ENV or GIT_SSH_COMMAND run programs.
+func environmentAllowed(name string, more []string) bool {
 	switch name {
 	case "LANG", "TERM", "COLORTERM":
+		return true
+	}
+	if slices.Contains(more, name) {
 		return true
 	}
 	category, ok := strings.CutPrefix(name, "LC_")

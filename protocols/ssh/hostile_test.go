@@ -22,7 +22,8 @@ import (
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
 // sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "heard" says
-// what the gateway has asked of the connection, and "vanishes" says nothing of how it ended.
+// what the gateway has asked of the connection, "vanishes" says nothing of how it ended, "mute" has it answer the next channel never, and
+// "alive" asks whether the client is there.
 func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
 	dripped := make(chan struct{})
@@ -52,6 +53,10 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 					}
 				}()
 				for n := range channels {
+					if o.mute.Swap(false) {
+						r.held.Store(true)
+						continue
+					}
 					channel, requests, err := n.Accept()
 					if err != nil {
 						return
@@ -81,6 +86,7 @@ type oddConn struct {
 	ended   atomic.Bool
 	mu      sync.Mutex
 	heard   []string
+	mute    atomic.Bool // the next channel is not answered
 }
 
 func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
@@ -131,6 +137,14 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 				r.Reply(true, nil)
 			}
 			fmt.Fprintln(channel, "answered")
+			exit()
+		case "mute":
+			c.mute.Store(true)
+			exit()
+		case "alive":
+			_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
+			_, err2 := channel.SendRequest("keepalive@openssh.com", true, nil)
+			fmt.Fprintln(channel, map[bool]string{true: "answered"}[err == nil], map[bool]string{true: "answered"}[err2 == nil])
 			exit()
 		case "ended":
 			fmt.Fprintln(channel, c.ended.Load())

@@ -64,6 +64,12 @@ func parseKey(line string) (xssh.PublicKey, error) {
 	return key, nil
 }
 
+// certificateAlgorithms are those of host certificates.
+var certificateAlgorithms = []string{
+	xssh.CertAlgoED25519v01, xssh.CertAlgoECDSA256v01, xssh.CertAlgoECDSA384v01,
+	xssh.CertAlgoECDSA521v01, xssh.CertAlgoRSASHA512v01, xssh.CertAlgoRSASHA256v01,
+}
+
 // algorithms are the host key algorithms to ask for: those whose proof can be checked. A server that may choose freely
 // can show a key of a type that isn't pinned although it has the pinned one too.
 func (p hostProof) algorithms() []string {
@@ -76,8 +82,7 @@ func (p hostProof) algorithms() []string {
 		}
 	}
 	if p.authority != nil {
-		add(xssh.CertAlgoED25519v01, xssh.CertAlgoECDSA256v01, xssh.CertAlgoECDSA384v01,
-			xssh.CertAlgoECDSA521v01, xssh.CertAlgoRSASHA512v01, xssh.CertAlgoRSASHA256v01)
+		add(certificateAlgorithms...)
 	}
 	for _, pin := range p.pins {
 		if pin.Type() == xssh.KeyAlgoRSA {

@@ -53,6 +53,13 @@ func TestRuns(t *testing.T) {
 		"certain command and a blank":   {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop ", false},
 		"certain command, shell":        {configs.SSHLimits{Commands: []string{"x"}}, "shell", "", false},
 		"certain command, sftp":         {configs.SSHLimits{Commands: []string{"sftp"}}, "subsystem", "sftp", false},
+		"certain command, scp":          {configs.SSHLimits{Commands: []string{"x"}}, "exec", "scp -t /tmp", false},
+		"certain command, in quotes":    {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "'systemctl' restart shop", false},
+		"certain command, variable":     {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "LD_PRELOAD=/tmp/x systemctl restart shop", false},
+		"certain command, by env":       {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "env systemctl restart shop", false},
+		"certain command, NUL":          {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop\x00", false},
+		"certain command, line":         {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop\nid", false},
+		"certain command, subsystem":    {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "subsystem", "systemctl restart shop", false},
 		"certain command named like it": {configs.SSHLimits{Commands: []string{""}}, "shell", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -115,20 +122,24 @@ func (r *rig) roleAt(account, target string, limits configs.SSHLimits) string {
 func TestRoleSaysWhatRuns(t *testing.T) {
 	r := newRig(t)
 	off := false
-	restart := r.role("restart", configs.SSHLimits{Commands: []string{"echo restarted"}})
+	on := true
+	restart := r.role("restart", configs.SSHLimits{Commands: []string{"echo restarted", "tty; true"}})
+	watch := r.role("watch", configs.SSHLimits{Commands: []string{"tty; true"}, Terminal: &on})
+	plain := r.role("plain", configs.SSHLimits{Terminal: &off})
 	files := r.role("files", configs.SSHLimits{Shell: &off, Exec: &off})
 	shell := r.role("noshell", configs.SSHLimits{Shell: &off, SFTP: &off, SCP: &off})
 	for name, test := range map[string]struct {
 		user, command, out, errs string
 		status                   int
 	}{
-		"the command":          {restart, "echo restarted", "restarted\n", "", 0},
-		"another command":      {restart, "id", "", "allows not this command", 1},
-		"a shell":              {restart, "", "", "allows nothing but certain commands", 1},
-		"no command for files": {files, "id", "", "allows no commands", 1},
-		"no shell":             {shell, "", "", "allows no shell", 1},
-		"a command":            {shell, "echo yes", "yes\n", "", 0},
-		"no scp":               {shell, "scp -f /etc/hostname", "", "allows no scp", 1},
+		"the command":           {restart, "echo restarted", "restarted\n", "", 0},
+		"another command":       {restart, "id", "", "allows not this command", 1},
+		"a shell":               {restart, "", "", "allows nothing but certain commands", 1},
+		"no command for files":  {files, "id", "", "allows no commands", 1},
+		"no shell":              {shell, "", "", "allows no shell", 1},
+		"a command":             {shell, "echo yes", "yes\n", "", 0},
+		"the command with more": {restart, "echo restarted # ", "", "allows not this command", 1},
+		"no scp":                {shell, "scp -f /etc/hostname", "", "allows no scp", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"-T", test.user + "@gw"}
@@ -140,6 +151,25 @@ func TestRoleSaysWhatRuns(t *testing.T) {
 				t.Errorf("%q, %q, status %d", out, errs, status)
 			}
 		})
+	}
+	// A terminal, asked for on top of a command that may run, is refused in words, and the command does not run.
+	for _, test := range []struct {
+		args   []string
+		shown  string
+		status int
+	}{
+		{[]string{"-t", restart + "@gw", "tty; true"}, "sallyport: restart@web-1 allows no terminal\r\n", 1},
+		{[]string{"-t", watch + "@gw", "tty; true"}, "/dev/pts/", 0},
+		{[]string{plain + "@gw"}, "sallyport: plain@web-1 allows no terminal\r\n", 1},
+	} {
+		term := r.terminal(t, test.args...)
+		term.expect(test.shown)
+		if status := term.status(); status != test.status || strings.Contains(term.shown(), "not a tty") {
+			t.Errorf("%s: status %d, %q", test.args, status, term.shown())
+		}
+	}
+	if out, errs, status := r.ssh("tty\n", "-T", plain+"@gw"); !strings.Contains(out, "not a tty") {
+		t.Errorf("without a terminal: %q, %q, status %d", out, errs, status)
 	}
 	name := r.write("copied", "some text")
 	scp := func(args ...string) (string, int) {
@@ -153,6 +183,42 @@ func TestRoleSaysWhatRuns(t *testing.T) {
 		if errs, status := scp(flag, name, "scp://"+strings.ReplaceAll(shell, "@", "%40")+"@gw/"+filepath.Join(r.dir, "nowhere")); status == 0 || !strings.Contains(errs, "allows no") {
 			t.Errorf("scp %s by a role that may not: status %d, %s", flag, status, errs)
 		}
+	}
+}
+
+// TestRoleSaysWhatGoesWithASession: how many sessions a connection carries, and which variables pass.
+func TestRoleSaysWhatGoesWithASession(t *testing.T) {
+	r := newRig(t)
+	off := false
+	c := r.client(r.role("once", configs.SSHLimits{Multiplex: &off}))
+	run := func(c *xssh.Client) error {
+		s, err := c.NewSession()
+		if err != nil {
+			return err
+		}
+		_, err = s.Output("true")
+		return err
+	}
+	if err := run(c); err != nil {
+		t.Fatal(err)
+	}
+	var refused *xssh.OpenChannelError
+	if err := run(c); !errors.As(err, &refused) || refused.Reason != xssh.Prohibited || !strings.Contains(refused.Message, "allows one session a connection") {
+		t.Errorf("another on the same connection: %v", err)
+	}
+	if err := run(r.client("once@web-1")); err != nil {
+		t.Errorf("on another connection: %v", err)
+	}
+	env := r.client(r.role("env", configs.SSHLimits{Environment: []string{"APP_ENV"}}))
+	s := must(env.NewSession())(t)
+	if err := s.Setenv("APP_ENV", "test"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Setenv("APP_OTHER", "test"); err == nil {
+		t.Error("a variable that the role does not name is passed on")
+	}
+	if out, err := s.Output("echo $APP_ENV,$APP_OTHER"); err != nil || string(out) != "test,\n" {
+		t.Errorf("%q, %v", out, err)
 	}
 }
 
@@ -220,8 +286,10 @@ func TestNoTunnelToOtherTargets(t *testing.T) {
 	r.config.Targets[3].Address = l.Addr().String()
 	port := l.Addr().(*net.TCPAddr).Port
 	user := r.role("all", configs.SSHLimits{DynamicForward: true, Forward: []string{"*:*"}})
-	for _, host := range []string{"127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "::1", "::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1."} {
-		conn, err := r.client(user).Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	c := r.client(user)
+	for _, host := range []string{"127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "::1", "::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1.",
+		"*", "", "::1%lo", "127.0.0.1 ", "127.0.0.1\x00.example", "localhost..", "\uff11\uff12\uff17.0.0.1", "::ffff:7f00:1", "0:0:0:0:0:0:0:1"} {
+		conn, err := c.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err == nil {
 			_, err = conn.Read(make([]byte, 1))
 			conn.Close()
@@ -231,6 +299,29 @@ func TestNoTunnelToOtherTargets(t *testing.T) {
 	if len(got) > 0 {
 		t.Errorf("%d connections reached a target without a grant", len(got))
 	}
+	// Whatever name or port leads to an SSH server, nothing of SSH passes: neither what a server says first nor what a client does.
+	silent := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer silent.Close()
+	heard := make(chan []byte, 1)
+	go func() {
+		conn, err := silent.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		all, _ := io.ReadAll(conn)
+		heard <- all
+	}()
+	conn := must(c.Dial("tcp", silent.Addr().String()))(t)
+	for _, b := range []byte("SSH-2.0-client\r\n") {
+		if _, err := conn.Write([]byte{b}); err != nil {
+			break
+		}
+	}
+	if all := <-heard; len(all) > 0 {
+		t.Errorf("a server heard %q", all)
+	}
+	conn.Close()
 }
 
 // echo answers every connection with what it says.

@@ -45,6 +45,7 @@ type link struct {
 	cut      bool
 	stands   bool                  // the client is told of a cut on its channels; before, by begin's caller
 	channels map[*channel]struct{} // open towards the client
+	sessions int                   // channels of kindSession so far
 	agent    bool                  // the client asked for forwarding of its agent, and the target does it
 	listens  map[string]struct{}   // where the target listens for the client
 }
@@ -120,9 +121,12 @@ func (c *connection) lease() (session.Opening, error) {
 	}, nil
 }
 
-// connect dials the target and logs in.
+// connect dials the target and logs in. Where nothing could prove the target, it is not even dialled.
 func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 	h := l.connection.handler
+	if _, err := proofOf(l.to); err != nil {
+		return err
+	}
 	var login login
 	var conn net.Conn
 	var channels <-chan xssh.NewChannel
@@ -194,6 +198,25 @@ func (l *link) add(c *channel) bool {
 	}
 	l.channels[c] = struct{}{}
 	return true
+}
+
+// another says whether one more session may run on the connection. Who is told so and does not open it says less.
+func (l *link) another() *refusal.Refusal {
+	many := configs.On(l.limits().Multiplex, true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sessions > 0 && !many {
+		return refusal.New(refusal.NotPermitted, "%s allows one session a connection", l.connection.address).
+			WithHint("use a connection of its own: ssh -o ControlPath=none")
+	}
+	l.sessions++
+	return nil
+}
+
+func (l *link) less() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sessions--
 }
 
 func (l *link) remove(c *channel) {

@@ -15,7 +15,8 @@ const localTime = 30 * time.Second
 // answer is what the gateway itself says instead of a command.
 type answer struct {
 	text   string
-	output bool // a terminal apart, it goes to stdout
+	no     *refusal.Refusal // instead of text
+	output bool             // a terminal apart, it goes to stdout
 	status uint32
 }
 
@@ -54,6 +55,9 @@ func (c *connection) answerSession(n xssh.NewChannel, respond func(*xssh.Request
 // say writes the answer and closes the channel, in a goroutine of its own: the client may read slowly, or not at all.
 func (c *connection) say(client *clientChannel, a answer, terminal bool) {
 	c.spawn(func() {
+		if a.no != nil {
+			a.text = wordsFor(a.no, terminal)
+		}
 		if a.output && !terminal {
 			_ = client.write(stdout, []byte(a.text))
 		} else {
@@ -67,7 +71,7 @@ func (c *connection) say(client *clientChannel, a answer, terminal bool) {
 
 // refuseSession says why there is no session on the target.
 func (c *connection) refuseSession(n xssh.NewChannel, r *refusal.Refusal) {
-	c.answerSession(n, func(*xssh.Request) answer { return answer{text: words(r, "\n"), status: exitOf(r)} })
+	c.answerSession(n, func(*xssh.Request) answer { return answer{no: r, status: exitOf(r)} })
 }
 
 // greet answers a session channel on a connection that names no target.

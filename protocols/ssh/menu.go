@@ -47,9 +47,9 @@ func (c *connection) menu(r *xssh.Request) answer {
 }
 
 func (c *connection) whichTarget() answer {
-	return answer{status: exitRefused, text: words(refusal.New(refusal.UnknownTarget, "which target?").
+	return answer{status: exitRefused, no: refusal.New(refusal.UnknownTarget, "which target?").
 		WithDetail("the user name is ACCOUNT@TARGET: ssh ACCOUNT@TARGET@%s", c.handler.Host).
-		WithHint("without a target the gateway takes: request, done, help"), "\n")}
+		WithHint("without a target the gateway takes: request, done, help")}
 }
 
 func (c *connection) menuAnswer(text string, err error) answer {
@@ -57,7 +57,7 @@ func (c *connection) menuAnswer(text string, err error) answer {
 		return answer{text: text, output: true}
 	}
 	if r := refusal.Of(err); r != nil {
-		return answer{text: words(r, "\n"), status: exitOf(r)}
+		return answer{no: r, status: exitOf(r)}
 	}
 	c.handler.Log.Error("a command to the gateway itself failed", "error", err)
 	return answer{status: exitFailed, text: "sallyport: the gateway could not do that; try again in a minute\n"}

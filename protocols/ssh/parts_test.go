@@ -42,9 +42,9 @@ func TestEnvironmentAllowed(t *testing.T) {
 	for name, want := range map[string]bool{
 		"LANG": true, "LC_ALL": true, "LC_CTYPE": true, "TERM": true, "COLORTERM": true,
 		"": false, "LC_": false, "LC_a": false, "LC_ALL=x": false, "LC_A\x00": false, "LC_A\nB": false, "LANGUAGE": false,
-		"LD_PRELOAD": false, "BASH_ENV": false, "GIT_SSH_COMMAND": false, "PATH": false, "LC_" + strings.Repeat("A", 65): false,
+		"APP_ENV": true, "APP_EN": false, "LD_PRELOAD": false, "BASH_ENV": false, "GIT_SSH_COMMAND": false, "PATH": false, "LC_" + strings.Repeat("A", 65): false,
 	} {
-		if got := environmentAllowed(name); got != want {
+		if got := environmentAllowed(name, []string{"APP_ENV"}); got != want {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}
@@ -68,6 +68,7 @@ func TestAskedMay(t *testing.T) {
 		"variable that runs things": {asked{}, env("LD_PRELOAD", "/x"), "refused"},
 		"malformed variable":        {asked{}, &xssh.Request{Type: "env", Payload: []byte{0, 0, 0, 9, 1}}, "refused"},
 		"too much environment":      {asked{environment: maxEnvironment}, env("LANG", "C"), "refused"},
+		"terminal":                  {asked{}, request("pty-req"), "passed"},
 		"resize without terminal":   {asked{}, request("window-change"), "ignored"},
 		"resize":                    {asked{terminal: true}, request("window-change"), "passed"},
 		"signal":                    {asked{}, request("signal"), "passed"},

@@ -6,6 +6,7 @@ import (
 
 	xssh "golang.org/x/crypto/ssh"
 
+	"sallyport/internal/refusal"
 	"sallyport/protocols/ssh/interpret"
 	"sallyport/recorder/format"
 )
@@ -19,6 +20,8 @@ type asked struct {
 	terminal    bool // the target gave one
 	started     bool // shell, exec or subsystem
 	agent       bool // may be forwarded
+	noTerminal  bool // one was asked for that may not be had
+	variables   []string
 	refusals    int
 }
 
@@ -34,7 +37,7 @@ func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
 		if xssh.Unmarshal(r.Payload, &e) != nil {
 			return "malformed", false
 		}
-		if !environmentAllowed(e.Name) {
+		if !environmentAllowed(e.Name, a.variables) {
 			return "not on the list of variables that pass", false
 		}
 		if a.environment += len(r.Payload); a.environment > maxEnvironment {
@@ -63,11 +66,23 @@ func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
 func (c *channel) ask(r *xssh.Request) {
 	reason, ignore := "not on a tunnel", false
 	if c.kind == kindSession {
-		c.asked.agent = c.link.agentAllowed()
+		limits := c.link.limits()
+		c.asked.agent, c.asked.variables = c.link.agentAllowed(), limits.Environment
 		reason, ignore = c.asked.may(r)
+		if r.Type == "pty-req" && reason == "" && !limits.TerminalOn() {
+			// The client is told in words, when it says what to run; on a bare no OpenSSH's gives up without any, but after it has said so.
+			c.asked.noTerminal = true
+			c.terminal.Store(true)
+			_ = r.Reply(true, nil) // a failed write shows in the connection's end
+			return
+		}
 	}
 	if starts(r) && reason == "" {
-		if denied := c.link.mayRun(r); denied != nil {
+		denied := c.link.mayRun(r)
+		if denied == nil && c.asked.noTerminal {
+			denied = refusal.New(refusal.NotPermitted, "%s allows no terminal", c.link.connection.address).WithHint("leave it out: ssh -T")
+		}
+		if denied != nil {
 			c.asked.started = true
 			c.noteRefusal(r, denied.Message)
 			c.link.connection.audit(c.link.to.Name, c.link.account.Name, denied)
@@ -152,9 +167,8 @@ func (c *channel) prepare(r *xssh.Request) {
 	}
 	if interpret.SFTP(r.Type, line.Value) {
 		// On a terminal too: what is sent there are requests, not what somebody types.
-		c.begun(keepSFTP(c.number, true), [2]*keeper{
-			keepSFTP(c.number, false), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
-		})
+		in, out := keepSFTP(c.number)
+		c.begun(in, [2]*keeper{out, keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
 		return
 	}
 	if c.asked.terminal && c.link.account.RecordInput {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,7 @@ type rig struct {
 	sshd     *sshd
 	port     int // of the gateway
 	signer   xssh.Signer
+	held     atomic.Bool // the odd target has a channel that it never answers
 }
 
 // sshd is a private sshd on a loopback port.
@@ -350,10 +352,6 @@ func newPrivate(t *testing.T) ed25519.PrivateKey {
 	t.Helper()
 	_, private := must2(ed25519.GenerateKey(rand.Reader))(t)
 	return private
-}
-
-func line(key xssh.PublicKey) string {
-	return strings.TrimSpace(string(xssh.MarshalAuthorizedKey(key)))
 }
 
 func freePort(t *testing.T) int {

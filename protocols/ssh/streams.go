@@ -78,6 +78,9 @@ type splitter interface {
 	Split(chunk []byte, said, content func([]byte))
 }
 
+// wholes is a splitter that also knows the hashes of whole files.
+type wholes interface{ Whole() []format.Bulk }
+
 // The ways to keep a direction.
 
 // keepCounts keeps length and hash, or for typed input the length alone.
@@ -85,9 +88,10 @@ func keepCounts(channel uint32, fromClient bool, stream, why string) *keeper {
 	return &keeper{channel: channel, bulk: newBulk(channel, fromClient, stream, why)}
 }
 
-// keepSFTP keeps everything but the contents of files, which are kept by length and hash.
-func keepSFTP(channel uint32, fromClient bool) *keeper {
-	return keepFiles(channel, fromClient, interpret.NewFilter(fromClient))
+// keepSFTP keeps everything but the contents of files, which are kept by length and hash, all together and file by file.
+func keepSFTP(channel uint32) (in, out *keeper) {
+	client, server := interpret.NewFilters()
+	return keepFiles(channel, true, client), keepFiles(channel, false, server)
 }
 
 func keepFiles(channel uint32, fromClient bool, filter splitter) *keeper {
@@ -152,6 +156,11 @@ func (k *keeper) split(events []format.Event, data []byte) []format.Event {
 	k.said.Reset()
 	before := k.bulk.Bytes
 	k.filter.Split(data, func(b []byte) { k.said.Write(b) }, k.bulk.add)
+	if w, ok := k.filter.(wholes); ok { // before what ends the files
+		for _, file := range w.Whole() {
+			events = append(events, format.JSON(format.TypeBulk, k.channel, file))
+		}
+	}
 	if k.said.Len() > 0 {
 		events = append(events, format.Event{Type: k.kind, Channel: k.channel, Data: k.said.Bytes()})
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -344,7 +346,33 @@ func TestManySessionsOnOneConnection(t *testing.T) {
 	if out, err := must(c.NewSession())(t).Output("echo yes"); err != nil || string(out) != "yes\n" {
 		t.Fatalf("%q, %v", out, err)
 	}
+	under := must(c.NewSession())(t)
+	must(under.StdinPipe())(t) // never written to
+	if err := under.Start("cat"); err != nil {
+		t.Fatal(err)
+	}
+	control := filepath.Join(r.dir, "mux-cut")
+	master := r.command("ssh", "-M", "-N", "-S", control, "me@web-1@gw")
+	if err := master.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Process.Kill() })
+	eventually(t, "the master is up", func() bool { return r.command("ssh", "-S", control, "-O", "check", "me@web-1@gw").Run() == nil })
+	slave := r.terminal(t, "-tt", "-S", control, "me@web-1@gw")
+	slave.send("echo $((6*7)).\n")
+	slave.expect("42.")
 	must(r.grants.Release(t.Context(), r.alice, g.ID))(t)
+	var exit *xssh.ExitError
+	if err := under.Wait(); !errors.As(err, &exit) || exit.Signal() != "HUP" || !strings.Contains(exit.Msg(), g.ID) {
+		t.Errorf("a command was told %v", err)
+	}
+	slave.expect("sallyport: ")
+	if status := slave.status(); status != 255 || !strings.Contains(slave.shown(), g.ID) {
+		t.Errorf("on a shared connection: status %d, shown %q", status, slave.shown())
+	}
+	if err := master.Wait(); err == nil {
+		t.Error("the master of a shared connection was told nothing")
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
 	select {
@@ -392,6 +420,9 @@ func TestCopying(t *testing.T) {
 			for _, item := range r.items(r.ended().ID) {
 				if item.Kind == recorder.ItemFile {
 					done = append(done, strings.TrimSpace(fmt.Sprintf("%s %s %d %s", item.Command, strings.TrimPrefix(item.Path, dir), item.Bytes, item.Error)))
+					if sum := sha256.Sum256(content); item.Bytes > 0 && item.SHA256 != hex.EncodeToString(sum[:]) {
+						t.Errorf("the hash of %s is %q %v", item.Path, item.SHA256, item.Fields)
+					}
 				}
 				if len(item.Data) > 100_000 {
 					t.Errorf("contents of files are recorded: %s of %d bytes", item.Kind, len(item.Data))
@@ -405,14 +436,45 @@ func TestCopying(t *testing.T) {
 	}
 }
 
+// TestRsyncIsRecorded: with its direction, its path and how much it was; its protocol says no more in the clear.
+func TestRsyncIsRecorded(t *testing.T) {
+	if _, err := exec.LookPath("rsync"); err != nil {
+		t.Skip("rsync is not installed")
+	}
+	r := newRig(t)
+	r.grant("me", "web-1")
+	content := make([]byte, 300_000)
+	rand.Read(content)
+	local, there, back := r.write("local", string(content)), filepath.Join(r.dir, "there"), filepath.Join(r.dir, "back")
+	for _, test := range []struct{ from, to, verb string }{{local, "web-1:" + there, "upload"}, {"web-1:" + there, back, "download"}} {
+		cmd := r.command("rsync", "-e", "ssh -F "+filepath.Join(r.dir, "config"), test.from, test.to)
+		cmd.Args = append(cmd.Args[:1], cmd.Args[3:]...) // without -F
+		if out, errs, status := run(t, cmd, ""); status != 0 {
+			t.Fatalf("%s: %q, %q, status %d", test.verb, out, errs, status)
+		}
+		files := 0
+		for _, item := range r.items(r.ended().ID) {
+			if item.Kind == recorder.ItemFile && item.Command == test.verb && item.Path == there && item.Fields["via"] == "rsync" && item.Bytes > int64(len(content)) {
+				files++
+			}
+		}
+		if files != 1 {
+			t.Errorf("%s: %d files are recorded", test.verb, files)
+		}
+	}
+	if got := must(os.ReadFile(back))(t); !bytes.Equal(got, content) {
+		t.Errorf("%d bytes came back", len(got))
+	}
+}
+
 func TestRefusalWithoutAGrant(t *testing.T) {
 	r := newRig(t)
 	for _, form := range forms {
 		t.Run(form.name, func(t *testing.T) {
 			to := form.to("me", "web-1")
-			for name, args := range map[string][]string{"exec": {to, "id"}, "shell": {to}} {
+			for name, args := range map[string][]string{"exec": {to, "id"}, "shell": {"-T", to}} {
 				out, errs, status := r.ssh("", args...)
-				if out != "" || status != 1 || !strings.Contains(errs, "sallyport request me@web-1 ") {
+				if out != "" || status != 1 || !strings.Contains(errs, "sallyport request me@web-1 ") || strings.Count(errs, "\n") != 1 {
 					t.Errorf("%s: stdout %q, stderr %q, status %d", name, out, errs, status)
 				}
 			}
@@ -476,6 +538,12 @@ func TestGreeting(t *testing.T) {
 	}
 	if status != 0 || errs != "" {
 		t.Errorf("status %d, stderr %q", status, errs)
+	}
+	term := r.terminal(t, "-tt", "me@gw")
+	term.expect("Signed in as Alice Example (alice@example.com) until ")
+	term.expect("\r\nConnect with:")
+	if status := term.status(); status != 0 {
+		t.Errorf("on a terminal: status %d", status)
 	}
 }
 

@@ -48,14 +48,18 @@ func (c *connection) mayTunnel(l *link, host string, port int) *refusal.Refusal 
 	return nil
 }
 
-// oddAddress reports whether systems take a host for an address that is not written like one, such as 127.1 or 0x7f000001: what
-// an address is compared with must not depend on how it is written.
+// oddAddress reports whether a host is written neither as an address in full nor as a name of the Internet's. Systems take much for
+// an address that is not written like one, such as 127.1, 0x7f000001 or "*", and what a destination is compared with must not depend on
+// how it is written.
 func oddAddress(host string) bool {
 	host = strings.TrimSuffix(host, ".")
-	last := strings.ToLower(host[strings.LastIndex(host, ".")+1:])
-	if net.ParseIP(host) != nil || last == "" {
+	if net.ParseIP(host) != nil {
 		return false
 	}
+	if host == "" || strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+		return true // also an address with a zone, which is the same one without
+	}
+	last := strings.ToLower(host[strings.LastIndex(host, ".")+1:])
 	return strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == ""
 }
 

@@ -85,7 +85,7 @@ func (c *connection) waitSession(n xssh.NewChannel, no *refusal.Refusal) {
 	}
 	c.spawn(func() { _, _ = io.Copy(io.Discard, channel.Stderr()) })
 	_ = start.Reply(true, nil) // a failed write shows in the connection's end
-	c.say(w.client, answer{text: words(no, "\n"), status: exitOf(no)}, w.terminal)
+	c.say(w.client, answer{no: no, status: exitOf(no)}, w.terminal)
 	for { // to the end, which the client's own close brings
 		r, ok := w.queue.next()
 		if !ok {

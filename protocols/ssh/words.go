@@ -26,6 +26,26 @@ func words(r *refusal.Refusal, newline string) string {
 	return b.String()
 }
 
+// oneLine is a refusal in one line without its end, for whom nobody waits: scripts, and what shows a line of what they say.
+func oneLine(r *refusal.Refusal) string {
+	text := "sallyport: " + shown(r.Message)
+	if r.Detail != "" {
+		text += ": " + shown(r.Detail)
+	}
+	if r.Hint != "" {
+		text += "; next: " + shown(r.Hint)
+	}
+	return text
+}
+
+// wordsFor is a refusal for somebody at a terminal, or for what has none.
+func wordsFor(r *refusal.Refusal, terminal bool) string {
+	if terminal {
+		return words(r, "\n")
+	}
+	return oneLine(r) + "\n"
+}
+
 // shown is s without what a terminal would obey, for words that may hold what somebody typed.
 func shown(s string) string {
 	return strings.Map(func(r rune) rune {

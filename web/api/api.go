@@ -144,7 +144,10 @@ type HostKey struct {
 	Type        string `json:"type"`
 	Fingerprint string `json:"fingerprint" doc:"SHA256:… as ssh prints it."`
 	Key         string `json:"key" doc:"In authorized_keys form, or PEM: what goes into the configuration."`
+	Authority   bool   `json:"authority,omitempty" doc:"It is of an authority that vouches for the target's key: host_ca."`
+	Shown       bool   `json:"shown" doc:"The target shows it now, or a certificate of it."`
 	Pinned      bool   `json:"pinned" doc:"The configuration trusts it already."`
+	From        string `json:"from" doc:"Where it comes from, in words."`
 }
 
 // GrantRequest asks for a grant.

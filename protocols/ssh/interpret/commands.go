@@ -17,16 +17,20 @@ func SFTP(request, line string) bool {
 		return line == "sftp"
 	case "exec":
 		words := strings.Fields(line)
-		return len(words) > 0 && path.Base(words[0]) == "sftp-server"
+		return len(words) > 0 && path.Base(words[0]) == "sftp-server" && !compound(line)
 	}
 	return false
 }
+
+// compound says that a shell could do more for a line than run one program. What else it runs says what it likes on the same
+// streams, so they are not taken for the program's.
+func compound(line string) bool { return strings.ContainsAny(line, ";&|`$()<>\n\r") }
 
 // SCP says that a command is the far end of the old scp protocol, and whether files come to it (upload) or from it. at is
 // the path that it was given.
 func SCP(request, line string) (upload bool, at string, ok bool) {
 	words := strings.Fields(line)
-	if request != "exec" || len(words) < 3 || path.Base(words[0]) != "scp" {
+	if request != "exec" || len(words) < 3 || path.Base(words[0]) != "scp" || compound(line) {
 		return false, "", false
 	}
 	for i, w := range words[1:] {

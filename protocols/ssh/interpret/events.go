@@ -36,6 +36,7 @@ const (
 	WhyTyped     = "typed"     // terminal input: passwords are typed there. The length alone is kept: a hash of single keys tells them
 	WhyInput     = "input"     // what a command was fed
 	WhyFile      = "file"      // the contents of files that sftp carries
+	WhyWhole     = "whole"     // one file that sftp or scp carried: what passed of it from its beginning on, in order
 	WhyLong      = "long"      // output beyond what is kept whole
 	WhyForwarded = "forwarded" // a tunnel through the target
 )

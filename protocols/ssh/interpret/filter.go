@@ -17,7 +17,7 @@ const headLength = 4 + 1 + 4 + 4
 
 // Filter tells the contents of files apart from the rest of one direction of an sftp stream, however the stream is cut
 // into pieces. Everything that is not certainly content counts as said. It holds no more than the head of a packet, and
-// allocates nothing.
+// allocates nothing, unless it is one of NewFilters.
 type Filter struct {
 	content byte // the type whose payload is file content: sftpWrite or sftpData
 	head    [headLength]byte
@@ -25,6 +25,10 @@ type Filter struct {
 	keep    uint64 // bytes of it that count as said, once known
 	whole   uint64 // all its bytes, once known
 	opaque  bool   // the stream is not sftp: all of it counts as said
+
+	files  *files    // nil: no file is hashed
+	packet []byte    // what is not content of the current packet so far, as much of it as is followed
+	of     *contents // where the content of the current packet belongs; nil: nowhere
 }
 
 // NewFilter is a filter for what the client sends (fromClient) or for what the server sends.
@@ -45,10 +49,14 @@ func (f *Filter) Split(chunk []byte, said, content func([]byte)) {
 		n := f.step(chunk)
 		if f.seen > 0 && f.keep > 0 && uint64(f.seen) >= f.keep {
 			content(chunk[:n])
+			if f.of != nil {
+				f.of.add(chunk[:n])
+			}
+			f.advance(chunk[:n])
 		} else {
 			said(chunk[:n])
+			f.advance(chunk[:n])
 		}
-		f.advance(chunk[:n])
 		chunk = chunk[n:]
 	}
 }
@@ -74,6 +82,9 @@ func (f *Filter) advance(piece []byte) {
 	f.seen += len(piece)
 	if f.keep == 0 {
 		f.decide()
+	}
+	if f.keep == 0 || uint64(f.seen) <= f.keep {
+		f.follow(piece, f.keep > 0 && uint64(f.seen) == f.keep)
 	}
 	if f.keep > 0 && uint64(f.seen) == f.whole {
 		f.seen, f.keep, f.whole = 0, 0, 0

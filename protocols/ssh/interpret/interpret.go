@@ -42,6 +42,7 @@ type channel struct {
 	sftp           *sftpSession
 	scp            *scpSession
 	rsync          *recorder.Item    // what it does with files, as far as its command tells
+	answered       int64             // bytes of it that the target sent and that are kept whole
 	tails          [2][]byte         // an incomplete rune at the end of stdout and stderr
 	forwards       map[string]string // of a forwarded connection: where it goes
 	bulk           map[string]format.Bulk
@@ -99,6 +100,7 @@ func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
 			c.scp.follow(false, event.Data, event.At, out)
 		} else {
 			c.output(0, event.Data, out)
+			c.answered += int64(len(event.Data))
 			if c.pty {
 				c.typed.output(event.Data, event.At, c.columns, screenLines(out))
 			}
@@ -106,7 +108,12 @@ func (p *Interpreter) Interpret(event format.Event, emit func(recorder.Item)) {
 	case format.TypeAnsweredError:
 		c.output(1, event.Data, out)
 	case format.TypeBulk:
-		b := c.count(event.Data)
+		b, err := parseBulk(event.Data)
+		if err == nil && b.Why == WhyWhole {
+			c.whole(b)
+			return
+		}
+		c.count(b)
 		if c.pty && b.FromClient && b.Why == WhyTyped {
 			c.typed.typed(b.Bytes, c.columns, screenLines(out))
 		}
@@ -343,17 +350,22 @@ func (c *channel) flush(out func(recorder.Item)) {
 	}
 }
 
-// count keeps the latest state of a stream that is kept by length and hash.
-func (c *channel) count(data []byte) format.Bulk {
-	b, err := parseBulk(data)
-	if err != nil {
-		return format.Bulk{}
+// whole is the hash of one file.
+func (c *channel) whole(b format.Bulk) {
+	if c.sftp != nil {
+		c.sftp.whole(b)
+	} else if c.scp != nil && len(c.scp.whole) < scpMaxWhole {
+		c.scp.whole = append(c.scp.whole, b)
 	}
+}
+
+// count keeps the latest state of a stream that is kept by length and hash.
+func (c *channel) count(b format.Bulk) {
 	key := b.Stream + " " + b.Why
 	last, known := c.bulk[key]
 	if !known {
 		if len(c.streams) >= 16 {
-			return b
+			return
 		}
 		if c.bulk == nil {
 			c.bulk = map[string]format.Bulk{}
@@ -364,7 +376,6 @@ func (c *channel) count(data []byte) format.Bulk {
 		b.SHA256 = last.SHA256
 	}
 	c.bulk[key] = b
-	return b
 }
 
 // finish emits what was still open when the channel was closed.
@@ -384,6 +395,9 @@ func (c *channel) finish(at time.Duration, out func(recorder.Item)) {
 		}
 	}
 	if c.rsync != nil {
+		if c.rsync.Command == "download" {
+			c.rsync.Bytes = c.answered
+		}
 		for _, b := range c.bulk {
 			if b.FromClient == (c.rsync.Command == "upload") {
 				c.rsync.Bytes = max(c.rsync.Bytes, b.Bytes) // of the stream, of which files are most

@@ -2,12 +2,16 @@ package interpret
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
 	"path"
 	"strconv"
 	"strings"
 	"time"
 
 	"sallyport/recorder"
+	"sallyport/recorder/format"
 )
 
 // The old protocol of scp, as its sources speak it: lines "Tmtime 0 atime 0", "Cmode size name", "Dmode 0 name" and "E"; after a
@@ -20,12 +24,40 @@ const scpMaxLine = 8 << 10
 // scpDepth is how many directories one in another are followed.
 const scpDepth = 256
 
+// scpMaxWhole is how many hashes of files wait to be told.
+const scpMaxWhole = 4096
+
 // SCPFilter tells the contents of files apart from the rest of one direction of an scp stream, however the stream is cut into
-// pieces. What is not certainly content counts as said.
+// pieces. What is not certainly content counts as said. It hashes each file.
 type SCPFilter struct {
 	line    []byte
 	content uint64 // bytes of it still to come
 	opaque  bool
+
+	size  uint64 // of the file whose contents come
+	sum   hash.Hash
+	whole []format.Bulk
+}
+
+// Whole are the hashes of the files that are complete since the last call, in order.
+func (f *SCPFilter) Whole() []format.Bulk {
+	whole := f.whole
+	f.whole = nil
+	return whole
+}
+
+// file begins one.
+func (f *SCPFilter) file(size uint64) {
+	f.size, f.content, f.sum = size, size, sha256.New()
+	f.done()
+}
+
+// done keeps the hash of a file that is complete.
+func (f *SCPFilter) done() {
+	if f.content == 0 {
+		f.whole = append(f.whole, format.Bulk{Bytes: int64(f.size), SHA256: hex.EncodeToString(f.sum.Sum(nil)), Why: WhyWhole})
+		f.sum = nil
+	}
 }
 
 // Split calls said and content with the pieces of chunk, in order. The pieces are parts of chunk.
@@ -38,7 +70,9 @@ func (f *SCPFilter) Split(chunk []byte, said, content func([]byte)) {
 		if f.content > 0 {
 			n := min(f.content, uint64(len(chunk)))
 			content(chunk[:n])
+			f.sum.Write(chunk[:n])
 			f.content -= n
+			f.done()
 			chunk = chunk[n:]
 			continue
 		}
@@ -64,7 +98,9 @@ func (f *SCPFilter) word(chunk []byte) int {
 	case f.line[len(f.line)-1] == '\n':
 		if f.line[0] == 'C' {
 			_, size, _, ok := scpFile(f.line)
-			f.content, f.opaque = size, !ok
+			if f.opaque = !ok; ok {
+				f.file(size)
+			}
 		}
 		f.line = f.line[:0]
 	}
@@ -92,6 +128,7 @@ type scpSession struct {
 	dirs   []string
 	file   *recorder.Item // the one whose contents pass
 	lines  [2][]byte      // of who sends, and of who receives
+	whole  []format.Bulk  // hashes of files that are complete, and not told yet
 	lost   bool
 }
 
@@ -190,6 +227,12 @@ func (s *scpSession) end(failure string, at time.Duration, emit func(recorder.It
 	}
 	item := *s.file
 	s.file = nil
+	for len(s.whole) > 0 && item.SHA256 == "" && failure == "" {
+		if b := s.whole[0]; b.Bytes == item.Bytes {
+			item.SHA256 = b.SHA256
+		}
+		s.whole = s.whole[1:]
+	}
 	item.Error, item.Duration, item.At = failure, at-item.At, at
 	emit(item)
 }

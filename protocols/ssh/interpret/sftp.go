@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/recorder"
+	"sallyport/recorder/format"
 )
 
 // The packets of sftp version 3 as OpenSSH speaks it (draft-ietf-secsh-filexfer-02; OpenSSH's PROTOCOL, section 4).
@@ -59,7 +61,36 @@ type sftpFile struct {
 	directory     bool
 	opened        time.Duration
 	read, written int64
-	failed        string // the first thing that went wrong with it
+	failed        string         // the first thing that went wrong with it
+	whole         [2]format.Bulk // the hash of what was written, and of what was read
+}
+
+// notWhole stands at a file of which there is no hash.
+const notWhole = "none: it was not moved from its beginning on, in order and without a failure"
+
+// whole is the hash of what passed of one file.
+func (s *sftpSession) whole(b format.Bulk) {
+	handle, err := hex.DecodeString(b.Stream)
+	file := s.handles[string(handle)]
+	if err != nil || file == nil {
+		return
+	}
+	direction := read
+	if b.FromClient {
+		direction = written
+	}
+	file.whole[direction] = b
+}
+
+// hashed sets the item's hash, if there is one of as many bytes.
+func (f *sftpFile) hashed(item *recorder.Item, direction int) {
+	switch b := f.whole[direction]; {
+	case b.Why == "": // of a recording in which files are not hashed, or not closed
+	case b.SHA256 != "" && b.Bytes == item.Bytes && f.failed == "":
+		item.SHA256 = b.SHA256
+	default:
+		item.Fields = map[string]string{"sha256": notWhole}
+	}
 }
 
 // sftpSession follows one sftp subsystem: one item a file at its close, one a change of names or attributes.
@@ -321,8 +352,10 @@ func (f *sftpFile) item(at time.Duration) recorder.Item {
 		item.Command = "list"
 	case f.written > 0:
 		item.Command, item.Bytes = "upload", f.written
+		f.hashed(&item, written)
 	case f.read > 0:
 		item.Command, item.Bytes = "download", f.read
+		f.hashed(&item, read)
 	}
 	return item
 }

@@ -33,7 +33,7 @@ type channelState struct {
 func (p *Interpreter) State() ([]byte, bool) {
 	s := state{Commands: p.commands, Last: p.last, Channels: map[uint32]channelState{}}
 	for number, c := range p.channels {
-		if c.sftp != nil {
+		if c.sftp != nil || c.scp != nil || c.rsync != nil {
 			return nil, false
 		}
 		s.Channels[number] = channelState{

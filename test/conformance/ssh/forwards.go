@@ -23,7 +23,7 @@ var forwards = []scenario{
 	{name: "forward/dynamic", run: forward("-D", func(s *side, port int, to string) string { return fmt.Sprintf("127.0.0.1:%d", port) }, socks)},
 	{name: "forward/local-nobody-there", run: forward("-L", func(s *side, port int, to string) string { return fmt.Sprintf("127.0.0.1:%d:127.0.0.1:1", port) }, ping)},
 	{name: "forward/stdio", run: func(ctx context.Context, s *side) (string, error) {
-		to, stop, err := echoServer()
+		to, stop, err := echoServer("127.0.0.1:0")
 		if err != nil {
 			return "", err
 		}
@@ -40,6 +40,7 @@ var forwards = []scenario{
 		go echoAll(l)
 		return s.whileForwarding(ctx, []string{"-L", s.path("here") + ":" + s.path("there")}, func() (string, error) { return ping("unix", s.path("here"), "") })
 	}},
+	{name: "forward/editor", run: editor},
 	{name: "forward/agent", run: func(ctx context.Context, s *side) (string, error) {
 		cmd := s.command(ctx, "bash", "-c", `eval "$(ssh-agent -s)" >/dev/null; trap 'kill $SSH_AGENT_PID' EXIT; ssh-keygen -q -t ed25519 -N "" -C "in the agent" -f key && ssh-add -q key
 ssh -A -F "$SIDE_CONFIG" $EVERYTHING web-1 'ssh-add -l | cut -d" " -f1,3-; echo data >d; ssh-keygen -Y sign -q -n x -f '"$SIDE_WORK"'/key.pub '"$SIDE_WORK"'/key.pub && echo signed'`)
@@ -50,12 +51,15 @@ ssh -A -F "$SIDE_CONFIG" $EVERYTHING web-1 'ssh-add -l | cut -d" " -f1,3-; echo 
 }
 
 // everything are ssh's flags for the account that may forward.
-func (s *side) everything() []string {
+func (s *side) everything() []string { return s.as("everything") }
+
+// as are ssh's flags for an account of the gateway's.
+func (s *side) as(account string) []string {
 	switch s.name {
 	case "jump":
-		return []string{"-l", "everything"}
+		return []string{"-l", account}
 	case "address":
-		return []string{"-l", "everything@web-1"}
+		return []string{"-l", account + "@web-1"}
 	}
 	return nil
 }
@@ -98,7 +102,7 @@ func (s *side) whileForwarding(ctx context.Context, flags []string, f func() (st
 
 func forward(flag string, place func(*side, int, string) string, try func(network, address, to string) (string, error)) func(context.Context, *side) (string, error) {
 	return func(ctx context.Context, s *side) (string, error) {
-		to, stop, err := echoServer()
+		to, stop, err := echoServer("127.0.0.1:0")
 		if err != nil {
 			return "", err
 		}
@@ -162,8 +166,8 @@ func socks(network, address, to string) (string, error) {
 	return say(conn)
 }
 
-func echoServer() (address string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func echoServer(at string) (address string, stop func(), err error) {
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return "", nil, err
 	}
@@ -193,7 +197,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// allowEverything gives the rig an account that may do all that a role can allow, and alice a grant for it.
+// allowEverything gives the rig an account that may do all that a role can allow and one for an editor, and alice grants for them.
 func allowEverything(ctx context.Context) error {
 	state := os.Getenv("SALLYPORT_STATE")
 	file := filepath.Join(state, "sallyport.yaml")
@@ -212,8 +216,12 @@ func allowEverything(ctx context.Context) error {
 			return fmt.Errorf("%s: the last account has no user", file)
 		}
 		user, _, _ = strings.Cut(user, "\n")
-		changed := before + "\n      - name: everything\n        user: " + user + `
+		changed := before + "\n      - name: everything\n        user: " + user + "\n      - name: editor\n        user: " + user + `
 roles:
+  - name: editor
+    accounts: ["editor@web-1"]
+    limits:
+      ssh: {forward: ["127.0.0.1:*"]}
   - name: everything
     accounts: ["everything@web-1"]
     limits:
@@ -221,7 +229,7 @@ roles:
 policies:
   - name: everything
     groups: [engineers]
-    roles: [everything]
+    roles: [everything, editor]
     max_duration: 12h
     approve: {auto: true}
 ` + after
@@ -229,7 +237,10 @@ policies:
 			return err
 		}
 	}
-	return reloadAndRequest(ctx, "everything@web-1", "everything")
+	if err := reloadAndRequest(ctx, "everything@web-1", "everything"); err != nil {
+		return err
+	}
+	return reloadAndRequest(ctx, "editor@web-1", "editor")
 }
 
 // reloadAndRequest has the gateway read its configuration anew until it knows an account at last, and asks for it as alice. A
