@@ -227,6 +227,11 @@ func TestBigEventsAndFullQueue(t *testing.T) {
 			if err := rec.Note(said(big)); err != nil {
 				t.Fatal(err)
 			}
+			rec.mu.Lock()
+			if n := rec.next.Len(); n > queueLimit+len(big)+4096 { // one is taken in while there is room
+				t.Errorf("%d bytes wait for the disk", n)
+			}
+			rec.mu.Unlock()
 		}
 		if err := rec.End(format.End{Reason: "done"}); err != nil {
 			t.Fatal(err)

@@ -295,12 +295,18 @@ func TestOnlyKeysAreTaken(t *testing.T) {
 	if m := regexp.MustCompile(`Authentications that can continue: (.*)`).FindStringSubmatch(errs); status != 255 || m == nil || strings.TrimSpace(m[1]) != "publickey" {
 		t.Errorf("what can be tried is %q, status %d:\n%s", m, status, errs)
 	}
-	for _, exchange := range []string{"diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512", "diffie-hellman-group-exchange-sha256"} {
-		if _, errs, status := r.ssh("", "-o", "KexAlgorithms="+exchange, "-T", "me@gw"); status != 255 || !strings.Contains(errs, "no matching key exchange") {
-			t.Errorf("%s: status %d, %s", exchange, status, errs)
+	for algorithms, kind := range map[string]string{
+		"KexAlgorithms=diffie-hellman-group14-sha1,diffie-hellman-group14-sha256,diffie-hellman-group16-sha512,diffie-hellman-group-exchange-sha256": "key exchange",
+		"Ciphers=chacha20-poly1305@openssh.com,aes128-cbc,3des-cbc":                                                                                  "cipher",
+	} {
+		if _, errs, status := r.ssh("", "-o", algorithms, "-T", "me@gw"); status != 255 || !strings.Contains(errs, "no matching "+kind) {
+			t.Errorf("%s: status %d, %s", algorithms, status, errs)
 		}
 	}
-	many := make([]xssh.Signer, 3*maxAuthTries)
+	if _, errs, status := r.ssh("", "-o", "Ciphers=aes128-ctr", "-o", "MACs=hmac-sha1,hmac-sha1-etm@openssh.com,umac-64@openssh.com", "-T", "me@gw"); status != 255 || !strings.Contains(errs, "no matching MAC") {
+		t.Errorf("SHA-1: status %d, %s", status, errs)
+	}
+	many := make([]xssh.Signer, 50) // the library itself stops at 128 requests
 	for i := range many {
 		many[i] = newSigner(t)
 	}
