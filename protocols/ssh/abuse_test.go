@@ -410,7 +410,7 @@ func TestRefusedCertificateIsTold(t *testing.T) {
 		"for hosts":          func(c *xssh.Certificate) { c.CertType = xssh.HostCert },
 		"a source address":   func(c *xssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "127.0.0.0/8"} }, // none is issued
 		"a forced command":   func(c *xssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "id"} },
-		"not valid yet":      func(c *xssh.Certificate) { c.ValidAfter = uint64(time.Now().Add(time.Hour).Unix()) },
+		"not valid yet":      func(c *xssh.Certificate) { c.ValidAfter = c.ValidBefore - 60 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			forged := certificate

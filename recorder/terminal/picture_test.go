@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -76,9 +78,67 @@ func TestPicture(t *testing.T) {
 	}
 }
 
+// screens are what a few programs wrote to a terminal of 80 columns and 24 lines while somebody used them.
+func screens(t testing.TB) map[string][]byte {
+	t.Helper()
+	files, err := filepath.Glob("testdata/screens/*.out")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no screens: ", err)
+	}
+	all := map[string][]byte{}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[filepath.Base(file)] = b
+	}
+	return all
+}
+
+// blankless is a screen without the blanks at the ends of its lines: the emulator loses one where a wide character was overwritten.
+func blankless(screen string) string {
+	lines := strings.Split(screen, "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRight(line, " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestPictureOfPrograms: the same for real programs, at every place where a replay could begin.
+func TestPictureOfPrograms(t *testing.T) {
+	for name, all := range screens(t) {
+		whole, p := emulator(80, 24), NewPicture(80, 24)
+		var f Filter
+		looked := 0
+		for at := 0; at < len(all); {
+			piece := all[at:min(at+211, len(all))]
+			at += len(piece)
+			p.Write(piece)
+			whole.Write(f.Append(nil, piece))
+			if !p.Whole() {
+				continue
+			}
+			looked++
+			painted := emulator(80, 24)
+			painted.Write(p.Paint())
+			if got, want := blankless(painted.Render()), blankless(whole.Render()); got != want || painted.CursorPosition() != whole.CursorPosition() {
+				t.Fatalf("%s at %d: %v %q\ninstead of %v %q", name, at, painted.CursorPosition(), got, whole.CursorPosition(), want)
+			}
+		}
+		if looked < len(all)/211/4 {
+			t.Errorf("%s: looked at %d times", name, looked)
+		}
+	}
+}
+
 // FuzzPicture: any bytes are stood, and the picture stays small.
 func FuzzPicture(f *testing.F) {
 	f.Add([]byte("\x1b[999999999b\x1b[?1049h\x1b[1;1r\x1b]52;c;?\x07\x1bP0q#0~\x1b\\\xff\xfe"), 80, 24)
+	for _, b := range screens(f) {
+		f.Add(b, 80, 24)
+		f.Add(b[:len(b)/2], 20, 5)
+	}
 	f.Fuzz(func(t *testing.T, b []byte, columns, lines int) {
 		p := NewPicture(columns, lines)
 		p.Write([]byte("x"))

@@ -95,6 +95,9 @@ func TestLines(t *testing.T) {
 func FuzzFilter(f *testing.F) {
 	f.Add([]byte("\x1b]52;c;x\x07\x1b[31mx\u009bm"), 3)
 	f.Add([]byte("\xc2\x1b\x9b6n"), 1)
+	for _, b := range screens(f) {
+		f.Add(b, len(b)/3)
+	}
 	f.Fuzz(func(t *testing.T, data []byte, cut int) {
 		cut = min(max(cut, 0), len(data))
 		out := filter(string(data[:cut]), string(data[cut:]))

@@ -73,6 +73,8 @@ func FuzzFilter(f *testing.F) {
 	f.Add(write("abc"), 3, true)
 	f.Add(packet(sftpData, u32(7), str("the file")), 9, false)
 	f.Add([]byte("\xff\xff\xff\xff\x06"), 2, true)
+	f.Add(sftpClient, 77, true)
+	f.Add(sftpServer, 78, false)
 	f.Fuzz(func(t *testing.T, stream []byte, at int, fromClient bool) {
 		at = min(max(at, 0), len(stream))
 		said, content, all := split(NewFilter(fromClient), stream)

@@ -143,6 +143,7 @@ func FuzzInterpret(f *testing.F) {
 	f.Add([]byte("\x43\x01\x20"), []byte("x"))
 	f.Add(Request(1, "subsystem", true, ssh.Marshal(oneString{"sftp"})).Data, write("abc"))
 	f.Add(TargetRequest(1, "exit-status", false, ssh.Marshal(exitStatus{3})).Data, packet(sftpOpen, u32(1), str("a"), u32(1)))
+	f.Add(sftpClient, sftpServer)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		p := New(format.Header{})
 		items := 0

@@ -180,7 +180,7 @@ func (s *sftpSession) lose(why string) {
 
 // request remembers what the answer will complete.
 func (s *sftpSession) request(kind byte, body sftpBody, at time.Duration) {
-	if s.lost != "" {
+	if s.lost != "" || len(body) < 4 {
 		return
 	}
 	id := body.uint32()
@@ -303,6 +303,9 @@ func (s *sftpSession) answer(kind byte, body sftpBody, at time.Duration, emit fu
 	case sftpStatus, sftpHandle, sftpData, sftpName, sftpAttrs, sftpReply:
 	default:
 		return // such as the version, whose number is no request's
+	}
+	if len(body) < 4 {
+		return
 	}
 	id := body.uint32()
 	r, ok := s.pending[id]

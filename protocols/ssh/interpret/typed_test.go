@@ -2,6 +2,8 @@ package interpret
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +115,17 @@ func FuzzTypedLines(f *testing.F) {
 	f.Add("$ ", "ls\r\nfile\r\n$ ", 3)
 	f.Add("\x1b[?1049h", "x\r\n\x1b[?1049l$ ", 300)
 	f.Add("\x1b[9999;9999H$ \x1b[7m", "\x1b[1;1H\x1b[Kx\r\n", 1)
+	files, err := filepath.Glob("../../../recorder/terminal/testdata/screens/*.out")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no screens: ", err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b[:len(b)/2]), string(b[len(b)/2:]), 7)
+	}
 	f.Fuzz(func(t *testing.T, before, after string, typed int) {
 		var l typedLines
 		shown, lines := 0, 0
