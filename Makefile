@@ -5,6 +5,8 @@ GO ?= go
 export GOFLAGS ?= -buildvcs=auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
+# What test/rig says of it.
+RACE := $(shell cat test/rig/race.flags)
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
@@ -32,13 +34,14 @@ demo: ## everything on this machine: build, install what is missing, run `sallyp
 
 test: ## all tests, with the race detector and real servers
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc chromium curl
-	$(GO) vet ./...
-	CGO_ENABLED=0 $(GO) build ./...
+	@# With -trimpath, as `make build` has it, everything is compiled once for both.
+	CGO_ENABLED=0 $(GO) vet -trimpath ./...
+	CGO_ENABLED=0 $(GO) build -trimpath ./...
 	CGO_ENABLED=0 GOOS=darwin $(GO) build -o /dev/null ./cmd/sallyport
 	CGO_ENABLED=0 GOOS=windows $(GO) build -o /dev/null ./cmd/sallyport
-	CGO_ENABLED=1 test/tools/with-postgres $(GO) test -race -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
+	CGO_ENABLED=1 test/tools/with-postgres $(GO) test $(RACE) -vet=off -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
 	@# These run binaries that they build, of which Go's cache of test results knows nothing.
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./test/...
+	CGO_ENABLED=1 $(GO) test $(RACE) -vet=off -count=1 -timeout 14m ./test/...
 	@$(MAKE) --no-print-directory browser BROWSER='-run "TestStory|TestPicturesOfTheDocumentation"'
 
 lint: ## golangci-lint, as pinned in internal/tools/go.mod

@@ -112,8 +112,7 @@ func TestGroupFile(t *testing.T) {
 	write("dba: [bob\n")
 	broken := *r.cfg
 	broken.State = filepath.Join(t.TempDir(), "state")
-	st := must(storetest.Open(t.Context(), broken.State))(t)
-	defer st.Close()
+	st := storetest.New(t, broken.State)
 	if s, err := open(t.Context(), &broken, st, slog.New(slog.DiscardHandler), r.clock); err == nil {
 		s.Close(t.Context())
 		t.Error("it starts with a broken file")

@@ -77,11 +77,8 @@ func newRig(t *testing.T, change ...func(*configs.Config)) *rig {
 	if r.cfg.URL != r.server.URL { // a name, by which the test server's own client finds it too
 		r.server.URL, r.company.redirect = r.cfg.URL, r.cfg.URL+"/oauth/callback"
 	}
-	st, err := storetest.Open(t.Context(), r.cfg.State)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
+	st := storetest.New(t, r.cfg.State)
+	var err error
 	r.Service, err = open(t.Context(), r.cfg, st, slog.New(slog.DiscardHandler), r.clock)
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,7 @@ import (
 )
 
 func TestLiveAllocatesNothing(t *testing.T) {
-	s, err := storetest.Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, t.TempDir())
 	grants, err := Open(t.Context(), example(), s, nil) // the real clocks
 	if err != nil {
 		t.Fatal(err)
@@ -45,11 +41,13 @@ func TestRevocationIsSeenAtOnce(t *testing.T) {
 	w := newWorld(t)
 	g := w.approved(alice, "app", "orders")
 	l := w.lease(alice, "app", "orders")
-	seen := make(chan time.Time, 1)
+	asked := make(chan time.Time, 1) // when it was asked for the last time that it was live
 	go func() {
-		for l.Live() == nil {
+		var last time.Time
+		for began := time.Now(); l.Live() == nil; began = time.Now() {
+			last = began
 		}
-		seen <- time.Now()
+		asked <- last
 	}()
 	if _, err := w.Revoke(t.Context(), carol, g.ID, ""); err != nil {
 		t.Fatal(err)
@@ -58,13 +56,13 @@ func TestRevocationIsSeenAtOnce(t *testing.T) {
 	if l.Live() == nil {
 		t.Fatal("live after Revoke returned")
 	}
-	if late := (<-seen).Sub(returned); late > 100*time.Millisecond { // microseconds, on a machine with nothing else to do
-		t.Errorf("seen %s after", late)
+	if last := <-asked; last.After(returned) {
+		t.Errorf("live to who asked %s after Revoke returned", last.Sub(returned))
 	}
 	err := w.db.Do(t.Context(), func(*store.Tx) error {
 		start := time.Now()
 		l.Live()
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 5*time.Second { // who waits for the store would do so until this function has returned
 			return fmt.Errorf("Live waited %s for the store", took)
 		}
 		return nil
@@ -84,11 +82,7 @@ func waitEnded(t *testing.T, l *Lease) {
 }
 
 func TestTimerCutsOnTime(t *testing.T) {
-	s, err := storetest.Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, t.TempDir())
 	grants, err := Open(t.Context(), example(), s, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -67,11 +67,7 @@ func TestPurgeAsksTheArchive(t *testing.T) {
 // An audit file is ended at its age, so that it can be archived; nothing of the audit log is lost by that, nor written twice.
 func TestAuditFilesEndByAge(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r, err := Open(t.Context(), Options{
 		Dir: dir, Log: testLog(t), Store: s, Config: configs.Recording{Durability: configs.Written}, EndAudit: time.Millisecond,
 	})
@@ -101,11 +97,7 @@ func TestAuditFilesEndByAge(t *testing.T) {
 // A copy of an archive lacks what had not ended, which --archive takes as that, and nothing else.
 func TestVerifyOfACopyOfAnArchive(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := bound(t, dir, s)
 	ended, alive := begin(t, r, "ended"), begin(t, r, "alive")
 	if err := errors.Join(ended.Record(t.Context(), said("a")), alive.Record(t.Context(), said("b")), ended.End(format.End{Reason: "done"})); err != nil {

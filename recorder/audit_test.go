@@ -24,11 +24,7 @@ type gateway struct {
 
 func openGateway(t *testing.T, dir string) *gateway {
 	t.Helper()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s := storetest.New(t, dir)
 	r, err := Open(t.Context(), Options{Dir: dir, Log: testLog(t), Store: s, Config: configs.Recording{Durability: configs.Written}})
 	if err != nil {
 		t.Fatal(err)

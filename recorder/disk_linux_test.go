@@ -62,11 +62,7 @@ func TestFullDisk(t *testing.T) {
 	levels(t, func(t *testing.T, level configs.Durability) {
 		dir := tinyDisk(t, 6)
 		other := t.TempDir() // the store has a disk of its own here: this test is about the log
-		s, err := storetest.Open(t.Context(), other)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
+		s := storetest.New(t, other)
 		r, err := Open(t.Context(), Options{
 			Dir: dir, Log: testLog(t), Store: s,
 			Config: configs.Recording{Durability: level, AllowVolatile: true, Reserve: 1 << 20},

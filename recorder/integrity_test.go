@@ -15,11 +15,7 @@ import (
 // What Integrity says holds against one checkpoint, and no change of a recording passes it.
 func TestIntegrityOfOneRecording(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := bound(t, dir, s)
 	defer func() { unbind(t, r) }()
 	if _, err := r.Integrity(t.Context(), "nothing"); !refusal.Is(err, refusal.NotFound) {

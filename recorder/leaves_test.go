@@ -107,11 +107,7 @@ func TestEveryRecordingIsBound(t *testing.T) {
 	if err := errors.Join(rec.Record(t.Context(), said("x")), rec.End(format.End{Reason: "done"}), earlier.Close(context.Background())); err != nil {
 		t.Fatal(err)
 	}
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := bound(t, dir, s)
 	expectLeaves(t, r.Ledger, "before-the-log", transparency.Adopted)
 	rec = begin(t, r, "one")

@@ -25,11 +25,7 @@ const day = 24 * time.Hour
 // keeping is a gateway that keeps recordings of target "short" for 10 days and of others for 100, at a clock of its own.
 func keeping(t *testing.T, dir string) *gateway {
 	t.Helper()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s := storetest.New(t, dir)
 	r, err := Open(t.Context(), Options{
 		Dir: dir, Log: testLog(t), Store: s, Config: configs.Recording{Durability: configs.Written}, Index: filepath.Join(dir, "index.db"), Interpreters: talking,
 		Keep: func(target string) time.Duration {

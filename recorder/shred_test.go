@@ -60,11 +60,7 @@ func TestShred(t *testing.T) {
 	for name, recipients := range map[string][]string{"clear": nil, "locked": {auditor.recipient()}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := storetest.Open(t.Context(), dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
+			s := storetest.New(t, dir)
 			r := destroying(t, dir, s, recipients...)
 			spoken(t, r, "s1", canary)
 			spoken(t, r, "s2", "a needle")
@@ -166,11 +162,7 @@ func expectNowhere(t *testing.T, dir string, what []byte) {
 // TestShredGoesOn: what a gateway that died had said that it destroys, its next start destroys.
 func TestShredGoesOn(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := destroying(t, dir, s)
 	spoken(t, r, "s1", canary)
 	indexed(t, r)
@@ -212,11 +204,7 @@ func TestShredGoesOn(t *testing.T) {
 // TestShreddedOnHold: a recording that the log has on hold and that somebody has destroyed all the same is a fault.
 func TestShreddedOnHold(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := destroying(t, dir, s)
 	spoken(t, r, "s1", canary)
 	if _, err := r.Hold(t.Context(), "s1", shredded("case 7")); err != nil {
@@ -251,11 +239,7 @@ func TestShreddedOnHold(t *testing.T) {
 // TestShreddedAndPutBack: a recording that was destroyed and that somebody has put back is a fault, offline and at the gateway.
 func TestShreddedAndPutBack(t *testing.T) {
 	dir := t.TempDir()
-	s, err := storetest.Open(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := storetest.New(t, dir)
 	r := destroying(t, dir, s)
 	spoken(t, r, "s1", canary)
 	if err := r.packer.settled(t.Context()); err != nil {

@@ -17,11 +17,7 @@ import (
 func TestWatermarks(t *testing.T) {
 	levels(t, func(t *testing.T, level configs.Durability) {
 		dir := tinyDisk(t, 32)
-		s, err := storetest.Open(t.Context(), t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
+		s := storetest.New(t, t.TempDir())
 		r, err := Open(t.Context(), Options{Dir: dir, Log: testLog(t), Store: s, Config: configs.Recording{
 			Durability: level, AllowVolatile: true, Warn: 16 << 20, Reserve: 8 << 20, End: 4 << 20,
 		}})

@@ -287,7 +287,7 @@ func TestEmergencyWithoutTheProvider(t *testing.T) {
 			t.Errorf("ended as %s", reason)
 		}
 	}
-	short, err := h.open(t, h.lease(t, &grant.Ask{Duration: 2 * time.Second, BreakGlass: true}, "owner"), 1)
+	short, err := h.open(t, h.lease(t, &grant.Ask{Duration: 4 * time.Second, BreakGlass: true}, "owner"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

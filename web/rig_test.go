@@ -146,10 +146,7 @@ func newRig(t *testing.T) *rig {
 	if r.config, err = configs.Load(file); err != nil {
 		t.Fatal(err)
 	}
-	if r.store, err = storetest.Open(ctx, r.config.State); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.store.Close() })
+	r.store = storetest.New(t, r.config.State)
 	signer, key, err := ledger.LoadKey(filepath.Join(r.config.State, "keys"), "gateway.example/log")
 	if err != nil {
 		t.Fatal(err)

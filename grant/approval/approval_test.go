@@ -48,12 +48,9 @@ type bench struct {
 
 func newBench(t *testing.T, channels ...Channel) *bench {
 	t.Helper()
-	db, err := storetest.Open(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := storetest.New(t, t.TempDir())
 	b := &bench{t: t, clock: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	var err error
 	b.grants, err = grant.Open(t.Context(), &configs.Config{
 		Targets: []configs.Target{{Name: "orders", Accounts: []configs.Account{{Name: "a"}, {Name: "b"}}}},
 		Policies: []configs.Policy{{Name: "p", Groups: []string{"eng"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour),

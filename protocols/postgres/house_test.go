@@ -287,7 +287,7 @@ func (h *house) active(like string) uint32 {
 
 func (h *house) eventually(what string, holds func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("it never came to be that %s", what)
 		}

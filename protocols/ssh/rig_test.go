@@ -91,8 +91,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		}},
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st := must(storetest.Open(ctx, r.config.State))(t)
-	t.Cleanup(func() { st.Close() })
+	st := storetest.New(t, r.config.State)
 	r.store = st
 	r.authn = must(authn.Open(ctx, r.config, st, log))(t)
 	t.Cleanup(func() { r.authn.Close(context.Background()) })

@@ -5,6 +5,7 @@ package rig
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,18 +50,25 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Binary builds the sallyport binary with those build tags, once a test process.
+// Binary builds the sallyport binary with those build tags, once a test process; it is built as for a release.
 func Binary(t testing.TB, tags string) string {
 	t.Helper()
 	return build(t, tags)
 }
+
+// raceFlags are what builds and tests with the race detector take, one on each line; `make test` takes them too. The detector
+// looks at all of this repository and at all libraries but two, which are machines translated into Go: SQLite's C code, which
+// keeps its own memory and locks, and the compiler of WebAssembly. Under it they take most of the tests' time.
+//
+//go:embed race.flags
+var raceFlags string
 
 // Checked is Binary with the race detector in it, where the tests have it; what it finds in the gateway fails the test.
 // It starts slowly, so it is for tests that run few programs.
 func Checked(t testing.TB) string {
 	t.Helper()
 	if raceDetector {
-		return build(t, "", "-race")
+		return build(t, "", strings.Fields(raceFlags)...)
 	}
 	return build(t, "")
 }
@@ -92,8 +100,13 @@ func buildProgram(t testing.TB, program, tags string, flags ...string) string {
 		builds.dir = dir
 	}
 	path := filepath.Join(builds.dir, "sallyport-"+strconv.Itoa(len(builds.paths)))
+	environment := os.Environ()
+	if len(flags) == 0 { // as the Makefile does, so that what it has compiled serves here too
+		flags, environment = []string{"-trimpath"}, append(environment, "CGO_ENABLED=0")
+	}
 	args := append([]string{"build", "-o", path, "-tags", tags}, flags...)
 	cmd := exec.Command("go", append(args, program)...)
+	cmd.Env = environment
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

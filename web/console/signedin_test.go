@@ -15,11 +15,7 @@ import (
 // kept is sessions with a clock that the test moves.
 func kept(t *testing.T) (*Sessions, *time.Time) {
 	t.Helper()
-	st, err := storetest.Open(t.Context(), filepath.Join(t.TempDir(), "state"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
+	st := storetest.New(t, filepath.Join(t.TempDir(), "state"))
 	now := time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
 	s, err := openSessions(t.Context(), st, func() time.Time { return now })
 	if err != nil {

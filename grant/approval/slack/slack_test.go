@@ -82,10 +82,7 @@ func newWorld(t *testing.T) *world {
 	}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if w.store, err = storetest.Open(ctx, w.config.State); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
+	w.store = storetest.New(t, w.config.State)
 	if w.authn, err = authn.Open(ctx, w.config, w.store, log); err != nil {
 		t.Fatal(err)
 	}

@@ -131,10 +131,7 @@ func newWorld(t *testing.T, url string, change ...func(*configs.Config)) *world 
 	w := &world{t: t, people: map[string]authn.Identity{}, now: time.Now}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if w.store, err = storetest.Open(ctx, c.State); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
+	w.store = storetest.New(t, c.State)
 	if w.authn, err = authn.Open(ctx, c, w.store, log); err != nil {
 		t.Fatal(err)
 	}

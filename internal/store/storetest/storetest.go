@@ -32,6 +32,17 @@ func Open(ctx context.Context, dir string) (*store.Store, error) {
 	return store.OpenPostgres(ctx, dir, connection)
 }
 
+// New opens the store of a state directory for one test, which fails where that fails, and closes it when the test has ended.
+func New(t testing.TB, dir string) *store.Store {
+	t.Helper()
+	s, err := Open(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
 // Postgres returns the connection string of a state directory's database on a real server. The test is skipped where none is
 // running; `make test` runs one.
 func Postgres(t *testing.T, dir string) string {
