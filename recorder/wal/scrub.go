@@ -16,6 +16,11 @@ func (l *Log) Scrub() error {
 	if l.closed {
 		return ErrClosed
 	}
+	l.scrubbing = true
+	defer func() {
+		l.scrubbing = false
+		l.freed.Signal()
+	}()
 	if err := l.spareOne(); err != nil {
 		return err
 	}

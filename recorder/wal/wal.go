@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -115,6 +116,7 @@ type Log struct {
 	drained bool // closed, and the committer has ended
 
 	committing bool // a group is on its way to the current segment
+	scrubbing  bool // by Scrub: only segments of zeros are gone on with
 
 	generation uint64        // of the current segment
 	number     uint64        // of the last group that was written
@@ -340,14 +342,15 @@ func (l *Log) segmentFor(size int64) (*segment, error) {
 		l.current = nil
 		l.behind.Signal()
 	}
-	for len(l.free) == 0 && l.err == nil {
+	at := l.usable()
+	for ; at < 0 && l.err == nil; at = l.usable() {
 		l.freed.Wait()
 	}
 	if l.err != nil {
 		return nil, l.err
 	}
-	s := l.free[len(l.free)-1]
-	l.free = l.free[:len(l.free)-1]
+	s := l.free[at]
+	l.free = slices.Delete(l.free, at, at+1)
 	l.generation++
 	oldest := l.generation
 	if len(l.sealed) > 0 {
@@ -358,6 +361,17 @@ func (l *Log) segmentFor(size int64) (*segment, error) {
 	}
 	l.current, l.committing = s, true
 	return s, nil
+}
+
+// usable is the place among the free segments of the one to go on with, the largest; -1: there is none. While the log is scrubbed, one
+// that still has what is to be forgotten is none. The lock is held.
+func (l *Log) usable() int {
+	for at, s := range slices.Backward(l.free) {
+		if !l.scrubbing || s.zero {
+			return at
+		}
+	}
+	return -1
 }
 
 // fail ends the log and returns why it has ended.
