@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,6 +162,7 @@ type condition struct {
 type program struct {
 	text string
 	run  cel.Program
+	uses []string // variables of the request that it looks at, as they are written
 }
 
 // fault is something wrong with a condition, at a place of its text, from 1.
@@ -206,7 +208,7 @@ func (s calculations) parse(text string, declared []string) (*condition, []fault
 		if err != nil {
 			return nil, []fault{{1, 1, err.Error()}}
 		}
-		c.bare = &program{c.whole.text, run}
+		c.bare = &program{c.whole.text, run, nil}
 	}
 	parts := conjuncts(checked.NativeRep().Expr(), nil)
 	c.plain = s.guards(parts, checked.NativeRep().SourceInfo())
@@ -250,8 +252,89 @@ func undeclared(checked *cel.Ast, declared []string) (name string) {
 func plan(text string, checked *cel.Ast, limit uint64) (program, error) {
 	run, err := environment.Program(checked,
 		cel.EvalOptions(cel.OptOptimize), cel.CostLimit(limit), cel.MemoryLimit(maxMemory))
-	return program{strings.Join(strings.Fields(text), " "), run}, err
+	return program{strings.Join(strings.Fields(text), " "), run, uses(checked)}, err
 }
+
+// uses are the variables that an expression looks at, as they are written: those of the request, of which whoever asks may be told what
+// they stand for. What evidence says is about others.
+func uses(checked *cel.Ast) (names []string) {
+	root := ast.NavigateAST(checked.NativeRep())
+	for _, e := range ast.MatchDescendants(root, func(e ast.NavigableExpr) bool { return e.Kind() == ast.IdentKind || e.Kind() == ast.SelectKind }) {
+		name := path(e)
+		if parent, inside := e.Parent(); name == "" || inside && path(parent) != "" { // a part of a longer name
+			continue
+		}
+		if _, known := told(known{plain: map[string]any{}}, name); known && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// said is a failed part with what the variables in it stood for: identity.age < duration("8h") (identity.age is 9h2m).
+func (p program) said(in *known) string {
+	var values []string
+	for _, name := range p.uses {
+		if value, _ := told(*in, name); value != "" {
+			values = append(values, name+" is "+value)
+		}
+	}
+	if len(values) == 0 {
+		return p.text
+	}
+	return p.text + " (" + strings.Join(values, ", ") + ")"
+}
+
+// mostSaid is how many characters of a value are told.
+const mostSaid = 64
+
+// told writes what a variable of the request stands for; known: it is one. An empty value is one that is not there.
+func told(in known, name string) (value string, is bool) {
+	text := func(s string) string {
+		if runes := []rune(s); len(runes) > mostSaid {
+			s = string(runes[:mostSaid]) + "…"
+		}
+		return strconv.Quote(s)
+	}
+	if label, of := strings.CutPrefix(name, "target.labels."); of {
+		labels, _ := in.plain["target.labels"].(map[string]string)
+		if have, there := labels[label]; there {
+			return text(have), true
+		}
+		return "", true
+	}
+	if claim, of := strings.CutPrefix(name, "identity.claims."); of {
+		claims, _ := in.plain["identity.claims"].(map[string]string)
+		if have, there := claims[claim]; there {
+			return text(have), true
+		}
+		return "", true
+	}
+	if name == "evidence" || !slices.ContainsFunc(declared, func(d string) bool { return d == name }) {
+		return "", false
+	}
+	switch v := in.plain[name].(type) {
+	case string:
+		return text(v), true
+	case time.Duration:
+		return Short(v.Round(time.Second)), true
+	case time.Time:
+		return v.Format("2006-01-02 15:04:05 UTC"), true
+	case bool:
+		return strconv.FormatBool(v), true
+	case []string:
+		return "[" + strings.Join(v[:min(len(v), 10)], ", ") + "]", true
+	}
+	return "", true
+}
+
+// declared are the names of the variables.
+var declared = func() (names []string) {
+	for _, v := range environment.Variables() {
+		names = append(names, v.Name())
+	}
+	return names
+}()
 
 // conjuncts are the expressions that && joins, from left to right.
 func conjuncts(e ast.Expr, found []ast.Expr) []ast.Expr {
@@ -318,7 +401,7 @@ func (c *condition) check(in *known) (holds bool, text string, err error) {
 		case fails != nil && err != nil:
 			says = append(says, fmt.Sprintf("%s: %s", p.text, fails))
 		case fails == nil && !yes:
-			says = append(says, p.text)
+			says = append(says, p.said(in))
 		}
 	}
 	if len(says) == 0 {
