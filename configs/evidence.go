@@ -28,9 +28,10 @@ type Evidence struct {
 	CA    string    `yaml:"ca"`
 	// Until names a field with a time (RFC 3339) until which it holds.
 	Until string `yaml:"until"`
-	// ApprovedStatus are states of an issue in Jira: it counts only if it was moved into one of them, by somebody who is linked
-	// under approvals.people, and neither asks nor started the job that does.
+	// ApprovedStatus are states of an issue in Jira, by name or id: it counts only if it was moved into one of them, by somebody who
+	// is linked under approvals.people, is in one of the groups ApprovedBy now, and neither asks nor started the job that does.
 	ApprovedStatus []string `yaml:"approved_status"`
+	ApprovedBy     []string `yaml:"approved_by"`
 
 	// Every is how often it is read again while a grant hangs on it; default 30s. Tolerance is how long what was read last
 	// counts while it can't be read; default 5m.
@@ -102,6 +103,9 @@ func validateEvidence(at reporter, c *Config) {
 		}
 		if len(e.ApprovedStatus) > 0 && e.Jira == "" {
 			at(path+".approved_status", "approved_status is for issues in Jira")
+		}
+		if len(e.ApprovedStatus) > 0 != (len(e.ApprovedBy) > 0) {
+			at(path+".approved_by", "approved_status and approved_by go together: who can move an issue is not yet who may approve")
 		}
 		if (e.Token != "" || e.CA != "") && e.URL == "" {
 			at(path, "token and ca go with url")

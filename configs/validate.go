@@ -24,7 +24,7 @@ const (
 var Verbs = []string{
 	"grants.list", "grants.revoke", "sessions.list", "sessions.kill", "sessions.watch",
 	"recordings.read", "recordings.export", "recordings.hold", "recordings.shred", "recordings.unmask", "log.verify", "targets.manage",
-	"authorities.manage", "policies.confirm",
+	"authorities.manage", "policies.confirm", "notifications.retry",
 }
 
 var (

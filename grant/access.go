@@ -36,6 +36,8 @@ const (
 	ManageAuthorities Permission = "authorities.manage"
 	// ConfirmPolicies: let policies that may widen access come into force, where the configuration asks for that.
 	ConfirmPolicies Permission = "policies.confirm"
+	// RetryNotifications: have channels be told anew what was given up. It is not about a target.
+	RetryNotifications Permission = "notifications.retry"
 )
 
 // byNameOnly are what "*" does not give.

@@ -53,7 +53,7 @@ func TestBreakGlass(t *testing.T) {
 	}
 	var alarms int
 	if err := w.db.Do(t.Context(), func(tx *store.Tx) error {
-		taken, err := TakeEvents(t.Context(), tx, 100)
+		taken, _, err := TakeEvents(t.Context(), tx, 100)
 		for _, e := range taken {
 			if e.Kind == EventAlarm {
 				alarms++

@@ -282,7 +282,7 @@ func TestVoteAfterPolicyWentAway(t *testing.T) {
 	g := w.request(alice, "app", "orders")
 	c := example()
 	c.Policies = c.Policies[1:]
-	rules, err := index(c, time.Now, nil)
+	rules, err := index(c, time.Now, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package grant
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -240,18 +242,49 @@ func TestEvidenceAfterARestart(t *testing.T) {
 	w.state(g.ID, Ended, EndEvidenceLost)
 }
 
-// tickets is a world in which ro@orders hangs on an issue in Jira that alice was given and bob has approved.
+// tickets is a world in which ro@orders hangs on an issue in Jira that alice was given and one of the leads has approved, as they are
+// known now.
 func tickets(t *testing.T, approved ...string) (*world, *jiratest.Server) {
 	t.Helper()
 	server := jiratest.New()
 	t.Cleanup(server.Close)
 	t.Setenv("JIRA", jiratest.Token)
-	w := hanging(t, configs.Evidence{Name: "ticket", Kind: configs.KindTicket, Jira: "acme", ApprovedStatus: approved}, func(c *configs.Config) {
+	e := configs.Evidence{Name: "ticket", Kind: configs.KindTicket, Jira: "acme", ApprovedStatus: approved}
+	if len(approved) > 0 {
+		e.ApprovedBy = []string{"leads"}
+	}
+	w := hanging(t, e, func(c *configs.Config) {
 		c.Approvals.Jira = []configs.Jira{{Name: "acme", URL: server.URL, User: jiratest.User, Token: "env:JIRA", Projects: []string{"OPS"}}}
-		c.Approvals.People = []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Jira: "acc-alice"}, {Issuer: bob.Issuer, Subject: bob.Subject, Jira: "acc-bob"}}
-		c.Policies[1].When = `evidence.ticket.category == "indeterminate" && evidence.ticket.assignee == identity.subject`
+		for _, who := range []authn.Identity{alice, bob, carol, dave} {
+			c.Approvals.People = append(c.Approvals.People, configs.LinkedPerson{Issuer: who.Issuer, Subject: who.Subject, Jira: "acc-" + strings.ToLower(who.Name)})
+		}
+		c.Policies[1].When = `evidence.ticket.category == "indeterminate" && evidence.ticket.assignee in ["", identity.subject]`
 	})
+	w.known = map[string]authn.Identity{alice.Key(): alice, bob.Key(): bob, carol.Key(): carol}
+	w.current = func(_ context.Context, who authn.Identity) (authn.Identity, error) {
+		w.knownMu.Lock()
+		defer w.knownMu.Unlock()
+		now, ok := w.known[who.Key()]
+		if !ok {
+			return now, refusal.New(refusal.NotFound, "never signed in")
+		}
+		return now, nil
+	}
+	w.groups = func(ctx context.Context, who authn.Identity) ([]string, error) {
+		now, err := w.current(ctx, who)
+		if err != nil {
+			return nil, nil //nolint:nilerr // as authn's: none where they never signed in
+		}
+		return now.Groups, nil
+	}
+	w.restart()
 	return w, server
+}
+
+func (w *world) knows(who authn.Identity) {
+	w.knownMu.Lock()
+	defer w.knownMu.Unlock()
+	w.known[who.Key()] = who
 }
 
 // A ticketed grant: the issue is read, not typed, and its end is the grant's.
@@ -260,9 +293,10 @@ func TestGrantEndsWithItsTicket(t *testing.T) {
 	now := w.clocks.now()
 	server.Move("OPS-42", "In Progress", "indeterminate", "acc-bob", now)
 	server.Move("WEB-1", "In Progress", "indeterminate", "acc-bob", now)
+	server.Assign("OPS-42", "acc-bob")
 	for ticket, says := range map[string]string{
 		"": "names no ticket", "OPS-41": "there is no issue OPS-41", "WEB-1": "is no issue of OPS", "OPS-42/../x": "is no issue of OPS",
-		"OPS-42": "evidence.ticket.assignee == identity.subject",
+		"OPS-42": "evidence.ticket.assignee in",
 	} {
 		_, err := read(w, ticket)
 		refused(t, err, refusal.NotPermitted, says)
@@ -286,29 +320,53 @@ func TestGrantEndsWithItsTicket(t *testing.T) {
 	}
 }
 
-// The proof is the transition: who made it, and that it was not the one who asks.
+// The proof is the transition: who made it, that they may approve now, and that it was neither who asks nor who started the job.
 func TestTicketApproval(t *testing.T) {
 	w, server := tickets(t, "Approved")
 	now := w.clocks.now()
-	refuse := func(says string) {
+	ask := func(who authn.Identity) (Grant, error) {
 		t.Helper()
 		w.hang(time.Minute)
-		_, err := read(w, "OPS-7")
+		return w.Request(t.Context(), who, Ask{Target: "orders", Account: "ro", Reason: "look at it", Ticket: "OPS-7"})
+	}
+	refuse := func(who authn.Identity, says string) {
+		t.Helper()
+		_, err := ask(who)
 		refused(t, err, refusal.NotPermitted, says)
 	}
-	server.Move("OPS-7", "In Progress", "indeterminate", "acc-alice", now)
-	server.Assign("OPS-7", "acc-alice")
-	refuse("OPS-7 is In Progress, not Approved")
-	server.Move("OPS-7", "Approved", "indeterminate", "acc-alice", now.Add(time.Second))
-	refuse("by the one who asks")
-	server.Move("OPS-7", "Approved", "indeterminate", "acc-stranger", now.Add(2*time.Second))
-	refuse("is linked to nobody here")
-	for i := range 120 { // so that the list that comes with the issue does not reach the newest
-		server.Move("OPS-7", "In Progress", "indeterminate", "acc-bob", now.Add(time.Duration(3+i)*time.Second))
+	at := 0
+	move := func(status, by string) {
+		at++
+		server.Move("OPS-7", status, "indeterminate", by, now.Add(time.Duration(at)*time.Second))
 	}
-	server.Move("OPS-7", "Approved", "indeterminate", "acc-bob", now.Add(time.Hour))
-	w.hang(time.Minute)
-	g, err := read(w, "OPS-7")
+	move("In Progress", "acc-alice")
+	refuse(alice, "OPS-7 is In Progress, not Approved")
+	move("Approved", "acc-alice")
+	refuse(alice, "by the one who asks")
+	move("Approved", "acc-stranger")
+	refuse(alice, "is linked to nobody here")
+	move("Approved", "acc-carol")
+	refuse(alice, "by somebody who is not in leads")
+	move("Approved", "acc-dave") // a lead, who never signed in here: that is not known
+	refuse(alice, "by somebody who is not in leads")
+	twin := dave // an account of hers at another place
+	twin.Email = "Alice@example.com"
+	w.knows(twin)
+	hers := alice
+	hers.Email = "alice@example.com"
+	refuse(hers, "by the one who asks")
+	for range 120 { // so that the list that comes with the issue does not reach the newest
+		move("In Progress", "acc-bob")
+	}
+	move("Approved", "acc-bob")
+	mine := job
+	mine.StartedBy = authn.Starter{Name: "bob", Person: bob.Subject}
+	refuse(mine, "by the one who asks")
+	mine.StartedBy = authn.Starter{}
+	if _, err := ask(mine); err != nil {
+		t.Error(err)
+	}
+	g, err := ask(alice)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,22 +374,135 @@ func TestTicketApproval(t *testing.T) {
 		t.Errorf("approved by %v", got)
 	}
 	w.lease(alice, "ro", "orders")
-	// Neither who started the job that asks has approved for it, nor the same person by another identity.
-	asks := job
-	asks.StartedBy = authn.Starter{ID: "7", Person: bob.Subject}
-	_, err = w.Request(t.Context(), asks, Ask{Target: "orders", Account: "ro", Reason: "release 7", Ticket: "OPS-7"})
-	refused(t, err, refusal.NotPermitted, "by the one who asks")
 	partner := person("partner", "engineers")
 	partner.Issuer = "https://partner.example"
 	w.config.Approvals.People[1].Also = []string{partner.Key()}
 	if err := w.Reload(t.Context(), w.config); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.Request(t.Context(), partner, Ask{Target: "orders", Account: "ro", Reason: "because", Ticket: "OPS-7"})
-	refused(t, err, refusal.NotPermitted, "by the one who asks")
-	server.Move("OPS-7", "Approved", "indeterminate", "acc-alice", now.Add(2*time.Hour)) // moved again, by herself
+	refuse(partner, "by the one who asks")
+	move("Approved", "acc-alice") // moved again, by herself
 	w.hang(time.Minute)
 	w.state(g.ID, Ended, EndTicketClosed)
+
+	// It falls with who approved it, as a vote does.
+	move("Approved", "acc-bob")
+	if g, err = ask(alice); err != nil {
+		t.Fatal(err)
+	}
+	w.lease(alice, "ro", "orders")
+	w.hang(time.Minute)
+	w.state(g.ID, Active, "")
+	left := bob
+	left.Groups = []string{"sales"}
+	w.knows(left)
+	w.hang(time.Minute)
+	w.state(g.ID, Ended, EndTicketClosed)
+}
+
+// A status may be named by its id, which is the same in every language.
+func TestTicketStatusByID(t *testing.T) {
+	w, server := tickets(t, jiratest.StatusID("Freigegeben"))
+	server.Move("OPS-7", "Freigegeben", "indeterminate", "acc-bob", w.clocks.now())
+	if _, err := read(w, "OPS-7"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A system that does not answer delays no end that hangs on another.
+func TestOneSystemThatHangsDelaysNoOther(t *testing.T) {
+	var hangs atomic.Bool
+	var over atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if hangs.Load() {
+			<-r.Context().Done()
+			over.Add(1)
+			return
+		}
+		_, _ = rw.Write([]byte(`{"ok": true}`))
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	file := filepath.Join(t.TempDir(), "duty")
+	duty := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	duty("on: true")
+	every, tolerance := configs.Duration(30*time.Second), configs.Duration(time.Hour)
+	w := with(t, func(c *configs.Config) {
+		c.Evidence = []configs.Evidence{
+			{Name: "change", Kind: configs.KindTicket, URL: server.URL + "/{subject}", Every: every, Tolerance: tolerance},
+			{Name: "duty", Kind: configs.KindOnCall, File: file, Every: every, Tolerance: tolerance},
+		}
+		c.Policies[1].Evidence, c.Policies[1].When = []string{"change"}, "evidence.change.ok"
+		c.Policies = append(c.Policies, configs.Policy{Name: "duty", Groups: []string{"leads"}, Accounts: []string{"owner@orders"}, MaxDuration: minutes(60),
+			Evidence: []string{"duty"}, When: "evidence.duty.on", Approve: configs.Approve{Auto: true, Start: minutes(60)}})
+	})
+	const many = 3 * readers // so that it takes three times as long as one answer may
+	for i := range many {
+		if _, err := w.Request(t.Context(), person(fmt.Sprintf("p%d", i), "engineers"), Ask{Target: "orders", Account: "ro", Reason: "because"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g, err := w.Request(t.Context(), bob, Ask{Target: "orders", Account: "owner", Reason: "because"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hangs.Store(true)
+	duty("on: false")
+	w.clocks.pass(2 * time.Minute)                                                                               // with that all of it is due
+	for deadline := time.Now().Add(time.Minute); w.row(g.ID).State != Ended; time.Sleep(20 * time.Millisecond) { // looks again
+		if time.Now().After(deadline) {
+			t.Fatal("it outlives its shift")
+		}
+	}
+	if n := over.Load(); n >= many {
+		t.Errorf("it ended after %d of %d questions to the other system", n, many)
+	}
+	w.state(g.ID, Ended, EndShiftOver)
+}
+
+// A system that asks for patience is not asked again before, for whomever; and what it said last counts meanwhile.
+func TestASystemsWishForPatience(t *testing.T) {
+	var asked atomic.Int32
+	var busy atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		if busy.Load() {
+			rw.Header().Set("Retry-After", "120")
+			rw.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		_, _ = rw.Write([]byte(`{"ok": true}`))
+	}))
+	t.Cleanup(server.Close)
+	w := hanging(t, configs.Evidence{Name: "change", Kind: configs.KindTicket, URL: server.URL + "/{subject}"}, func(c *configs.Config) { c.Policies[1].When = "evidence.change.ok" })
+	g, err := read(w, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy.Store(true)
+	w.hang(time.Minute)
+	before := asked.Load()
+	for range 5 {
+		w.hang(20 * time.Second)
+	}
+	_, err = w.Request(t.Context(), dave, Ask{Target: "orders", Account: "ro", Reason: "because"})
+	refused(t, err, refusal.NotPermitted, "asks to wait")
+	if n := asked.Load() - before; n > 0 {
+		t.Errorf("asked %d times within two minutes", n)
+	}
+	w.state(g.ID, Approved, "")
+	busy.Store(false)
+	w.hang(time.Minute)
+	if asked.Load() == before {
+		t.Error("it is never asked again")
+	}
+	w.hang(10 * time.Minute)
+	w.state(g.ID, Approved, "")
 }
 
 func TestEvidenceIsDeclared(t *testing.T) {

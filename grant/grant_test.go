@@ -102,6 +102,9 @@ type world struct {
 	current  func(context.Context, authn.Identity) (authn.Identity, error)
 	groups   func(context.Context, authn.Identity) ([]string, error)
 	members  []authn.Identity
+
+	knownMu sync.Mutex
+	known   map[string]authn.Identity // see tickets
 }
 
 func newWorld(t testing.TB) *world {

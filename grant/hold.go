@@ -300,7 +300,7 @@ func (s *Service) holdAtStart(ctx context.Context, c *configs.Config) error {
 	if err := json.Unmarshal([]byte(oldBody), &old); err != nil {
 		return fmt.Errorf("read a set of policies: %w", err)
 	}
-	rules, err := index(asBefore(c, old), s.clock.stamp, nil)
+	rules, err := index(asBefore(c, old), s.clock.stamp, nil, s.linked)
 	if err != nil {
 		return fmt.Errorf("go on with the policies that were in force: %w", err)
 	}

@@ -144,7 +144,7 @@ func TestI18TakingAwayWorksWhenGivingDoesNot(t *testing.T) {
 		"the policy is gone": func(w *world) {
 			c := example()
 			c.Policies = c.Policies[3:]
-			rules, err := index(c, w.clocks.now, nil)
+			rules, err := index(c, w.clocks.now, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -129,35 +129,37 @@ func announce(ctx context.Context, tx *store.Tx, audited store.AuditEvent, g Gra
 }
 
 // TakeEvents takes up to limit events out of the outbox, oldest first. They are gone when the transaction commits, which
-// is when whoever takes them has written down where they go. store.Store.Committed tells when there may be more.
-func TakeEvents(ctx context.Context, tx *store.Tx, limit int) ([]Event, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT number, body FROM grant_events ORDER BY number LIMIT ?`, limit)
+// is when whoever takes them has written down where they go; so are those that can't be read, for one of them must not keep
+// all others. store.Store.Committed tells when there may be more.
+func TakeEvents(ctx context.Context, tx *store.Tx, limit int) (events []Event, unread []error, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT number, grant_id, body FROM grant_events ORDER BY number LIMIT ?`, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read what happened to grants: %w", err)
+		return nil, nil, fmt.Errorf("read what happened to grants: %w", err)
 	}
 	defer rows.Close()
-	var events []Event
+	last := int64(-1)
 	for rows.Next() {
-		var number int64
+		var about string
 		var body []byte
-		if err := rows.Scan(&number, &body); err != nil {
-			return nil, fmt.Errorf("read what happened to grants: %w", err)
+		if err := rows.Scan(&last, &about, &body); err != nil {
+			return nil, nil, fmt.Errorf("read what happened to grants: %w", err)
 		}
 		var e Event
 		if err := json.Unmarshal(body, &e); err != nil {
-			return nil, fmt.Errorf("read what happened to grants, number %d: %w", number, err)
+			unread = append(unread, fmt.Errorf("what happened to %s, number %d: %w", about, last, err))
+			continue
 		}
-		e.Number = number
+		e.Number = last
 		events = append(events, e)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read what happened to grants: %w", err)
+		return nil, nil, fmt.Errorf("read what happened to grants: %w", err)
 	}
 	rows.Close()
-	if len(events) > 0 {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM grant_events WHERE number <= ?`, events[len(events)-1].Number); err != nil {
-			return nil, fmt.Errorf("take what happened to grants: %w", err)
+	if last >= 0 {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM grant_events WHERE number <= ?`, last); err != nil {
+			return nil, nil, fmt.Errorf("take what happened to grants: %w", err)
 		}
 	}
-	return events, nil
+	return events, unread, nil
 }

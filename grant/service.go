@@ -107,7 +107,7 @@ func OpenWith(ctx context.Context, o Options) (*Service, error) {
 		store: o.Store, log: o.Log, clock: clock{now: o.Now, elapsed: o.Elapsed},
 		open: map[string]*entry{}, owned: map[owner]*entry{}, keeper: newKeeper(), standing: o.Standing, members: o.Members, current: o.Current, groups: o.Groups,
 	}
-	rules, err := index(o.Config, s.clock.stamp, nil)
+	rules, err := index(o.Config, s.clock.stamp, nil, s.linked)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
 	if err := s.Hold(ctx, config); err != nil {
 		return err
 	}
-	rules, err := index(config, s.clock.stamp, s.rules.Load())
+	rules, err := index(config, s.clock.stamp, s.rules.Load(), s.linked)
 	if err != nil {
 		return err
 	}
@@ -319,6 +319,15 @@ func (s *Service) entries() []*entry {
 		all = append(all, e)
 	}
 	return all
+}
+
+// OpenByState is how many grants and requests are not over, by state.
+func (s *Service) OpenByState() map[string]int {
+	count := map[string]int{string(Pending): 0, string(Approved): 0, string(Active): 0} // a zero is a word, too
+	for _, e := range s.entries() {
+		count[string(e.row.Load().grant.State)]++
+	}
+	return count
 }
 
 // trustStore is how old the store's last word may be for what it says of grants to be believed at a start. While grants

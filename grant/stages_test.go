@@ -53,7 +53,7 @@ func (w *world) vote(who authn.Identity, id string, want State) Grant {
 func (w *world) told() (list []string) {
 	w.t.Helper()
 	err := w.db.Do(context.Background(), func(tx *store.Tx) error {
-		events, err := TakeEvents(context.Background(), tx, 100)
+		events, _, err := TakeEvents(context.Background(), tx, 100)
 		for _, e := range events {
 			list = append(list, strings.TrimSpace(string(e.Kind)+" "+strings.Join(e.Grant.Asked(), ",")))
 		}

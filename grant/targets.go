@@ -45,8 +45,8 @@ type rules struct {
 }
 
 // index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
-// configs.Problems.
-func index(c *configs.Config, now func() time.Time, before *rules) (*rules, error) {
+// configs.Problems. who knows linked people; nil: nobody does.
+func index(c *configs.Config, now func() time.Time, before *rules, who jira.Who) (*rules, error) {
 	policies, err := policy.Compile(c)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func index(c *configs.Config, now func() time.Time, before *rules) (*rules, erro
 	if before != nil {
 		known = before.evidence
 	}
-	reader, err := evidence.New(c, jira.Open(c), now, known)
+	reader, err := evidence.New(c, jira.Open(c, who), now, known)
 	if err != nil {
 		return nil, err
 	}

@@ -186,6 +186,16 @@ func (w *watchers) watch(identity string, key owner) (stirred <-chan struct{}, s
 	}, true
 }
 
+// Waiting is how many connections wait for a grant.
+func (s *Service) Waiting() (n int) {
+	s.watchers.mu.Lock()
+	defer s.watchers.mu.Unlock()
+	for _, of := range s.watchers.of {
+		n += of
+	}
+	return n
+}
+
 // stir wakes those who wait for that grant.
 func (w *watchers) stir(key owner) {
 	w.mu.Lock()

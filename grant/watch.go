@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/authn"
@@ -23,6 +24,24 @@ func about(g Grant) evidence.About { return aboutAsk(g.Identity, g.Target, g.Acc
 
 func aboutAsk(who authn.Identity, target, account, ticket string) evidence.About {
 	return evidence.About{Ticket: ticket, Subject: who.Subject, Issuer: who.Issuer, Email: who.Email, Account: account, Target: target, StartedBy: who.StartedBy}
+}
+
+// linked is a person that the configuration links to an account elsewhere, as they are known now: without groups where they may
+// not sign in any more, or never did.
+func (s *Service) linked(ctx context.Context, p configs.LinkedPerson) (authn.Identity, error) {
+	who := authn.Identity{Issuer: p.Issuer, Subject: p.Subject, Email: p.Email, Kind: authn.Human}
+	if s.groups == nil || s.current == nil {
+		return who, nil
+	}
+	now, err := s.current(ctx, who)
+	if refusal.Is(err, refusal.NotFound) {
+		return who, nil
+	}
+	if err != nil {
+		return who, err
+	}
+	now.Groups, err = s.groups(ctx, who)
+	return now, err
 }
 
 // evidenceFor are the names of all that policies which speak of an account ask for.
@@ -117,10 +136,13 @@ func (r *rules) forbidsUnread(ask policy.Ask, known map[string]evidence.Fact) bo
 }
 
 // watch reads the evidence that open grants hang on again and again until Close, and ends those whose is gone; and those of
-// identities that are. It is not the keeper's work, which must not wait for others.
+// identities that are. It is not the keeper's work, which must not wait for others; and neither does one system wait for another, nor
+// what was read for what was not.
 func (s *Service) watch() {
 	defer close(s.keeper.watched)
 	ctx, cancel := context.WithCancel(context.Background())
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	defer cancel()
 	go func() {
 		<-s.keeper.stop
@@ -129,13 +151,29 @@ func (s *Service) watch() {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	var looked time.Duration
+	busy := map[string]*atomic.Bool{} // by name
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := s.rereadEvidence(ctx); err != nil && ctx.Err() == nil {
+		r := s.rules.Load()
+		for _, name := range r.evidence.Names() {
+			b := busy[name]
+			if b == nil {
+				b = new(atomic.Bool)
+				busy[name] = b
+			}
+			if !b.CompareAndSwap(false, true) {
+				continue // it goes on when that system has answered, or not in time
+			}
+			reading.Go(func() {
+				defer b.Store(false)
+				s.reread(ctx, r, name)
+			})
+		}
+		if err := s.judgeEvidence(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("end grants whose evidence is gone", "error", err)
 		}
 		if now := s.clock.elapsed(); now-looked >= judgeEvery {
@@ -148,34 +186,50 @@ func (s *Service) watch() {
 	}
 }
 
-// rereadEvidence reads what is due, and ends what that ends. It waits for the other systems; nothing else waits for it.
+// reread reads what is due of one piece of evidence, for all open grants that hang on it, and waits for its system.
+func (s *Service) reread(ctx context.Context, r *rules, name string) {
+	var group sync.WaitGroup
+	places := make(chan struct{}, readers)
+	for _, e := range s.entries() {
+		g := e.row.Load().grant
+		if g.BreakGlass || !slices.Contains(r.evidenceFor(g.Identity, r.names[g.Target], g.Account), name) {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		places <- struct{}{}
+		group.Go(func() {
+			defer func() { <-places }()
+			r.evidence.Learn(ctx, []string{name}, about(g))
+		})
+	}
+	group.Wait()
+}
+
+// rereadEvidence reads what is due of all evidence, and ends what that ends.
 func (s *Service) rereadEvidence(ctx context.Context) error {
+	r := s.rules.Load()
+	var group sync.WaitGroup
+	for _, name := range r.evidence.Names() {
+		group.Go(func() { s.reread(ctx, r, name) })
+	}
+	group.Wait()
+	return s.judgeEvidence(ctx)
+}
+
+// judgeEvidence ends those open grants whose evidence is gone, as far as is known.
+func (s *Service) judgeEvidence(ctx context.Context) error {
 	r := s.rules.Load()
 	if len(r.withEvidence) == 0 {
 		return nil
 	}
-	var group sync.WaitGroup
-	places := make(chan struct{}, readers)
-	some := map[string]bool{}
-	for _, e := range s.entries() {
-		g := e.row.Load().grant
-		names := r.evidenceFor(g.Identity, r.names[g.Target], g.Account)
-		if len(names) == 0 || g.BreakGlass {
-			continue
+	return s.review(ctx, func(e *row) (Grant, bool) {
+		g := e.grant
+		if g.BreakGlass || len(r.evidenceFor(g.Identity, r.names[g.Target], g.Account)) == 0 {
+			return g, false
 		}
-		some[g.ID] = true
-		places <- struct{}{}
-		group.Go(func() {
-			defer func() { <-places }()
-			r.evidence.Learn(ctx, names, about(g))
-		})
-	}
-	group.Wait()
-	return s.review(ctx, func(r *row) (Grant, bool) {
-		if !some[r.grant.ID] {
-			return r.grant, false
-		}
-		return s.judgeAll(r)
+		return s.judgeAll(e)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"sallyport/grant"
+	"sallyport/grant/approval"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
 )
@@ -46,6 +47,24 @@ func (s *server) registerApprovals() {
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Notification], error) {
 			return wrap(s.notifications(ctx, who, in.All))
 		})
+	handle(s, operation("retry-notifications", http.MethodPost, "/v1/notifications/retry", "Have what waits to be told to channels, or was given up, be tried at once and for another day"),
+		func(ctx context.Context, who caller, in *struct{ Body api.NotificationRetry }) (*body[[]api.Notification], error) {
+			return wrap(s.retryNotifications(ctx, who, in.Body))
+		})
+}
+
+func (s *server) retryNotifications(ctx context.Context, who caller, in api.NotificationRetry) ([]api.Notification, error) {
+	if err := s.permit(ctx, who, grant.RetryNotifications, ""); err != nil {
+		return nil, err
+	}
+	if s.Retry == nil {
+		return nil, refusal.New(refusal.NotFound, "no channel is told anything here")
+	}
+	list, err := s.Retry(ctx, approval.Again{IDs: in.IDs, GivenUp: in.GivenUp, Channel: in.Channel}, s.event(who, "notifications.retried"))
+	if err != nil {
+		return nil, err
+	}
+	return notificationsOf(list), nil
 }
 
 // notifications are what waits to be told to channels, for who may list all grants; all: what was told too.
@@ -53,19 +72,23 @@ func (s *server) notifications(ctx context.Context, who caller, all bool) ([]api
 	if err := s.permit(ctx, who, grant.ListGrants, ""); err != nil {
 		return nil, err
 	}
-	out := []api.Notification{}
 	if s.Notifications == nil {
-		return out, nil
+		return []api.Notification{}, nil
 	}
 	list, err := s.Notifications(ctx, all)
 	if err != nil {
 		return nil, err
 	}
+	return notificationsOf(list), nil
+}
+
+func notificationsOf(list []approval.Notification) []api.Notification {
+	out := make([]api.Notification, 0, len(list))
 	for _, n := range list {
 		out = append(out, api.Notification{
 			ID: n.ID, Channel: n.Channel, Kind: string(n.Kind), Grant: n.Grant, State: n.State, Attempts: n.Attempts,
 			NextTry: n.NextTry, Error: n.Error, Created: n.Created, Done: n.Done,
 		})
 	}
-	return out, nil
+	return out
 }

@@ -594,8 +594,14 @@ func TestConsoleStory(t *testing.T) {
 	if bad.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(bad.text, "makes no sense") {
 		t.Errorf("a duration that is none: %s %s", bad.Status, bad.text)
 	}
-	asked := alice.post("/console/requests", url.Values{"target": {"orders"}, "account": {"app"}, "duration": {"45m"}, "reason": {"INC-42 slow"}})
-	if !strings.Contains(asked.text, "Your request is filed.") || !strings.Contains(asked.text, "45 min") || !strings.Contains(asked.text, "a member of approvers") {
+	form := alice.get("/console/ask?target=orders&account=app") // where a connection that waits sends people
+	for _, field := range []string{`name="reason"`, `name="duration"`, `name="ticket"`, "approvers"} {
+		if !strings.Contains(form.html, field) {
+			t.Errorf("the page behind the link does not ask for, or say, %s: %s", field, form.html)
+		}
+	}
+	asked := alice.post("/console/requests", url.Values{"target": {"orders"}, "account": {"app"}, "duration": {"45m"}, "reason": {"INC-42 slow"}, "ticket": {"OPS-77"}})
+	if !strings.Contains(asked.text, "Your request is filed.") || !strings.Contains(asked.text, "45 min") || !strings.Contains(asked.text, "a member of approvers") || !strings.Contains(asked.text, "OPS-77") {
 		t.Fatalf("%s: %s", asked.Status, asked.text)
 	}
 	path := asked.Request.URL.Path

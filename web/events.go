@@ -82,7 +82,7 @@ func (s *server) events(ctx context.Context, who caller, topics []string, after 
 		after = s.Store.Latest()
 	}
 	return func(yield func(api.Event, error) bool) {
-		err := untilExpired(ctx, who, func(ctx context.Context) error {
+		err := s.whileGood(ctx, who, func(ctx context.Context, now func() caller) error {
 			if !yield(api.Event{Number: after}, nil) {
 				return nil
 			}
@@ -94,7 +94,7 @@ func (s *server) events(ctx context.Context, who caller, topics []string, after 
 						return err
 					}
 					after = e.Number
-					shown, ok := s.shown(ctx, who, topics, e)
+					shown, ok := s.shown(ctx, now(), topics, e)
 					if ok && !yield(shown, nil) {
 						stopped = true
 						break

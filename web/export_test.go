@@ -2,9 +2,12 @@ package web
 
 import (
 	"context"
+	"time"
 
 	"sallyport/authn"
 )
+
+func init() { standingEvery = 200 * time.Millisecond }
 
 // Routes are the patterns of all that a gateway with these options answers to.
 func Routes(o Options) []string { return (&server{Options: o}).routes().patterns }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/authn"
+	"sallyport/internal/store"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -157,6 +159,101 @@ func TestEvents(t *testing.T) {
 	// A gateway that has just started knows nothing by heart.
 	if events, whole := r.store.Recent(0); !whole || len(events) == 0 {
 		t.Errorf("%d events in memory, whole: %v", len(events), whole)
+	}
+}
+
+// TestStreamsEndWithTheSignIn states that one who opens streams and reads nothing holds up neither what is told nor others who are
+// told; and that who has signed out, or has lost the groups by which they might, is told and shown nothing more
+// by a stream that they had open, however long their sign-in would have lasted.
+func TestStreamsEndWithTheSignIn(t *testing.T) {
+	r := newRig(t)
+	live := r.begin("stock", "app", "SELECT 'first'")
+	silent, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	client := r.client()
+	client.Timeout = 0
+	request, err := http.NewRequestWithContext(silent, http.MethodGet, r.url+"/v1/events?topics=audit", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+r.tokens["carol"])
+	answer, err := client.Do(request) // and reads nothing of it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	_, reads := r.stream("carol", "/v1/events?topics=audit", "")
+	for range 20 { // more than fits between them
+		if err := r.store.Audit(t.Context(), store.AuditEvent{Kind: "thing.done", Actor: "system", Reason: strings.Repeat("x", 256<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.store.Audit(t.Context(), store.AuditEvent{Kind: "thing.last", Actor: "system"}); err != nil {
+		t.Fatal(err)
+	}
+	next(t, reads, "the last", func(e api.Event) bool { return e.Kind == "thing.last" })
+
+	paths := []string{"/v1/events?topics=audit", "/v1/sessions/live", "/v1/sessions/" + live.ID() + "/stream"}
+	ended := func(path string, events <-chan event) {
+		t.Helper()
+		for deadline := time.After(30 * time.Second); ; {
+			select {
+			case _, ok := <-events:
+				if !ok {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("%s goes on", path)
+			}
+		}
+	}
+	open := func(paths ...string) (streams []<-chan event) {
+		t.Helper()
+		for _, path := range paths {
+			code, events := r.stream("carol", path, "")
+			if code != http.StatusOK {
+				t.Fatalf("%s: %d", path, code)
+			}
+			streams = append(streams, events)
+		}
+		return streams
+	}
+	var me api.Identity
+	r.must("carol", "GET", "/v1/me", nil, &me)
+	carol := authn.Identity{Issuer: me.Issuer, Subject: me.Subject, Kind: authn.Human, Name: "Carol"}
+	watching := open(paths[2:]...)
+	if _, err := r.options.Authn.SignIn(t.Context(), carol, ""); err != nil { // now she is in no group
+		t.Fatal(err)
+	}
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	done := make(chan struct{})
+	go func() { // it is asked whenever there is something to show
+		for {
+			select {
+			case <-done:
+				return
+			case <-again.C:
+				if _, err := live.Admit(context.Background(), recorder.Event{Type: format.TypeSaid, Data: []byte("SELECT 'more'")}); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	for i, path := range paths[2:] {
+		ended(path, watching[i])
+	}
+	close(done)
+	carol.Groups = []string{"security"}
+	if _, err := r.options.Authn.SignIn(t.Context(), carol, ""); err != nil {
+		t.Fatal(err)
+	}
+	all := open(paths...)
+	if err := r.options.Authn.Revoke(t.Context(), carol); err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range paths {
+		ended(path, all[i])
 	}
 }
 

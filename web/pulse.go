@@ -214,12 +214,12 @@ func (s *server) live(ctx context.Context, who caller) (iter.Seq2[[]api.Pulse, e
 		}
 	}
 	return func(yield func([]api.Pulse, error) bool) {
-		err := untilExpired(ctx, who, func(ctx context.Context) error {
+		err := s.whileGood(ctx, who, func(ctx context.Context, asKnown func() caller) error {
 			tick := time.NewTicker(pulseEvery)
 			defer tick.Stop()
 			var before []api.Pulse
 			for shown, silent := false, 0; ; silent++ {
-				now, err := s.pulsesOf(ctx, who)
+				now, err := s.pulsesOf(ctx, asKnown())
 				if err != nil {
 					return err
 				}

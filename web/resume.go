@@ -2,8 +2,9 @@ package web
 
 import (
 	"context"
-	"errors"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"sallyport/internal/refusal"
 )
@@ -26,17 +27,50 @@ func (r resumed) from() (uint64, error) {
 	return id, nil
 }
 
-// untilExpired runs a stream until it ends by itself or the caller's sign-in does.
-func untilExpired(ctx context.Context, who caller, run func(context.Context) error) error {
-	expired := refusal.New(refusal.CredentialExpired, "your sign-in has ended").WithHint("sallyport login")
+// standingEvery is how often it is looked whether who follows a stream may still have anything, and in which groups they are.
+var standingEvery = 15 * time.Second
+
+// whileGood runs a stream until it ends by itself or the caller's sign-in does: when its time is over, they signed out, or were
+// disabled. now is the caller as they are known at that time; what they may see is to be asked with that.
+func (s *server) whileGood(ctx context.Context, who caller, run func(ctx context.Context, now func() caller) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	if !who.Expires.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, who.Expires, expired)
-		defer cancel()
+		expired := refusal.New(refusal.CredentialExpired, "your sign-in has ended").WithHint("sallyport login")
+		timer := time.AfterFunc(time.Until(who.Expires), func() { cancel(expired) })
+		defer timer.Stop()
 	}
-	err := run(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), expired) {
-		return expired
+	var current atomic.Pointer[caller]
+	current.Store(&who)
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		ticker := time.NewTicker(standingEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			err := s.Authn.Standing(ctx, who.Identity)
+			if r := refusal.Of(err); r != nil {
+				cancel(r)
+				return
+			}
+			now := who
+			if now.Identity, err = s.Authn.Current(ctx, who.Identity); err == nil {
+				current.Store(&now)
+			} else if ctx.Err() == nil {
+				s.Log.Warn("look who follows a stream", "error", err)
+			}
+		}
+	}()
+	err := run(ctx, func() caller { return *current.Load() })
+	ended := refusal.Of(context.Cause(ctx))
+	cancel(nil)
+	<-looked
+	if err != nil && ended != nil {
+		return ended
 	}
 	return err
 }

@@ -75,14 +75,14 @@ func (s *server) follow(ctx context.Context, who caller, id string) (format.Head
 		return header, nil, err
 	}
 	return header, func(yield func(api.Item, error) bool) {
-		err := untilExpired(ctx, who, func(ctx context.Context) error {
+		err := s.whileGood(ctx, who, func(ctx context.Context, now func() caller) error {
 			items, err := s.Recorder.FollowItems(ctx, id)
 			if err != nil {
 				return err
 			}
 			for item, err := range items {
 				if err == nil {
-					err = s.Grants.May(who.Identity, grant.WatchSessions, header.Target) // which may have been taken away
+					err = s.Grants.May(now().Identity, grant.WatchSessions, header.Target) // which may have been taken away
 				}
 				if err != nil {
 					return err

@@ -29,7 +29,7 @@ import (
 	"sallyport/web/idempotency"
 )
 
-// Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications, Archive and Cleanups are required.
+// Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications, Retry, Archive and Cleanups are required.
 type Options struct {
 	// URL is the gateway's public HTTPS address, without a path.
 	URL string
@@ -61,10 +61,11 @@ type Options struct {
 	// Reload has the configuration read again, soon; it waits for nothing.
 	Reload func()
 
-	// Decide takes a decision that the webhook of that name has signed, and Notifications lists what is told to channels. A
-	// gateway may have neither.
+	// Decide takes a decision that the webhook of that name has signed, Notifications lists what is told to channels, and Retry has
+	// some of that tried again. A gateway may have none.
 	Decide        func(ctx context.Context, name, id, timestamp, signature string, body []byte) (grant.Grant, error)
 	Notifications func(ctx context.Context, all bool) ([]approval.Notification, error)
+	Retry         func(ctx context.Context, again approval.Again, event store.AuditEvent) ([]approval.Notification, error)
 
 	// Archive tells how it stands with the archive of recordings; its answer is nil without one, and so may it be.
 	Archive func(context.Context) (*archive.Status, error)

@@ -64,6 +64,7 @@ func TestEveryEndpointAsEverybody(t *testing.T) {
 		{"POST /v1/grants/{id}/review", fresh("/v1/grants/%s/review"), api.Decision{}, [4]int{401, 404, 404, 404}},
 		{"POST /v1/approvals/webhook/{name}", fixed("/v1/approvals/webhook/none"), api.Decision{}, [4]int{404, 404, 404, 404}},
 		{"GET /v1/notifications", fixed("/v1/notifications"), nil, [4]int{401, 403, 403, 200}},
+		{"POST /v1/notifications/retry", fixed("/v1/notifications/retry"), api.NotificationRetry{GivenUp: true}, [4]int{401, 403, 403, 404}},
 		{"GET /v1/sessions", fixed("/v1/sessions"), nil, [4]int{401, 200, 200, 200}},
 		{"GET /v1/sessions/{id}", fixed("/v1/sessions/" + recorded), nil, [4]int{401, 200, 403, 200}},
 		{"GET /v1/sessions/{id}", fixed("/v1/sessions/" + low), nil, [4]int{401, 200, 200, 200}},

@@ -225,6 +225,7 @@ func (g *gateway) auditAfter(ctx context.Context, after uint64) iter.Seq2[store.
 func (g *gateway) tell(ctx context.Context, config *configs.Config) (err error) {
 	g.telemetry, err = telemetry.Start(ctx, telemetry.Options{
 		Version: version, Store: g.store, Live: g.sessions.LiveByProtocol, Outbox: g.recorder.OutboxDepth, Archive: g.archiveMetrics(),
+		Open: g.grants.OpenByState, Waiting: g.grants.Waiting, Notifications: g.approvals.notifier.Depth,
 		Cursor: filepath.Join(config.State, "telemetry.cursor"), Log: g.log,
 		Audit: g.auditAfter,
 	})
@@ -286,7 +287,7 @@ func (g *gateway) listenHTTPS(config *configs.Config) (<-chan error, error) {
 			URL: config.URL, Version: version, Authn: g.authn, Grants: g.grants, Sessions: g.sessions,
 			Recorder: g.recorder, Store: g.store, Console: g.console, Keys: g.keys, Config: g.config.Load, Bound: g.boundTo,
 			Cleanups: g.cleanups, Setup: g.setUpTarget, Check: g.checkTarget, Trust: g.trustTarget, Log: g.log,
-			Archive: g.archive.Status, Reload: g.readAgain, Decide: g.approvals.decide, Notifications: g.approvals.notifier.List,
+			Archive: g.archive.Status, Reload: g.readAgain, Decide: g.approvals.decide, Notifications: g.approvals.notifier.List, Retry: g.approvals.notifier.Retry,
 		}),
 		TLSConfig:         g.certificate.TLS(),
 		ReadHeaderTimeout: config.Limits.Handshake.D(),

@@ -65,7 +65,7 @@ func TestEachIsToldOnce(t *testing.T) {
 		for {
 			committed := db.Committed()
 			var events []grant.Event
-			if err := db.Do(ctx, func(tx *store.Tx) (err error) { events, err = grant.TakeEvents(ctx, tx, 100); return err }); err != nil {
+			if err := db.Do(ctx, func(tx *store.Tx) (err error) { events, _, err = grant.TakeEvents(ctx, tx, 100); return err }); err != nil {
 				t.Fatal(err)
 			}
 			for _, e := range events {

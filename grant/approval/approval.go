@@ -6,7 +6,9 @@
 //   - Nothing that happens to a grant waits for a channel, and no channel waits for another. What is to be told stands in
 //     the store before the change it tells of is in force; it is told once per event and channel, in the order in which it
 //     happened to a grant, and tried again, ever more rarely, for a day. Where the gateway dies between telling and noting
-//     it, it is told again under the same id.
+//     it, it is told again under the same id. What was given up stays, to be looked at and tried anew.
+//   - One message that can't be told holds up no other grant's, and none brings the gateway down. A receiver that asks for
+//     patience is left in peace until then, with all that waits for it.
 //   - A channel carries a wish, the gateway decides: a decision that comes in is a vote of the one identity that the
 //     configuration links to the account it came from, goes through grant.Approve and Deny like any other, and counts only
 //     while that person is signed in at the gateway. Who asked never decides, whichever account they use.
@@ -24,8 +26,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/grant"
@@ -94,7 +98,13 @@ type Notifier struct {
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
-	wake    map[string]chan struct{} // by channel; each has room for one
+	lanes   map[string]*lane // by channel
+}
+
+// lane is what is known of the way to one channel.
+type lane struct {
+	wake  chan struct{} // has room for one
+	quiet atomic.Int64  // until when its receiver has asked for patience, in nanoseconds since 1970
 }
 
 //go:embed migrations/*.sql
@@ -120,7 +130,7 @@ func prepare(ctx context.Context, o Options) (*Notifier, error) {
 	if err := Migrate(ctx, o.Store); err != nil {
 		return nil, err
 	}
-	n := &Notifier{store: o.Store, channels: o.Channels, log: o.Log, now: o.Now, stop: func() {}, wake: map[string]chan struct{}{}}
+	n := &Notifier{store: o.Store, channels: o.Channels, log: o.Log, now: o.Now, stop: func() {}, lanes: map[string]*lane{}}
 	if n.now == nil {
 		n.now = time.Now
 	}
@@ -128,10 +138,10 @@ func prepare(ctx context.Context, o Options) (*Notifier, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	for _, c := range o.Channels {
-		if n.wake[c.Name()] != nil {
+		if n.lanes[c.Name()] != nil {
 			return nil, fmt.Errorf("two channels are named %s", c.Name())
 		}
-		n.wake[c.Name()] = make(chan struct{}, 1)
+		n.lanes[c.Name()] = &lane{wake: make(chan struct{}, 1)}
 	}
 	return n, nil
 }
@@ -153,9 +163,9 @@ func (n *Notifier) Close() {
 
 // Wake makes it look at once what is due: after the clock was set, or because a receiver is known to be back.
 func (n *Notifier) Wake() {
-	for _, wake := range n.wake {
+	for _, l := range n.lanes {
 		select {
-		case wake <- struct{}{}:
+		case l.wake <- struct{}{}:
 		default:
 		}
 	}
@@ -187,9 +197,10 @@ func (n *Notifier) take(ctx context.Context) error {
 	}
 	for more := waiting > 0; more; {
 		var events []grant.Event
+		var unread []error
 		now := n.now().UnixNano()
 		err := n.store.Do(ctx, func(tx *store.Tx) (err error) {
-			if events, err = grant.TakeEvents(ctx, tx, batch); err != nil {
+			if events, unread, err = grant.TakeEvents(ctx, tx, batch); err != nil {
 				return err
 			}
 			for _, e := range events {
@@ -213,7 +224,10 @@ func (n *Notifier) take(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		more = len(events) == batch
+		for _, err := range unread {
+			n.log.Error("an event can't be read, and nobody is told of it", "error", err)
+		}
+		more = len(events)+len(unread) == batch
 		n.Wake()
 	}
 	return nil
@@ -243,7 +257,7 @@ func (n *Notifier) serve(ctx context.Context, c Channel) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.wake[c.Name()]:
+		case <-n.lanes[c.Name()].wake:
 		case <-time.After(max(wait, 100*time.Millisecond)):
 		}
 	}
@@ -256,13 +270,22 @@ const isHead = `NOT EXISTS (SELECT 1 FROM notifications e
 // pending is one delivery to be tried.
 type pending struct {
 	notice   Notice
+	grant    string // what it is about
 	attempts int
-	created  int64
+	since    int64 // from when on it is tried for giveUp
+	unread   error // why what was kept of it can't be read
 }
 
 // deliver tries everything that is due on a channel, and says when the next will be; zero: nothing waits.
 func (n *Notifier) deliver(ctx context.Context, c Channel) (next time.Time, err error) {
+	quiet := func() (until time.Time, now bool) {
+		until = time.Unix(0, n.lanes[c.Name()].quiet.Load())
+		return until, n.now().Before(until)
+	}
 	for ctx.Err() == nil {
+		if _, now := quiet(); now {
+			break
+		}
 		due, err := n.due(ctx, c.Name())
 		if err != nil {
 			return next, err
@@ -274,6 +297,9 @@ func (n *Notifier) deliver(ctx context.Context, c Channel) (next time.Time, err 
 			if err := n.attempt(ctx, c, p); err != nil {
 				return next, err
 			}
+			if _, now := quiet(); now {
+				break
+			}
 		}
 	}
 	var at *int64
@@ -282,13 +308,16 @@ func (n *Notifier) deliver(ctx context.Context, c Channel) (next time.Time, err 
 	}
 	if at != nil {
 		next = time.Unix(0, *at)
+		if until, now := quiet(); now && until.After(next) {
+			next = until
+		}
 	}
 	return next, nil
 }
 
 // due are deliveries whose time has come, of each grant the oldest that waits.
 func (n *Notifier) due(ctx context.Context, channel string) ([]pending, error) {
-	rows, err := n.store.Read().QueryContext(ctx, `SELECT n.event, n.body, n.attempts, n.created, coalesce(r.ref, '') FROM notifications n
+	rows, err := n.store.Read().QueryContext(ctx, `SELECT n.event, n.grant_id, n.body, n.attempts, CASE WHEN n.retried > n.created THEN n.retried ELSE n.created END, coalesce(r.ref, '') FROM notifications n
 		LEFT JOIN notification_refs r ON r.channel = n.channel AND r.grant_id = n.grant_id
 		WHERE n.channel = ? AND n.state = 'pending' AND n.next_try <= ? AND `+isHead+`
 		ORDER BY n.event LIMIT ?`, channel, n.now().UnixNano(), batch)
@@ -301,24 +330,40 @@ func (n *Notifier) due(ctx context.Context, channel string) ([]pending, error) {
 		var p pending
 		var body []byte
 		var number int64
-		if err := rows.Scan(&number, &body, &p.attempts, &p.created, &p.notice.Ref); err != nil {
+		if err := rows.Scan(&number, &p.grant, &body, &p.attempts, &p.since, &p.notice.Ref); err != nil {
 			return nil, fmt.Errorf("look what is to be told: %w", err)
 		}
-		if err := json.Unmarshal(body, &p.notice.Event); err != nil {
-			return nil, fmt.Errorf("notification %d: %w", number, err)
-		}
+		p.unread = json.Unmarshal(body, &p.notice.Event)
 		p.notice.Number = number
-		p.notice.ID = fmt.Sprintf("%s-%d", p.notice.About(), number)
+		p.notice.ID = idOf(p.grant, number)
 		due = append(due, p)
 	}
 	return due, rows.Err()
 }
 
+// idOf is a notification's id.
+func idOf(grantID string, number int64) string { return fmt.Sprintf("%s-%d", grantID, number) }
+
+// tell has a channel tell. What can't be read it is not asked to, and where it panics that is a failure like others: what somebody
+// else's system answers must not end the gateway.
+func (n *Notifier) tell(ctx context.Context, c Channel, p pending) (ref string, failed error) {
+	if p.unread != nil {
+		return "", Permanent{fmt.Errorf("what was kept of it can't be read: %w", p.unread)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	defer func() {
+		if cause := recover(); cause != nil {
+			n.log.Error("a channel panicked", "channel", c.Name(), "notification", p.notice.ID, "cause", cause, "stack", string(debug.Stack()))
+			ref, failed = "", errors.New("the channel failed in a way that it should not; the gateway's log says more")
+		}
+	}()
+	return c.Deliver(ctx, p.notice)
+}
+
 // attempt tells once, and writes down how it went.
 func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
-	limited, cancel := context.WithTimeout(ctx, attemptTimeout)
-	ref, failed := c.Deliver(limited, p.notice)
-	cancel()
+	ref, failed := n.tell(ctx, c, p)
 	if failed != nil && ctx.Err() != nil {
 		return ctx.Err() // the gateway stops: that says nothing about the receiver
 	}
@@ -330,10 +375,11 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 		wait += time.Duration((rand.Float64()*0.4 - 0.2) * float64(wait)) // so that not all come at once
 		if r, ok := errors.AsType[RetryAfter](failed); ok {
 			wait = min(max(r.After, time.Second), waits[len(waits)-1])
+			n.lanes[c.Name()].quiet.Store(now.Add(wait).UnixNano())
 		}
 		state, done, next = "pending", 0, now.Add(wait).UnixNano()
 		_, permanent := errors.AsType[Permanent](failed)
-		if permanent || now.Sub(time.Unix(0, p.created)) > giveUp {
+		if permanent || now.Sub(time.Unix(0, p.since)) > giveUp {
 			state, done = "dead", now.UnixNano()
 		}
 		n.log.Warn("a notification was not delivered", "channel", c.Name(), "notification", p.notice.ID, "attempt", p.attempts+1, "state", state, "error", text)
@@ -344,7 +390,7 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 			WHERE event = ? AND channel = ?`, state, next, text, done, p.notice.Number, c.Name())
 		if err == nil && failed == nil && ref != "" {
 			_, err = tx.ExecContext(ctx, `INSERT INTO notification_refs (channel, grant_id, ref, created) VALUES (?, ?, ?, ?)
-				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref`, c.Name(), p.notice.About(), ref, now.UnixNano())
+				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref`, c.Name(), p.grant, ref, now.UnixNano())
 		}
 		if err != nil {
 			return fmt.Errorf("note how notification %s went: %w", p.notice.ID, err)
@@ -360,51 +406,6 @@ func shown(err error) string {
 	}
 	text := err.Error()
 	return text[:min(len(text), maxError)]
-}
-
-// Notification is how the delivery of one event to one channel stands.
-type Notification struct {
-	ID       string
-	Channel  string
-	Kind     grant.EventKind
-	Grant    string
-	State    string // pending, delivered or dead
-	Attempts int
-	NextTry  time.Time // zero unless pending
-	Error    string    // of the last attempt
-	Created  time.Time
-	Done     time.Time
-}
-
-// List returns deliveries, newest first, up to a thousand: those that wait or were given up, or all that are kept.
-func (n *Notifier) List(ctx context.Context, all bool) ([]Notification, error) {
-	where := `WHERE state <> 'delivered'`
-	if all {
-		where = ``
-	}
-	rows, err := n.store.Read().QueryContext(ctx, `SELECT event, channel, kind, grant_id, state, attempts, next_try, error, created, done
-		FROM notifications `+where+` ORDER BY event DESC, channel LIMIT 1000`)
-	if err != nil {
-		return nil, fmt.Errorf("list notifications: %w", err)
-	}
-	defer rows.Close()
-	list := []Notification{}
-	for rows.Next() {
-		var x Notification
-		var number, next, created, done int64
-		if err := rows.Scan(&number, &x.Channel, &x.Kind, &x.Grant, &x.State, &x.Attempts, &next, &x.Error, &created, &done); err != nil {
-			return nil, fmt.Errorf("list notifications: %w", err)
-		}
-		x.ID = fmt.Sprintf("%s-%d", x.Grant, number)
-		x.Created = time.Unix(0, created).UTC()
-		if done > 0 {
-			x.Done = time.Unix(0, done).UTC()
-		} else {
-			x.NextTry = time.Unix(0, next).UTC()
-		}
-		list = append(list, x)
-	}
-	return slices.Clip(list), rows.Err()
 }
 
 // Ref is what the latest delivery on a grant to a channel has left; empty: nothing.

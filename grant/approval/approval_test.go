@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
 )
@@ -22,8 +24,12 @@ type line struct {
 	name string
 	wait []grant.EventKind // nil: all
 	fail error
-	got  []string
-	refs []string
+	// panics is what makes it panic.
+	panics string
+	asked  int
+	got    []string
+	refs   []string
+	ids    []string
 }
 
 func (l *line) Name() string { return l.name }
@@ -31,10 +37,16 @@ func (l *line) Wants(kind grant.EventKind) bool {
 	return l.wait == nil || slices.Contains(l.wait, kind)
 }
 func (l *line) Deliver(_ context.Context, n Notice) (string, error) {
+	l.asked++
 	if l.fail != nil {
 		return "", l.fail
 	}
-	l.got = append(l.got, n.Grant.Account+" "+strings.TrimPrefix(n.What, "grant."))
+	what := n.Grant.Account + " " + strings.TrimPrefix(n.What, "grant.")
+	if l.panics == what {
+		panic("as told")
+	}
+	l.ids = append(l.ids, n.ID)
+	l.got = append(l.got, what)
 	l.refs = append(l.refs, n.Ref)
 	return fmt.Sprintf("%s/%d", l.name, len(l.got)), nil
 }
@@ -169,6 +181,7 @@ func TestGivingUp(t *testing.T) {
 	// A dead one holds up nothing, and one that is hopeless is not tried again. An address is not kept: it may be secret.
 	l.fail = Permanent{&url.Error{Op: "Post", URL: "https://hooks.example/SECRET", Err: errors.New("gone")}}
 	b.withdraw(id)
+	b.clock = b.clock.Add(3 * time.Hour) // for which it had asked
 	if next := b.run(); !next.IsZero() {
 		t.Errorf("tried again at %s", next)
 	}
@@ -233,5 +246,153 @@ func TestAlertsGoWhereTheyAreToldTo(t *testing.T) {
 		return n.Grant == "alert:night" && strings.HasPrefix(n.ID, "alert:night-") && n.State == "delivered" && n.Attempts == 2
 	}) {
 		t.Errorf("%+v", list)
+	}
+}
+
+// A receiver that asks for patience has it for all that waits for it, not only for the message that it said so to.
+func TestPatienceIsForTheWholeChannel(t *testing.T) {
+	l, other := &line{name: "l", fail: RetryAfter{errors.New("busy"), time.Hour}}, &line{name: "other"}
+	b := newBench(t, l, other)
+	b.request("a")
+	b.request("b")
+	start := b.clock
+	if next := b.run(); next.Sub(start) != time.Hour || l.asked != 1 {
+		t.Errorf("asked %d times, and again after %s", l.asked, next.Sub(start))
+	}
+	if len(other.got) != 2 {
+		t.Errorf("the other was told of %v", other.got)
+	}
+	b.clock = start.Add(30 * time.Minute)
+	b.run()
+	if l.fail = nil; l.asked != 1 {
+		t.Errorf("asked %d times before its time", l.asked)
+	}
+	b.clock = start.Add(time.Hour)
+	b.run()
+	if want := []string{"a requested", "b requested"}; !slices.Equal(l.got, want) {
+		t.Errorf("%v", l.got)
+	}
+}
+
+// What can't be read, or makes a channel panic, is one message's trouble: all others are told, and the gateway goes on.
+func TestPoison(t *testing.T) {
+	l := &line{name: "l", panics: "a requested"}
+	b := newBench(t, l)
+	b.request("a")
+	for _, statement := range []string{
+		`INSERT INTO grant_events (grant_id, body) VALUES ('g-222222', 'no JSON')`,
+		`INSERT INTO notifications (event, channel, kind, grant_id, body, state, next_try, created) VALUES (0, 'l', 'requested', 'g-333333', '{"grant": 7}', 'pending', 0, 0)`,
+	} {
+		if err := b.store.Do(t.Context(), func(tx *store.Tx) error { _, err := tx.ExecContext(t.Context(), statement); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.request("b")
+	b.run()
+	if want := []string{"b requested"}; !slices.Equal(l.got, want) {
+		t.Errorf("%v", l.got)
+	}
+	list, err := b.List(t.Context(), false)
+	if err != nil || len(list) != 2 || list[0].State != "pending" || list[0].Attempts != 1 || list[1].ID != "g-333333-0" || list[1].State != "dead" || !strings.Contains(list[1].Error, "can't be read") {
+		t.Fatalf("%+v %v", list, err)
+	}
+	l.panics = ""
+	b.clock = b.clock.Add(time.Minute)
+	b.run()
+	if want := []string{"b requested", "a requested"}; !slices.Equal(l.got, want) {
+		t.Errorf("%v", l.got)
+	}
+}
+
+// A gateway that dies after it told, and before it noted that, tells again under the same id; one that dies before leaves nothing
+// untold.
+func TestDyingBetweenTellingAndNoting(t *testing.T) {
+	l := &line{name: "l"}
+	b := newBench(t, l)
+	id := b.request("a")
+	if err := b.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	due, err := b.due(t.Context(), "l")
+	if err != nil || len(due) != 1 {
+		t.Fatal(due, err)
+	}
+	if _, err := l.Deliver(t.Context(), due[0].notice); err != nil { // and here it dies
+		t.Fatal(err)
+	}
+	again, err := prepare(t.Context(), Options{Store: b.store, Channels: []Channel{l}, Now: b.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Notifier = again
+	b.run()
+	b.run()
+	if len(l.ids) != 2 || l.ids[0] != l.ids[1] || !strings.HasPrefix(l.ids[0], id+"-") {
+		t.Errorf("told as %q", l.ids)
+	}
+}
+
+// What was given up can be tried anew, for another day, with what came after it on the same grant; and no more than was named.
+func TestRetry(t *testing.T) {
+	l, other := &line{name: "slack/l", fail: errors.New("nobody is there")}, &line{name: "webhook/other", fail: Permanent{errors.New("gone")}}
+	b := newBench(t, l, other)
+	first := b.request("a")
+	b.run()
+	b.withdraw(first)
+	b.request("b")
+	for next := b.run(); !next.IsZero(); next = b.run() {
+		b.clock = next
+	}
+	count := func(want map[[2]string]int) {
+		t.Helper()
+		if got, err := b.Depth(t.Context()); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%v %v, want %v", got, err, want)
+		}
+	}
+	count(map[[2]string]int{{"slack", "pending"}: 0, {"slack", "dead"}: 3, {"webhook", "pending"}: 0, {"webhook", "dead"}: 3})
+	retry := func(a Again) ([]Notification, error) {
+		return b.Retry(t.Context(), a, store.AuditEvent{Kind: "notifications.retried", Actor: "i carol"})
+	}
+	for _, wrong := range []Again{{}, {IDs: []string{first + "-1"}, GivenUp: true}, {IDs: []string{"g-222222-1"}}, {GivenUp: true, Channel: "nowhere"}, {IDs: make([]string, 101)}} {
+		if list, err := retry(wrong); refusal.Of(err) == nil {
+			t.Errorf("%+v: %+v %v", wrong, list, err)
+		}
+	}
+	list, err := b.List(t.Context(), false)
+	if err != nil || len(list) != 6 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	oldest := list[len(list)-1].ID
+	again, err := retry(Again{IDs: []string{oldest}, Channel: "slack/l"})
+	if err != nil || len(again) != 2 || again[0].ID != oldest || again[0].State != "pending" || again[1].Grant != first {
+		t.Fatalf("%+v %v", again, err)
+	}
+	count(map[[2]string]int{{"slack", "pending"}: 2, {"slack", "dead"}: 1, {"webhook", "pending"}: 0, {"webhook", "dead"}: 3})
+	retried := b.clock
+	b.run() // it fails, and is not given up at once
+	count(map[[2]string]int{{"slack", "pending"}: 2, {"slack", "dead"}: 1, {"webhook", "pending"}: 0, {"webhook", "dead"}: 3})
+	l.fail = nil
+	for b.clock = retried.Add(giveUp / 2); ; {
+		next := b.run()
+		if next.IsZero() {
+			break
+		}
+		b.clock = next
+	}
+	if want := []string{"a requested", "a withdrawn"}; !slices.Equal(l.got, want) {
+		t.Errorf("%v", l.got)
+	}
+	other.fail = nil
+	if again, err = retry(Again{GivenUp: true}); err != nil || len(again) != 4 {
+		t.Fatalf("%+v %v", again, err)
+	}
+	b.run()
+	count(map[[2]string]int{{"slack", "pending"}: 0, {"slack", "dead"}: 0, {"webhook", "pending"}: 0, {"webhook", "dead"}: 0})
+	events, err := b.store.Outbox(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(slices.DeleteFunc(events, func(e store.AuditEvent) bool { return e.Kind != "notifications.retried" || e.Actor != "i carol" })); n != 2 {
+		t.Errorf("%d retries are audited", n)
 	}
 }

@@ -7,12 +7,16 @@
 //   - It fails closed: what could not be read for longer than is tolerated is missing, and so is what says of itself that it is
 //     over. What was read last counts while that is tolerated, so that a hiccup ends nothing.
 //   - What a request says never chooses whom the gateway talks to, only what it asks there.
+//   - One system that does not answer delays nothing that hangs on others, and one that asks for patience is left in peace.
 package evidence
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,8 +27,10 @@ import (
 
 const (
 	readTimeout = 5 * time.Second
-	maxBody     = 64 << 10 // bytes of what is read
-	maxKept     = 50_000   // readings
+	maxBody     = 64 << 10        // bytes of what is read
+	maxKept     = 50_000          // readings
+	retry       = 5 * time.Second // after it could not be read
+	maxQuiet    = 5 * time.Minute // the longest that a system's wish not to be asked is heeded
 )
 
 // About is the request that evidence is about.
@@ -67,6 +73,7 @@ type Reader struct {
 
 	mu    sync.Mutex
 	known map[key]*reading
+	quiet map[string]time.Time // by name: until when its system has asked not to be asked
 }
 
 type named struct {
@@ -91,7 +98,7 @@ type reading struct {
 // New makes a reader. open makes the source of kinds that this package does not know, which is Jira. What before has read of
 // the same evidence is taken over.
 func New(config *configs.Config, open func(configs.Evidence) (Source, error), now func() time.Time, before *Reader) (*Reader, error) {
-	r := &Reader{sources: map[string]named{}, now: now, known: map[key]*reading{}}
+	r := &Reader{sources: map[string]named{}, now: now, known: map[key]*reading{}, quiet: map[string]time.Time{}}
 	same := map[string]bool{}
 	for _, c := range config.Evidence {
 		var s Source
@@ -121,9 +128,17 @@ func New(config *configs.Config, open func(configs.Evidence) (Source, error), no
 				r.known[k] = v
 			}
 		}
+		for name, until := range before.quiet {
+			if same[name] {
+				r.quiet[name] = until
+			}
+		}
 	}
 	return r, nil
 }
+
+// Names are those of all evidence there is.
+func (r *Reader) Names() []string { return slices.Sorted(maps.Keys(r.sources)) }
 
 // Ends is why a grant ends that loses that evidence; it is one of the words of grant.End….
 func (r *Reader) Ends(name string) string {
@@ -167,15 +182,29 @@ func (r *Reader) learn(ctx context.Context, name string, s named, about About) {
 	defer e.busy.Unlock()
 	now := r.now()
 	r.mu.Lock()
-	fresh := !e.last.IsZero() && now.Sub(e.last) >= 0 && now.Sub(e.last) < s.config.Every.D() && e.err == nil
+	every := s.config.Every.D()
+	if e.err != nil {
+		every = min(every, retry)
+	}
+	fresh := !e.last.IsZero() && now.Sub(e.last) >= 0 && now.Sub(e.last) < every
+	quiet := r.quiet[name]
 	r.mu.Unlock()
 	if fresh {
 		return
 	}
-	got, err := s.Read(ctx, about)
+	var got Reading
+	var err error
+	if now.Before(quiet) {
+		err = Busy{quiet.Sub(now)}
+	} else {
+		got, err = s.Read(ctx, about)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.last, e.err = r.now(), err
+	if busy, ok := errors.AsType[Busy](err); ok && !now.Before(quiet) {
+		r.quiet[name] = e.last.Add(min(max(busy.After, time.Second), maxQuiet))
+	}
 	if err != nil {
 		if e.tried.IsZero() {
 			e.tried = e.last

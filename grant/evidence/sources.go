@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -123,6 +125,26 @@ func (a address) Read(ctx context.Context, about About) (Reading, error) {
 	return Reading{Data: data, Until: end}, err
 }
 
+// Busy is an answer that says when to ask again.
+type Busy struct{ After time.Duration }
+
+func (b Busy) Error() string {
+	return fmt.Sprintf("the other system asks to wait for %s", b.After.Round(time.Second))
+}
+
+// Patience is how long an answer of 429 or 503 asks to wait (RFC 9110, 10.2.3: seconds, or a time); false where it does not say.
+func Patience(answer *http.Response, now time.Time) (time.Duration, bool) {
+	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable {
+		return 0, false
+	}
+	text := answer.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return time.Duration(seconds) * time.Second, seconds > 0 && seconds < 1<<30
+	}
+	at, err := http.ParseTime(text)
+	return at.Sub(now), err == nil && at.After(now)
+}
+
 // Fetch sends a request and reads a JSON answer of 200 into v, bounded. Errors do not repeat the address.
 func Fetch(client *http.Client, r *http.Request, v any) (status int, err error) {
 	answer, err := client.Do(r)
@@ -133,6 +155,9 @@ func Fetch(client *http.Client, r *http.Request, v any) (status int, err error) 
 		return 0, err
 	}
 	defer answer.Body.Close()
+	if after, ok := Patience(answer, time.Now()); ok {
+		return answer.StatusCode, Busy{after}
+	}
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 16*maxBody+1))
 	if err != nil {
 		return 0, err

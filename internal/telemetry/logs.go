@@ -87,6 +87,10 @@ func (s *shipper) send(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if latest := s.Store.Latest(); taken > latest { // it is another gateway's, or of a later life of this one
+		s.Log.Warn("the collector is said to have taken audit events that there are not; it is sent all again", "cursor", s.Cursor, "taken", taken, "latest", latest)
+		taken = 0
+	}
 	logger := s.provider.Logger("sallyport/audit")
 	s.batch = s.batch[:0]
 	last := taken
@@ -167,6 +171,9 @@ func (s *shipper) taken() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if len(text) == 0 { // what a loss of power can leave of a file; sent twice is better than not at all
+		return 0, nil
+	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%s does not hold a number; delete it to send the audit log from its beginning: %w", s.Cursor, err)
@@ -174,7 +181,7 @@ func (s *shipper) taken() (uint64, error) {
 	return n, nil
 }
 
-// take remembers that number. The file is replaced whole; a lost one sends events again.
+// take remembers that number, also over a loss of power. The file is replaced whole; a lost one sends events again.
 func (s *shipper) take(number uint64) error {
 	f, err := os.CreateTemp(filepath.Dir(s.Cursor), ".telemetry-")
 	if err != nil {
@@ -182,7 +189,7 @@ func (s *shipper) take(number uint64) error {
 	}
 	defer os.Remove(f.Name()) // after the rename it is not there
 	_, err = fmt.Fprintln(f, number)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), s.Cursor)

@@ -59,6 +59,12 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 		1e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 	live, e := m.Int64ObservableUpDownCounter("sallyport.sessions.live", metric.WithDescription("Sessions that are open, by protocol"))
 	keep(e)
+	open, e := m.Int64ObservableUpDownCounter("sallyport.grants.open", metric.WithDescription("Grants and requests that are not over, by state"))
+	keep(e)
+	held, e := m.Int64ObservableUpDownCounter("sallyport.connections.waiting", metric.WithDescription("Connections that wait for a grant"))
+	keep(e)
+	untold, e := m.Int64ObservableUpDownCounter("sallyport.notifications.outbox", metric.WithDescription("What is on its way to channels (pending) or was given up (dead), by kind of channel and state"))
+	keep(e)
 	waiting, e := m.Int64ObservableUpDownCounter("sallyport.audit.outbox", metric.WithDescription("Audit events on their way to the audit log"))
 	keep(e)
 	archive, e := m.Int64ObservableUpDownCounter("sallyport.archive.waiting", metric.WithDescription("Recordings and audit files that have ended and are not in the archive yet"))
@@ -73,6 +79,17 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 	_, err = m.RegisterCallback(func(ctx context.Context, observer metric.Observer) error {
 		for protocol, n := range o.Live() {
 			observer.ObserveInt64(live, int64(n), metric.WithAttributes(attribute.String("protocol", protocol)))
+		}
+		for state, n := range o.Open() {
+			observer.ObserveInt64(open, int64(n), metric.WithAttributes(attribute.String("state", state)))
+		}
+		observer.ObserveInt64(held, int64(o.Waiting()))
+		depth, err := o.Notifications(ctx)
+		if err != nil {
+			return err
+		}
+		for of, n := range depth {
+			observer.ObserveInt64(untold, int64(n), metric.WithAttributes(attribute.String("channel", of[0]), attribute.String("state", of[1])))
 		}
 		n, err := o.Outbox(ctx)
 		if err != nil {
@@ -90,7 +107,7 @@ func newMeters(m metric.Meter, o Options) (*meters, error) {
 		observer.ObserveInt64(shredding, int64(destroyed))
 		observer.ObserveFloat64(behind, since.Seconds())
 		return nil
-	}, live, waiting, archive, shredding, behind)
+	}, live, open, held, untold, waiting, archive, shredding, behind)
 	return s, err
 }
 

@@ -42,6 +42,12 @@ type Options struct {
 	Audit func(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error]
 	// Live is how many sessions are open, by protocol.
 	Live func() map[string]int
+	// Open is how many grants are not over, by state.
+	Open func() map[string]int
+	// Waiting is how many connections wait for a grant.
+	Waiting func() int
+	// Notifications are how many are on their way to channels or were given up, by the kind of channel and the state.
+	Notifications func(ctx context.Context) (map[[2]string]int, error)
 	// Outbox is how many audit events are on their way to the audit log.
 	Outbox func(ctx context.Context) (int, error)
 	// Archive is how much has ended and is not in the archive yet, how much was destroyed and is still there, and how long ago it last

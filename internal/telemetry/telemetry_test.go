@@ -4,11 +4,13 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,8 +158,13 @@ func newRig(t *testing.T) *rig {
 	r := &rig{collector: newCollector(t), store: s}
 	r.options = telemetry.Options{
 		Version: "test", Store: s, Log: slog.New(slog.DiscardHandler), Cursor: filepath.Join(dir, "telemetry.cursor"),
-		Live:   func() map[string]int { return map[string]int{"postgres": 3} },
-		Outbox: func(context.Context) (int, error) { return 7, nil },
+		Live:    func() map[string]int { return map[string]int{"postgres": 3} },
+		Outbox:  func(context.Context) (int, error) { return 7, nil },
+		Open:    func() map[string]int { return map[string]int{"pending": 2, "active": 5} },
+		Waiting: func() int { return 6 },
+		Notifications: func(context.Context) (map[[2]string]int, error) {
+			return map[[2]string]int{{"slack", "pending"}: 4, {"webhook", "dead"}: 1}, nil
+		},
 		Audit: func(ctx context.Context, after uint64) iter.Seq2[store.AuditEvent, error] {
 			return func(yield func(store.AuditEvent, error) bool) {
 				events, err := s.Outbox(ctx, after, 100_000)
@@ -247,6 +254,49 @@ func TestAuditEventsAreSentAtLeastOnce(t *testing.T) {
 	}
 }
 
+// TestWhatWasSentAndNotNoted states that a gateway which dies after the collector took events, and before it noted that, sends them
+// again; and that neither an empty cursor nor one that is ahead of the log keeps an event back.
+func TestWhatWasSentAndNotNoted(t *testing.T) {
+	r := newRig(t)
+	elsewhere := filepath.Join(t.TempDir(), "not", "there")
+	whole := r.options.Cursor
+	write := func() {
+		t.Helper()
+		for range 3 {
+			r.audit(t, store.AuditEvent{Kind: "thing.done", Actor: "system"})
+		}
+	}
+	times := func(number uint64, n int) func() bool {
+		return func() bool {
+			count := 0
+			for _, got := range r.numbers {
+				if got == number {
+					count++
+				}
+			}
+			return count >= n
+		}
+	}
+	write()
+	r.options.Cursor = filepath.Join(elsewhere, "cursor") // which can't be written
+	tel := r.start(t)
+	r.until(t, "it was not sent", times(3, 1))
+	tel.Close()
+	r.options.Cursor = whole
+	tel = r.start(t)
+	r.until(t, "what was not noted was not sent again", times(3, 2))
+	tel.Close()
+	for i, cursor := range []string{"", "1000\n"} {
+		if err := os.WriteFile(whole, []byte(cursor), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		write()
+		tel = r.start(t)
+		r.until(t, fmt.Sprintf("with %q as the cursor an event was kept back", cursor), times(uint64(6+3*i), 1))
+		tel.Close()
+	}
+}
+
 // TestMetrics states what is counted, and that no metric names a person or a target.
 func TestMetrics(t *testing.T) {
 	r := newRig(t)
@@ -266,13 +316,18 @@ func TestMetrics(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, want := range map[string]int64{
-		"sallyport.grants kind=grant.requested":                   1,
-		"sallyport.grants kind=grant.approved":                    1,
-		"sallyport.refusals kind=session.refused reason=no_grant": 1,
-		"sallyport.sessions.ended reason=grant_revoked":           1,
-		"sallyport.sign_ins kind=login.succeeded outcome=ok":      1,
-		"sallyport.sessions.live protocol=postgres":               3,
-		"sallyport.audit.outbox":                                  7,
+		"sallyport.grants kind=grant.requested":                      1,
+		"sallyport.grants kind=grant.approved":                       1,
+		"sallyport.refusals kind=session.refused reason=no_grant":    1,
+		"sallyport.sessions.ended reason=grant_revoked":              1,
+		"sallyport.sign_ins kind=login.succeeded outcome=ok":         1,
+		"sallyport.sessions.live protocol=postgres":                  3,
+		"sallyport.audit.outbox":                                     7,
+		"sallyport.connections.waiting":                              6,
+		"sallyport.grants.open state=pending":                        2,
+		"sallyport.grants.open state=active":                         5,
+		"sallyport.notifications.outbox channel=slack state=pending": 4,
+		"sallyport.notifications.outbox channel=webhook state=dead":  1,
 	} {
 		if r.sums[name] != want {
 			t.Errorf("%s: %d, want %d", name, r.sums[name], want)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -92,6 +93,16 @@ func (h *house) pending() (grant.Grant, bool) {
 	return grant.Grant{}, false
 }
 
+// nobodyWaits states that nothing of a wait is left.
+func (h *house) nobodyWaits() {
+	h.t.Helper()
+	for end := time.Now().Add(time.Minute); h.grants.Waiting() > 0; time.Sleep(20 * time.Millisecond) { // looks again
+		if time.Now().After(end) {
+			h.t.Fatalf("%d connections still wait", h.grants.Waiting())
+		}
+	}
+}
+
 // TestWaitsAtThePrompt: a stock psql that was told to wait files its request, is told by notices who can approve, and goes on
 // when they do; or it is told why not.
 func TestWaitsAtThePrompt(t *testing.T) {
@@ -145,13 +156,30 @@ func TestWaitsAtThePrompt(t *testing.T) {
 	if err == nil || !strings.Contains(out, "no live grant") || time.Since(began) > 30*time.Second {
 		t.Fatalf("%v %s", err, out)
 	}
-	// One that hangs up leaves the request, and nobody waits.
-	p = h.waitingPsql(h.connection(h.alice, options), "-c", "select 1")
+	// Ctrl-C leaves the request, and nobody waits; so does who is killed.
+	for _, how := range []os.Signal{os.Interrupt, os.Kill} {
+		p = h.waitingPsql(h.connection(h.alice, options), "-c", "select 1")
+		p.said(t, "waits for approval by leads")
+		if n := h.grants.Waiting(); n != 1 {
+			t.Errorf("%d wait", n)
+		}
+		h.must(p.command.Process.Signal(how))
+		p.ended(t)
+		h.nobodyWaits()
+		if _, ok := h.pending(); !ok {
+			t.Fatal("the request is gone")
+		}
+	}
+	// When the time is over it is told so, and the request stands.
+	p = h.waitingPsql(h.connection(h.alice, "options='-c sallyport.wait=1s'"), "-c", "select 1")
 	p.said(t, "waits for approval by leads")
-	h.must(p.command.Process.Kill())
-	p.ended(t)
-	if _, ok := h.pending(); !ok {
-		t.Fatal("the request is gone")
+	p.said(t, "were not enough")
+	if code, _ := p.ended(t); code == 0 {
+		t.Fatal("it got in")
+	}
+	h.nobodyWaits()
+	if promptWait != 5*time.Minute {
+		t.Errorf("who signs in at the prompt waits for %s", promptWait)
 	}
 }
 

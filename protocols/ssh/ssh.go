@@ -58,7 +58,9 @@ type Options struct {
 	AnswerTimeout time.Duration
 	// RekeyTimeout is how long a client may take to change keys; then its connection is closed. Default: 5 min.
 	RekeyTimeout time.Duration
-	Log          *slog.Logger
+	// PromptWait is how long a terminal waits for an approval. Default: 5 min.
+	PromptWait time.Duration
+	Log        *slog.Logger
 }
 
 const (
@@ -85,6 +87,9 @@ func New(o Options) *Handler {
 	}
 	if o.RekeyTimeout <= 0 {
 		o.RekeyTimeout = rekeyTime
+	}
+	if o.PromptWait <= 0 {
+		o.PromptWait = promptWait
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -170,7 +170,7 @@ func (w *waiting) set(name, value string) {
 func (w *waiting) lease(ctx context.Context) error {
 	c := w.connection
 	ctx = grant.WithSource(ctx, c.client.RemoteAddr())
-	lease, err := c.handler.Grants.LeaseOrWait(ctx, c.proof.identity, c.address.target, c.address.account, promptWait, w.ask, func(now grant.Waiting) error {
+	lease, err := c.handler.Grants.LeaseOrWait(ctx, c.proof.identity, c.address.target, c.address.account, c.handler.PromptWait, w.ask, func(now grant.Waiting) error {
 		text := "sallyport: " + shown(now.Text()) + "\n"
 		if now.Grant.ID == "" {
 			text += fmt.Sprintf("  Ask here: %s/console/ask?%s\n", strings.TrimSuffix(c.handler.URL, "/"), url.Values{"target": {now.Target}, "account": {now.Account}}.Encode())

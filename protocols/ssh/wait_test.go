@@ -116,6 +116,16 @@ func (r *rig) released() {
 	}
 }
 
+// nobodyWaits states that nothing of a wait is left.
+func (r *rig) nobodyWaits() {
+	r.t.Helper()
+	for end := time.Now().Add(deadline); r.grants.Waiting() > 0; time.Sleep(20 * time.Millisecond) { // looks again
+		if time.Now().After(end) {
+			r.t.Fatalf("%d connections still wait", r.grants.Waiting())
+		}
+	}
+}
+
 // A terminal waits for an approval: it is told who can give it, and goes on as if nothing had been, with what was typed
 // meanwhile; everybody without a terminal is told at once.
 func TestTerminalWaitsForApproval(t *testing.T) {
@@ -176,6 +186,18 @@ func TestTerminalWaitsForApproval(t *testing.T) {
 		}
 		r.released()
 	})
+	t.Run("hung up", func(t *testing.T) {
+		p := r.typist("-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1")
+		p.hears("waits for approval by leads")
+		if n := r.grants.Waiting(); n != 1 {
+			t.Errorf("%d wait", n)
+		}
+		if err := p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		r.nobodyWaits()
+		r.released()
+	})
 	t.Run("no terminal, no wait", func(t *testing.T) {
 		began := time.Now()
 		if _, said, status := r.ssh("", "-T", "-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1", "true"); status != exitRefused || !strings.Contains(said, "no live grant") {
@@ -207,4 +229,21 @@ func TestTerminalWaitsForApproval(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// A terminal waits for five minutes, or as long as the gateway was told, and is told then that it was not enough.
+func TestTerminalDoesNotWaitForEver(t *testing.T) {
+	if promptWait != 5*time.Minute {
+		t.Errorf("it waits for %s", promptWait)
+	}
+	r := newRig(t, func(o *Options) { o.PromptWait = time.Second })
+	r.slow()
+	p := r.typist("-o", "SetEnv=SALLYPORT_REASON=stuck", "web-1")
+	p.hears("waits for approval by leads")
+	p.hears("were not enough")
+	if code := p.ends(); code != exitRefused {
+		t.Fatalf("exit %d", code)
+	}
+	r.pending() // the request stands
+	r.nobodyWaits()
 }

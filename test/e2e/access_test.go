@@ -83,12 +83,21 @@ func (c *ci) token(t *testing.T, audience, run string) string {
 	return file
 }
 
-// storyPolicies take the place of the rig's.
+// window is one of a policy's hours that is open now and ends in ten minutes or a little less, and its end: in a zone where it is about
+// noon, so that no midnight is in it.
+func window(now time.Time) (hours string, end time.Time) {
+	zone := fmt.Sprintf("Etc/GMT%+d", now.UTC().Hour()-12) // whose signs are the other way round
+	end = now.Add(10 * time.Minute).Truncate(time.Minute)
+	noon := end.UTC().Add(time.Duration(12-now.UTC().Hour()) * time.Hour)
+	return fmt.Sprintf("mon-sun %s-%s %s", noon.Add(-time.Hour).Format("15:04"), noon.Format("15:04"), zone), end
+}
+
+// storyPolicies take the place of the rig's; in them is the deployment's window.
 const storyPolicies = `policies:
   - name: deploy
     groups: [release]
     accounts: ["app@orders"]
-    hours: ["mon-sun 00:00-24:00 UTC"]
+    hours: [%q]
     evidence: [job]
     when: evidence.job.state == "in_progress"
     max_duration: 15m
@@ -121,6 +130,9 @@ roles:
 // TestAccessStory is the whole idea: access to production is given for a time and a reason, by a policy, a person, a shift or a
 // ticket, and is gone when that is.
 func TestAccessStory(t *testing.T) {
+	told := newCollector(t) // through all of it, and a gateway that is killed
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", told.URL)
+	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
 	r := rig.Start(t, rig.Checked(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -163,7 +175,9 @@ func TestAccessStory(t *testing.T) {
     bind: {repository_id: "7", repository_owner_id: "8"}
     groups: [release]
 `, jobs.URL, r.Env["SALLYPORT_URL"]), 1)
-	changed := before + storyPolicies + fmt.Sprintf(`evidence:
+	began := time.Now()
+	hours, closes := window(began)
+	changed := before + fmt.Sprintf(storyPolicies, hours) + fmt.Sprintf(`evidence:
   - {name: job, kind: job, url: "%s/jobs/{subject}", every: 5s}
   - {name: oncall, kind: oncall, file: %q, every: 5s}
   - {name: ticket, kind: ticket, jira: acme, every: 5s}
@@ -206,6 +220,8 @@ permissions:
 		Approvers  []string
 		Limits     []string
 		EndComment string `json:"end_comment"`
+		From       time.Time
+		Until      time.Time
 	}
 	newest := func(policy string) (g grant, err error) {
 		var all []grant
@@ -236,12 +252,21 @@ permissions:
 			t.Helper()
 			return r.Run(env, r.Env["SALLYPORT_BIN"], "run", "app@orders", "--token-file", token, "--reason", "release 7", "--need", "1m", "--", "sh", "-c", command)
 		}
-		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "70"), `psql -X -A -t -c "SELECT 'migrated as ' || current_user"`); out.Code != 0 || !strings.Contains(out.Stdout, "migrated as app") {
+		out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "70"), `psql -X -A -t -c "SELECT 'migrated as ' || current_user"`)
+		if out.Code != 0 || !strings.Contains(out.Stdout, "migrated as app") {
 			t.Fatal(out.Text())
 		}
-		if g := ended("deploy", "released"); g.Identity.Kind != "workload" || len(g.Approvers) != 1 || g.Approvers[0] != "policy deploy" {
+		g := ended("deploy", "released")
+		if g.Identity.Kind != "workload" || len(g.Approvers) != 1 || g.Approvers[0] != "policy deploy" {
 			t.Errorf("%+v", g)
 		}
+		if !g.Until.Equal(closes) || g.Until.Sub(g.From) >= 15*time.Minute { // the window ends before the quarter of an hour that it was for
+			t.Errorf("from %s until %s, the window closes at %s", g.From, g.Until, closes)
+		}
+		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "69"), "exit 3"); out.Code != 3 { // a job that fails gives back what it had, too
+			t.Error(out.Text())
+		}
+		ended("deploy", "released")
 		// One that its CI system says is over has nothing any more, whatever it still does.
 		marker := filepath.Join(home, "begun")
 		go func() {
@@ -253,7 +278,7 @@ permissions:
 				time.Sleep(50 * time.Millisecond) // looks again
 			}
 		}()
-		out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "71"), `psql -X -c "SELECT 1" && touch '`+marker+`' && exec psql -X -c "SELECT pg_sleep(100)"`)
+		out = run(jobs.token(t, r.Env["SALLYPORT_URL"], "71"), `psql -X -c "SELECT 1" && touch '`+marker+`' && exec psql -X -c "SELECT pg_sleep(100)"`)
 		if out.Code == 0 || !strings.Contains(out.Text(), "evidence.job.state") {
 			t.Errorf("exit %d: %s", out.Code, out.Text())
 		}
@@ -322,26 +347,20 @@ permissions:
 		if out := r.As("alice", "request", "postgres@orders", "--reason", "INC-43: replication stands still"); out.Code != 0 {
 			t.Fatal(out.Text())
 		}
-		conn, err := r.Connect(ctx, "SALLYPORT_PG_SUPERUSER")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		running := make(chan error, 1)
-		go func() {
-			_, err := conn.Exec(ctx, "SELECT pg_sleep(200)")
-			running <- err
-		}()
+		running := talk(t, r, nil, "psql", "-X", "-A", "-t", r.Env["SALLYPORT_PG_SUPERUSER"], "-c", "\\warn runs", "-c", "SELECT pg_sleep(200)")
+		running.hears(t, `(runs)`)
 		onDuty(bob.Subject)
 		ended("incident", "shift_over")
-		select {
-		case err := <-running:
-			if err == nil || !strings.Contains(err.Error(), "oncall") {
-				t.Errorf("the statement ended with %v", err)
-			}
-		case <-time.After(20 * time.Second):
-			t.Error("the statement goes on after the shift")
+		if status := running.ends(t); status == 0 || !strings.Contains(running.stderr.String(), "oncall") {
+			t.Errorf("the statement ended with %d: %s", status, &running.stderr)
 		}
+		// And with the connection the statement on the target.
+		r.Until(20*time.Second, "the statement is gone", func() error {
+			if out := r.PSQL("SALLYPORT_PG_SUPERUSER_DIRECT", "-c", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(200)%' AND pid <> pg_backend_pid()"); out.Code != 0 || strings.TrimSpace(out.Stdout) != "0" {
+				return errors.New(out.Text())
+			}
+			return nil
+		})
 		if out := r.As("alice", "request", "postgres@orders", "--reason", "INC-43: again"); out.Code == 0 || !strings.Contains(out.Text(), "evidence.oncall.subjects") {
 			t.Error(out.Text())
 		}
@@ -400,7 +419,8 @@ permissions:
 				Rows  [][]string
 			}
 		}
-		r.Ask(&report, "carol", "report", "access", "--from", "1h")
+		at := func(when time.Time) string { return when.UTC().Format(time.RFC3339) }
+		r.Ask(&report, "carol", "report", "access", "--from", at(began.Add(-time.Minute)), "--to", at(time.Now().Add(time.Minute)))
 		rows := ""
 		for _, table := range report.Tables {
 			for _, row := range table.Rows {
@@ -424,8 +444,17 @@ permissions:
 				t.Errorf("no row of the report says all of %q:\n%s", parts, rows)
 			}
 		}
+		today := began.UTC().Format("2006-01-02")
+		if time.Now().UTC().Format("2006-01-02") == today && strings.Count(rows, today) < 9 {
+			t.Errorf("it does not say when:\n%s", rows)
+		}
+		if out := r.As("carol", "report", "access", "--from", at(began.Add(-2*time.Hour)), "--to", at(began.Add(-time.Hour))); out.Code != 0 || strings.Contains(out.Stdout, "INC-42") {
+			t.Errorf("of the time before: %s", out.Text())
+		}
 		if out := r.As("carol", "verify"); out.Code != 0 {
 			t.Error(out.Text())
 		}
 	})
+
+	t.Run("and a collector was told of it", func(t *testing.T) { told.check(t, r) })
 }

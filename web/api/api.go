@@ -225,6 +225,14 @@ type Notification struct {
 	Done     time.Time `json:"done,omitzero"`
 }
 
+// NotificationRetry says which notifications are to be tried again at once, for another day: some by their ids, or all that were
+// given up.
+type NotificationRetry struct {
+	IDs     []string `json:"ids,omitempty" maxItems:"100"`
+	GivenUp bool     `json:"given_up,omitempty"`
+	Channel string   `json:"channel,omitempty" maxLength:"100" doc:"Only of this channel."`
+}
+
 // Decision is an approver's or a revoker's word.
 type Decision struct {
 	Comment string `json:"comment,omitempty" maxLength:"2000"`

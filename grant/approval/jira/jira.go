@@ -14,6 +14,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
+	"sallyport/grant/evidence"
 	site "sallyport/grant/evidence/jira"
 	"sallyport/grant/policy"
 )
@@ -27,7 +28,7 @@ type Jira struct {
 
 // Open prepares; nothing is asked of the site yet.
 func Open(config configs.Jira, url string) (*Jira, error) {
-	s, err := site.NewSite(config, nil)
+	s, err := site.NewSite(config, nil, nil)
 	return &Jira{"jira/" + config.Name, url, s}, err
 }
 
@@ -45,7 +46,7 @@ func (j *Jira) Deliver(ctx context.Context, n approval.Notice) (string, error) {
 		return "", nil // of no project that counts
 	}
 	err := j.site.Comment(ctx, n.Grant.Ticket, n.ID, j.text(n.Event))
-	if busy, ok := errors.AsType[site.Busy](err); ok {
+	if busy, ok := errors.AsType[evidence.Busy](err); ok {
 		return "", approval.RetryAfter{Err: err, After: busy.After}
 	}
 	if gone, ok := errors.AsType[site.Gone](err); ok {

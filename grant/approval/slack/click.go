@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	slackgo "github.com/slack-go/slack"
@@ -81,6 +82,11 @@ func (s *Slack) take(ctx context.Context, client *socketmode.Client, e socketmod
 	}
 	s.stopped.Go(func() {
 		defer func() { <-s.working }()
+		defer func() {
+			if cause := recover(); cause != nil { // what others send must not end the gateway; Slack sends it again
+				s.log.Error("a click in slack panicked", "channel", s.Name(), "cause", cause, "stack", string(debug.Stack()))
+			}
+		}()
 		if call.Type == slackgo.InteractionTypeBlockActions {
 			acknowledge(nil)
 			s.click(ctx, call)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	slackgo "github.com/slack-go/slack"
 
@@ -66,11 +67,10 @@ func (s *Slack) mac(c choice) []byte {
 
 // plain is text that is shown as it is: no mention, link or emoji is made of it.
 func plain(text string) *slackgo.TextBlockObject {
-	const most = 2900
-	if runes := []rune(text); len(runes) > most {
-		text = string(runes[:most]) + "…"
+	if strings.TrimSpace(text) == "" {
+		text = "-" // Slack takes no block without text
 	}
-	return slackgo.NewTextBlockObject(slackgo.PlainTextType, text, false, false)
+	return slackgo.NewTextBlockObject(slackgo.PlainTextType, clip(text, 2900), false, false)
 }
 
 // headline is the message in one line: what notifications on phones show.
@@ -254,9 +254,16 @@ func said(text string) *slackgo.ModalViewRequest {
 	}
 }
 
+// clip bounds a text as Slack counts: in UTF-16 units, of which an emoji takes two.
 func clip(text string, most int) string {
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most-1]) + "…"
+	units, room := 0, 0 // room is where a text that has to be cut ends
+	for i, r := range text {
+		if units < most {
+			room = i
+		}
+		if units += max(utf16.RuneLen(r), 1); units > most {
+			return text[:room] + "…"
+		}
 	}
 	return text
 }

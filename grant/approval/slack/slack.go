@@ -44,6 +44,7 @@ const (
 	memberFor = time.Minute // how long what Slack says of a member is believed
 	atOnce    = 16          // clicks that are worked on at a time; Slack sends again those that are not acknowledged
 	readLimit = 1 << 20     // bytes of a message that comes in
+	mostText  = 1000        // characters of what phones show of a message
 )
 
 // Slack is one workspace. Safe for concurrent use.
@@ -141,7 +142,8 @@ func (s *Slack) Wants(grant.EventKind) bool { return true }
 // What the policy approves by itself is not shown, for nobody has to do anything; but an emergency is, and loudly.
 func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) {
 	if n.Alert != nil {
-		_, _, err := s.api.PostMessageContext(ctx, s.config.Channel, slackgo.MsgOptionText(":rotating_light: "+n.Alert.Text(), true), slackgo.MsgOptionDisableLinkUnfurl())
+		alarm := slackgo.NewSectionBlock(plain("\U0001F6A8 "+n.Alert.Text()), nil, nil) // plain, for it quotes what strangers chose
+		_, _, err := s.api.PostMessageContext(ctx, s.config.Channel, slackgo.MsgOptionText(clip(n.Alert.Text(), mostText), true), slackgo.MsgOptionBlocks(alarm), slackgo.MsgOptionDisableLinkUnfurl())
 		if err != nil {
 			return "", failed(err)
 		}
@@ -152,7 +154,7 @@ func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) 
 	if !asked && n.Ref == "" {
 		return "", nil
 	}
-	text := slackgo.MsgOptionText(s.headline(n.Event), true)
+	text := slackgo.MsgOptionText(clip(s.headline(n.Event), mostText), true)
 	quiet := slackgo.MsgOptionDisableLinkUnfurl()
 	var before []string // messages to the people of earlier stages, which are kept up to date too, without buttons to decide
 	if n.Ref != "" && (stage || !asked) {

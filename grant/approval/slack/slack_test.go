@@ -423,9 +423,11 @@ func TestSlackIsUnreliable(t *testing.T) {
 	w := newWorld(t)
 	g := w.request("two", "x")
 	m := w.message(g, "asks for")
-	opened := w.server.Opened()
-	w.server.Disconnect(w.ctx, "refresh_requested")
-	w.until("another connection", func() bool { return w.server.Opened() > opened })
+	for _, reason := range []string{"warning", "refresh_requested", "too_many_websockets"} {
+		opened := w.server.Opened()
+		w.server.Disconnect(w.ctx, reason)
+		w.until("another connection after "+reason, func() bool { return w.server.Opened() > opened })
+	}
 	v := w.form("bob", m, approveAction)
 	w.server.LoseAcknowledgements(1)
 	// The vote was cast, what it said got lost, and Slack sends it again.
@@ -561,10 +563,37 @@ func TestAlertInSlack(t *testing.T) {
 	}
 	w.until("the alert", func() bool {
 		for _, m := range w.server.Messages() {
-			if strings.Contains(m.Text, "Alert night: session.started by i alice") && strings.Contains(m.Text, "&lt;!channel&gt; &amp; all") && !strings.Contains(m.Text, "<!channel>") {
+			if strings.Contains(m.Text, "Alert night: session.started by i alice") && strings.Contains(m.Text, "&lt;!channel&gt; &amp; all") && !strings.Contains(m.Text, "<!channel>") &&
+				strings.Contains(m.Blocks, "\"type\":\"plain_text\",\"text\":\"\U0001F6A8 Alert night") && !strings.Contains(m.Blocks, "mrkdwn") {
 				return true
 			}
 		}
 		return false
 	})
+}
+
+// Whatever people write, Slack takes the message and the form: of what is too long, as Slack counts, the beginning is shown.
+func TestLongTextsInSlack(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("app", strings.Repeat("\U0001F525", 950)+" *bold* <https://evil.example|go>")
+	m := w.message(g, "asks for app@orders")
+	if n := strings.Count(m.Blocks, "\U0001F525"); n < 700 || n > 750 {
+		t.Errorf("%d of the reason's characters are shown", n)
+	}
+	if strings.Contains(m.Blocks, "mrkdwn") {
+		t.Error("something in it is markup")
+	}
+	if said := w.submit("bob", w.form("bob", m, approveAction), strings.Repeat("\U0001F525", 450)); !strings.Contains(said, "approved") {
+		t.Error(said)
+	}
+	w.message(g, "approved by bob")
+	w.state(g, grant.Approved)
+}
+
+func TestClip(t *testing.T) {
+	for text, want := range map[string]string{"abcde": "abcde", "abcdef": "abcd…", "a\U0001F525\U0001F525": "a\U0001F525\U0001F525", "ab\U0001F525\U0001F525": "ab\U0001F525…", "": "", "a\xffbcde": "a\xffbc…"} {
+		if got := clip(text, 5); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
 }

@@ -33,6 +33,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
+	"sallyport/grant/evidence"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -180,8 +181,8 @@ func (w *Webhook) Deliver(ctx context.Context, n approval.Notice) (string, error
 	case http.StatusGone:
 		return "", approval.Permanent{Err: err}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if seconds, wrong := strconv.Atoi(answer.Header.Get("Retry-After")); wrong == nil && seconds > 0 && seconds < 1<<30 {
-			return "", approval.RetryAfter{Err: err, After: time.Duration(seconds) * time.Second}
+		if after, ok := evidence.Patience(answer, w.now()); ok {
+			return "", approval.RetryAfter{Err: err, After: after}
 		}
 	}
 	return "", err

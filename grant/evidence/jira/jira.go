@@ -30,24 +30,28 @@ import (
 type Site struct {
 	config configs.Jira
 	people []configs.LinkedPerson
+	who    Who
 	client *http.Client
 }
 
-// NewSite prepares; nothing is asked of it yet.
-func NewSite(config configs.Jira, people []configs.LinkedPerson) (*Site, error) {
+// Who is a linked person with the groups that they are in now: none where they may not sign in any more, or never did.
+type Who func(ctx context.Context, p configs.LinkedPerson) (authn.Identity, error)
+
+// NewSite prepares; nothing is asked of it yet. who may be nil where no approval is looked for.
+func NewSite(config configs.Jira, people []configs.LinkedPerson, who Who) (*Site, error) {
 	client, err := evidence.Client(config.CA)
 	if err != nil {
 		return nil, fmt.Errorf("jira %s: %w", config.Name, err)
 	}
-	return &Site{config, people, client}, nil
+	return &Site{config, people, who, client}, nil
 }
 
 // Open makes sources of a configuration's evidence that is read from Jira.
-func Open(c *configs.Config) func(configs.Evidence) (evidence.Source, error) {
+func Open(c *configs.Config, who Who) func(configs.Evidence) (evidence.Source, error) {
 	return func(e configs.Evidence) (evidence.Source, error) {
 		for _, j := range c.Approvals.Jira {
 			if j.Name == e.Jira {
-				s, err := NewSite(j, c.Approvals.People)
+				s, err := NewSite(j, c.Approvals.People, who)
 				return issues{s, e}, err
 			}
 		}
@@ -78,6 +82,7 @@ type issue struct {
 			Key string `json:"key"`
 		} `json:"project"`
 		Status struct {
+			ID       string `json:"id"`
 			Name     string `json:"name"`
 			Category struct {
 				Key string `json:"key"`
@@ -99,8 +104,18 @@ type change struct {
 	Created string  `json:"created"`
 	Items   []struct {
 		Field string `json:"field"`
-		To    string `json:"toString"`
+		To    string `json:"to"` // the status's id, which is the same in every language
 	} `json:"items"`
+}
+
+// into reports whether a change moved the issue to a status.
+func (c change) into(status string) bool {
+	for _, item := range c.Items {
+		if item.Field == "status" {
+			return item.To == status
+		}
+	}
+	return false
 }
 
 // request begins one to the site.
@@ -169,7 +184,7 @@ func (i issues) Read(ctx context.Context, about evidence.About) (evidence.Readin
 		return over("%s is %s now", about.Ticket, found.Key)
 	case f.Status.Category.Key == "done":
 		return over("%s is closed (%s)", found.Key, f.Status.Name)
-	case f.Status.Category.Key == "":
+	case f.Status.Category.Key == "" || f.Status.ID == "":
 		return evidence.Reading{}, errors.New("jira did not say how the issue stands")
 	}
 	labels := []any{}
@@ -188,7 +203,7 @@ func (i issues) Read(ctx context.Context, about evidence.About) (evidence.Readin
 	if len(i.config.ApprovedStatus) == 0 {
 		return evidence.Reading{Data: data}, nil
 	}
-	if !slices.Contains(i.config.ApprovedStatus, f.Status.Name) {
+	if !slices.Contains(i.config.ApprovedStatus, f.Status.Name) && !slices.Contains(i.config.ApprovedStatus, f.Status.ID) {
 		return over("%s is %s, not %s", found.Key, f.Status.Name, strings.Join(i.config.ApprovedStatus, " or "))
 	}
 	return i.approved(ctx, found, data, about)
@@ -219,20 +234,31 @@ func (i issues) approved(ctx context.Context, found issue, data map[string]any, 
 			}
 		}
 	}
-	moved := slices.ContainsFunc(last.Items, func(item struct {
-		Field string `json:"field"`
-		To    string `json:"toString"`
-	}) bool {
-		return item.Field == "status" && item.To == found.Fields.Status.Name
-	})
+	status := found.Fields.Status
+	no := func(format string, args ...any) (evidence.Reading, error) {
+		return evidence.Reading{Over: fmt.Sprintf(format, args...)}, nil
+	}
+	if !last.into(status.ID) {
+		return no("nobody has moved %s to %s", found.Key, status.Name)
+	}
 	person, linked := i.site.person(last.Author.ID)
+	if !linked {
+		return no("who moved %s to %s is linked to nobody here", found.Key, status.Name)
+	}
+	if asks(person, about) {
+		return no("%s was moved to %s by the one who asks", found.Key, status.Name)
+	}
+	if i.site.who == nil {
+		return evidence.Reading{}, errors.New("who may approve is not known here")
+	}
+	who, err := i.site.who(ctx, person)
 	switch {
-	case !moved:
-		return evidence.Reading{Over: fmt.Sprintf("nobody has moved %s to %s", found.Key, found.Fields.Status.Name)}, nil
-	case !linked:
-		return evidence.Reading{Over: fmt.Sprintf("who moved %s to %s is linked to nobody here", found.Key, found.Fields.Status.Name)}, nil
-	case asks(person, about):
-		return evidence.Reading{Over: fmt.Sprintf("%s was moved to %s by the one who asks", found.Key, found.Fields.Status.Name)}, nil
+	case err != nil:
+		return evidence.Reading{}, err
+	case who.Email != "" && strings.EqualFold(who.Email, about.Email) || about.StartedBy.Is(who): // by what is known of them here
+		return no("%s was moved to %s by the one who asks", found.Key, status.Name)
+	case !slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(i.config.ApprovedBy, g) }):
+		return no("%s was moved to %s by somebody who is not in %s", found.Key, status.Name, strings.Join(i.config.ApprovedBy, " or "))
 	}
 	data["approver"], data["approved_at"], data["approved_by_change"] = person.Subject, at.UTC().Format(time.RFC3339), last.ID
 	return evidence.Reading{Data: data}, nil
@@ -275,11 +301,6 @@ func (s *Site) person(id string) (configs.LinkedPerson, bool) {
 	}
 	return configs.LinkedPerson{}, false
 }
-
-// Busy is an answer that says when to ask again.
-type Busy struct{ After time.Duration }
-
-func (b Busy) Error() string { return fmt.Sprintf("jira asks to wait for %s", b.After) }
 
 // Gone is an answer that asking again won't mend.
 type Gone struct{ Status int }
@@ -338,16 +359,15 @@ func (s *Site) send(r *http.Request, v any) error {
 		return err
 	}
 	defer answer.Body.Close()
+	if after, ok := evidence.Patience(answer, time.Now()); ok {
+		return evidence.Busy{After: after}
+	}
 	switch {
 	case answer.StatusCode/100 == 2:
 		if v == nil {
 			return nil
 		}
 		return json.NewDecoder(http.MaxBytesReader(nil, answer.Body, 4<<20)).Decode(v)
-	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable:
-		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds < 1<<30 {
-			return Busy{time.Duration(seconds) * time.Second}
-		}
 	case answer.StatusCode == http.StatusNotFound || answer.StatusCode == http.StatusGone:
 		return Gone{answer.StatusCode}
 	}

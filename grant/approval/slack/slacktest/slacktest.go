@@ -274,6 +274,10 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 		}
 		answer(map[string]any{"ok": true, "user": m})
 	case "chat.postMessage":
+		if !fits(arguments["text"], arguments["blocks"]) {
+			refuse("invalid_blocks")
+			return
+		}
 		var ts string
 		s.change(func() {
 			s.count++
@@ -282,6 +286,10 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 		})
 		answer(map[string]any{"ok": true, "channel": arguments["channel"], "ts": ts, "message": map[string]any{"type": "message", "text": arguments["text"], "ts": ts}})
 	case "chat.update":
+		if !fits(arguments["text"], arguments["blocks"]) {
+			refuse("invalid_blocks")
+			return
+		}
 		found := false
 		s.change(func() {
 			for _, m := range s.messages {
@@ -314,6 +322,10 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 			v.Raw = json.RawMessage(arguments["view"])
 		}
 		if err := json.Unmarshal(v.Raw, &v); err != nil {
+			refuse("invalid_arguments")
+			return
+		}
+		if !viewFits(v.Raw) {
 			refuse("invalid_arguments")
 			return
 		}

@@ -149,6 +149,15 @@ func (s *Server) Comments(key string) (texts []string) {
 	return texts
 }
 
+// StatusID is the id of a status.
+func StatusID(name string) string {
+	id := 10000
+	for _, c := range name {
+		id = id*31%89989 + int(c)
+	}
+	return strconv.Itoa(id)
+}
+
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
 	w.WriteHeader(status)
@@ -176,7 +185,7 @@ func (i *issue) histories(from, most int) []any {
 		list = append(list, map[string]any{
 			"id": strconv.Itoa(10000 + n), "author": map[string]any{"accountId": m.author, "displayName": m.author, "active": true},
 			"created": m.at.Format("2006-01-02T15:04:05.000-0700"),
-			"items":   []any{map[string]any{"field": "status", "fieldtype": "jira", "fieldId": "status", "from": "1", "fromString": before, "to": "2", "toString": m.to}},
+			"items":   []any{map[string]any{"field": "status", "fieldtype": "jira", "fieldId": "status", "from": StatusID(before), "fromString": before, "to": StatusID(m.to), "toString": m.to}},
 		})
 	}
 	return list
@@ -199,7 +208,7 @@ func (s *Server) issue(w http.ResponseWriter, r *http.Request) {
 	fields := map[string]any{
 		"summary": "Slow checkout", "labels": []string{"prod"}, "assignee": nil,
 		"project": map[string]any{"key": project, "id": "10000", "name": project},
-		"status":  map[string]any{"name": i.status, "id": "3", "statusCategory": map[string]any{"id": 4, "key": i.category, "name": i.category}},
+		"status":  map[string]any{"name": i.status, "id": StatusID(i.status), "statusCategory": map[string]any{"id": 4, "key": i.category, "name": i.category}},
 	}
 	if i.assignee != "" {
 		fields["assignee"] = map[string]any{"accountId": i.assignee, "displayName": i.assignee, "active": true}
