@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sallyport/authn"
@@ -16,8 +15,12 @@ import (
 	"sallyport/internal/refusal"
 )
 
-// readers is how many pieces of evidence are read at a time.
-const readers = 8
+const (
+	// readers is how many readings of one piece of evidence are made at a time.
+	readers = 8
+	// readPatience is how long what ends because of evidence waits for what is being read: a little longer than one reading may take.
+	readPatience = 6 * time.Second
+)
 
 // about is the request that a grant's evidence is about.
 func about(g Grant) evidence.About { return aboutAsk(g.Identity, g.Target, g.Account, g.Ticket) }
@@ -151,7 +154,7 @@ func (s *Service) watch() {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	var looked time.Duration
-	busy := map[string]*atomic.Bool{} // by name
+	busy := map[string]<-chan struct{}{} // closed when all that was due of the evidence of that name has been read
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,20 +162,35 @@ func (s *Service) watch() {
 		case <-ticker.C:
 		}
 		r := s.rules.Load()
+		var begun []<-chan struct{}
 		for _, name := range r.evidence.Names() {
-			b := busy[name]
-			if b == nil {
-				b = new(atomic.Bool)
-				busy[name] = b
+			if before, ok := busy[name]; ok {
+				select {
+				case <-before:
+				default:
+					continue // it goes on when that system has answered, or not in time
+				}
 			}
-			if !b.CompareAndSwap(false, true) {
-				continue // it goes on when that system has answered, or not in time
-			}
+			done := make(chan struct{})
+			busy[name] = done
+			begun = append(begun, done)
 			reading.Go(func() {
-				defer b.Store(false)
+				defer close(done)
 				s.reread(ctx, r, name)
 			})
 		}
+		// What is read quickly is known before anything is judged, after the machine was asleep too; what is not, others don't wait for.
+		enough := time.NewTimer(readPatience)
+		for _, done := range begun {
+			select {
+			case <-done:
+				continue
+			case <-enough.C:
+			case <-ctx.Done():
+			}
+			break
+		}
+		enough.Stop()
 		if err := s.judgeEvidence(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("end grants whose evidence is gone", "error", err)
 		}
