@@ -263,7 +263,7 @@ permissions:
 		if !g.Until.Equal(closes) || g.Until.Sub(g.From) >= 15*time.Minute { // the window ends before the quarter of an hour that it was for
 			t.Errorf("from %s until %s, the window closes at %s", g.From, g.Until, closes)
 		}
-		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "69"), "exit 3"); out.Code != 3 { // a job that fails gives back what it had, too
+		if out := run(jobs.token(t, r.Env["SALLYPORT_URL"], "69"), `psql -X -A -t -c "SELECT 1" && exit 3`); out.Code != 3 { // a job that fails gives back what it had, too
 			t.Error(out.Text())
 		}
 		ended("deploy", "released")
