@@ -35,7 +35,7 @@ type WhatIf struct {
 // when, from where, with the evidence that was known. It returns those that would have gone another way, newest first, and how many
 // there were. What was refused when it was asked is not among them: of that the audit log alone knows.
 func WhatIfs(ctx context.Context, c *configs.Config, db *sql.DB, since time.Time) (found []WhatIf, asked int, err error) {
-	r, err := index(c, time.Now, nil)
+	r, err := index(c, time.Now, nil, nil)
 	if err != nil {
 		return nil, 0, err
 	}
