@@ -94,7 +94,14 @@ func exitOf(code refusal.Code) int {
 func noArguments(command *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		if command.HasSubCommands() {
-			return usage(command, "there is no command %q", args[0])
+			no := fmt.Sprintf("there is no command %q", args[0])
+			if command.SuggestionsMinimumDistance <= 0 {
+				command.SuggestionsMinimumDistance = 2 // letters that are other
+			}
+			if like := command.SuggestionsFor(args[0]); len(like) > 0 {
+				no += "; did you mean " + strings.Join(like, " or ") + "?"
+			}
+			return usage(command, "%s", no)
 		}
 		return usage(command, "%q is one argument too many", args[0])
 	}

@@ -56,9 +56,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 	}
 	add(groupAccess, newLoginCommand(), newLogoutCommand(), newRenewCommand(), newWhoamiCommand(), newTargetsCommand(), newRequestCommand(), newReleaseCommand(), newExtendCommand(), newCredentialsCommand(), newKeysCommand(), newRunCommand(), newTunnelCommand())
 	add(groupDecide, newRequestsCommand(), newApproveCommand(), newDenyCommand(), newGrantsCommand(), newRevokeCommand(), newReviewCommand(), newNotificationsCommand())
-	add(groupRecord, newSessionsCommand(), newKillCommand(), newWatchCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newEvidenceCommand(), newReportCommand(), newAuditCommand(), newVerifyCommand(), newHoldCommand(), newShredCommand(), newIndexCommand(), newArchiveCommand(), newStatusCommand(), newAuthoritiesCommand())
+	add(groupRecord, newSessionsCommand(), newKillCommand(), newWatchCommand(), newReplayCommand(), newSearchCommand(), newExportCommand(), newEvidenceCommand(), newReportCommand(), newAuditCommand(), newVerifyCommand(), newHoldCommand(), newShredCommand(), newIndexCommand(), newArchiveCommand(), newStatusCommand())
 	add(groupGateway, gatewayCommands()...)
-	add(groupGateway, newWitnessCommand())
+	add(groupGateway, newWitnessCommand(), newAuthoritiesCommand())
 	root.AddCommand(newVersionCommand())
 	addCompletions(root)
 	return root

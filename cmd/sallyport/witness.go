@@ -22,7 +22,7 @@ func newWitnessCommand() *cobra.Command {
 	var logs []string
 	command := &cobra.Command{
 		Use:   "witness --dir DIR --log KEY...",
-		Short: "Cosign the logs of gateways, so that they can't be changed behind",
+		Short: "Cosign the logs of gateways, so that nobody can change them unnoticed",
 		Long: `Run a witness (c2sp.org/tlog-witness): it keeps the last size and root of each log it is told of, demands a proof that the
 next begins with the last, and cosigns with the time. Run it where those who run the gateway can't reach: that is all its
 worth. It needs 20 MB of memory and a few hundred bytes of disk for each log, which must not be set back to an older state.
