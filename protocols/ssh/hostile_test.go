@@ -21,8 +21,8 @@ import (
 
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
-// sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "heard" says
-// what the gateway has asked of the connection, "vanishes" says nothing of how it ended, "mute" has it answer the next channel never, and
+// sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "many" opens many
+// channels to the agent, "heard" says what the gateway has asked of the connection, "vanishes" says nothing of how it ended, "mute" has it answer the next channel never, and
 // "alive" asks whether the client is there.
 func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
@@ -77,8 +77,10 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	return dripped
 }
 
-// place is what a target says of a connection to a place where it was not asked to listen.
+// place is what a target says of a connection to a place where it listens, or says so; placeSocket is another place.
 var place = xssh.Marshal(interpret.ForwardedTCPIP{Address: "127.0.0.1", Port: 80, OriginHost: "127.0.0.1", OriginPort: 1})
+
+const placeSocket = "/tmp/socket"
 
 type oddConn struct {
 	xssh.Conn
@@ -170,6 +172,15 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 				fmt.Fprintln(channel, kind, done, err)
 			}
 			exit()
+		case "many":
+			opened := 0
+			for range 2 * maxChannels {
+				if _, _, err := c.OpenChannel(agentChannel, nil); err == nil {
+					opened++
+				}
+			}
+			fmt.Fprintln(channel, opened)
+			exit()
 		case "heard":
 			c.mu.Lock()
 			fmt.Fprintln(channel, c.heard)
@@ -179,7 +190,11 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 			channel.Close()
 		case "open":
 			for _, kind := range []string{"forwarded-tcpip", "forwarded-streamlocal@openssh.com", "auth-agent@openssh.com", "x11", "session", "direct-tcpip", "tun@openssh.com"} {
-				_, _, err := c.OpenChannel(kind, place)
+				extra := place
+				if kind == forwardedStreamlocal {
+					extra = xssh.Marshal(interpret.ForwardedStreamlocal{Path: placeSocket})
+				}
+				_, _, err := c.OpenChannel(kind, extra)
 				fmt.Fprintf(channel, "%s: %v\n", kind, err)
 			}
 			exit()

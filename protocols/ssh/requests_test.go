@@ -12,11 +12,12 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
+	"sallyport/protocols/ssh/interpret"
 )
 
-// TestAgentAbuse: a target uses the agent of a client who has asked for that on this connection, under a role that allows it now; and
-// nothing else that it opens gets through.
-func TestAgentAbuse(t *testing.T) {
+// TestWhatATargetOpens: a target uses the agent of a client who has asked for that on this connection, and opens connections from where it
+// was asked to listen, under a role that allows it now, and not without end; and nothing else that it opens gets through.
+func TestWhatATargetOpens(t *testing.T) {
 	r := newRig(t)
 	r.oddTarget(t)
 	on, off := true, false
@@ -37,6 +38,8 @@ func TestAgentAbuse(t *testing.T) {
 		for line := range strings.Lines(string(out)) {
 			if kind, ok := strings.CutSuffix(line, ": <nil>\n"); ok {
 				kinds = append(kinds, kind)
+			} else if strings.Contains(line, "the client refused it") { // which the library does that knows of no such listener
+				kinds = append(kinds, line[:strings.Index(line, ":")])
 			} else if !strings.Contains(line, "not allowed through this gateway") {
 				t.Errorf("it is told %q", line)
 			}
@@ -70,12 +73,66 @@ func TestAgentAbuse(t *testing.T) {
 	if kinds := opened(accepting(), false); kinds != "" {
 		t.Errorf("on another connection it opens %s", kinds)
 	}
-	r.config.Roles[len(r.config.Roles)-1].Limits.SSH.Agent = &off
+	if out, err := must(c.NewSession())(t).Output("many"); err != nil || string(out) != fmt.Sprintln(maxChannels-2) { // beside the one from before, and this
+		t.Errorf("it opens %q of %d channels, %v", out, 2*maxChannels, err)
+	}
+
+	c = accepting()
+	tcp := func(port uint32) []byte {
+		return xssh.Marshal(interpret.ForwardTCPIP{Address: "127.0.0.1", Port: port})
+	}
+	socket := xssh.Marshal(interpret.StreamlocalForward{Path: placeSocket})
+	global := func(want bool, kind string, payload []byte) {
+		t.Helper()
+		if done, _, err := c.SendRequest(kind, true, payload); done != want || err != nil {
+			t.Errorf("%s %q: %v, %v", kind, payload, done, err)
+		}
+	}
+	global(false, cancelTCPIPForward, tcp(80)) // it does not listen there
+	global(true, tcpipForward, tcp(81))
+	if kinds := opened(c, false); kinds != "" {
+		t.Errorf("from where it was not asked to listen, it opens %s", kinds)
+	}
+	global(true, tcpipForward, tcp(80))
+	global(true, streamlocalForward, socket)
+	if kinds := opened(c, false); kinds != forwardedTCPIP+","+forwardedStreamlocal {
+		t.Errorf("from where it was asked to listen, it opens %q", kinds)
+	}
+	global(true, cancelTCPIPForward, tcp(80))
+	global(true, cancelStreamlocalForward, socket)
+	if kinds := opened(c, false); kinds != "" {
+		t.Errorf("from where it was to listen no more, it opens %s", kinds)
+	}
+	global(true, tcpipForward, tcp(80))
+	global(true, streamlocalForward, socket)
+	for port := range uint32(maxListens - 3) {
+		global(true, tcpipForward, tcp(1000+port))
+	}
+	global(false, tcpipForward, tcp(999))
+	limits := &r.config.Roles[len(r.config.Roles)-1].Limits.SSH
+	limits.UnixSockets = false
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	if kinds := opened(c, false); kinds != forwardedTCPIP {
+		t.Errorf("without sockets it opens %q", kinds)
+	}
+	limits.RemoteForward = false
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	if kinds := opened(c, true); kinds != agentChannel {
+		t.Errorf("after the role was narrowed, it opens %q", kinds)
+	}
+	limits.Agent = &off
 	if err := r.grants.Reload(t.Context(), r.config); err != nil {
 		t.Fatal(err)
 	}
 	if kinds := opened(c, false); kinds != "" {
 		t.Errorf("after the role was narrowed, it opens %s", kinds)
+	}
+	if done, err := must(c.NewSession())(t).SendRequest(agentRequest, true, nil); done || err != nil {
+		t.Errorf("after the role was narrowed, the target is asked: %v, %v", done, err)
 	}
 }
 
