@@ -81,7 +81,7 @@ func TestPicture(t *testing.T) {
 // screens are what a few programs wrote to a terminal of 80 columns and 24 lines while somebody used them.
 func screens(t testing.TB) map[string][]byte {
 	t.Helper()
-	files, err := filepath.Glob("testdata/screens/*.out")
+	files, err := filepath.Glob("testdata/screens/*.screen")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no screens: ", err)
 	}

@@ -115,7 +115,7 @@ func FuzzTypedLines(f *testing.F) {
 	f.Add("$ ", "ls\r\nfile\r\n$ ", 3)
 	f.Add("\x1b[?1049h", "x\r\n\x1b[?1049l$ ", 300)
 	f.Add("\x1b[9999;9999H$ \x1b[7m", "\x1b[1;1H\x1b[Kx\r\n", 1)
-	files, err := filepath.Glob("../../../recorder/terminal/testdata/screens/*.out")
+	files, err := filepath.Glob("../../../recorder/terminal/testdata/screens/*.screen")
 	if err != nil || len(files) == 0 {
 		f.Fatal("no screens: ", err)
 	}
