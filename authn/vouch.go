@@ -89,9 +89,10 @@ func (s *Service) voucher(ctx context.Context, who Identity) (*voucher, error) {
 	return &v, nil
 }
 
-func (v *voucher) fresh(now time.Time) bool {
+// fresh reports whether the provider's word counts still. Of somebody who signed in with an enrolled key only what it said since then does.
+func (v *voucher) fresh(who Identity, now time.Time) bool {
 	age := now.Sub(v.vouched)
-	return age >= 0 && age < vouchEvery
+	return age >= 0 && age < vouchEvery && (who.Emergency == "" || v.vouched.After(who.SignedIn))
 }
 
 // vouchedFor returns nil while the person's provider says that they may still sign in, where it gave a refresh token to ask it
@@ -102,7 +103,7 @@ func (s *Service) vouchedFor(ctx context.Context, who Identity) error {
 	if err == nil && v == nil && who.Emergency != "" {
 		return fmt.Errorf("%w: %s signed in with an enrolled key", ErrUnvouched, who.Key())
 	}
-	if err != nil || v == nil || v.fresh(s.now()) {
+	if err != nil || v == nil || v.fresh(who, s.now()) {
 		return err
 	}
 	return s.vouching.do(ctx, v.signIn, func(ctx context.Context) error { return s.askToVouch(ctx, who) })
@@ -111,7 +112,7 @@ func (s *Service) vouchedFor(ctx context.Context, who Identity) error {
 // askToVouch asks. Only one does at a time for a sign-in, for a refresh token is mostly good once.
 func (s *Service) askToVouch(ctx context.Context, who Identity) error {
 	v, err := s.voucher(ctx, who)
-	if err != nil || v == nil || v.fresh(s.now()) {
+	if err != nil || v == nil || v.fresh(who, s.now()) {
 		return err
 	}
 	now := s.now()

@@ -84,3 +84,14 @@ func TestEveryRouteRefusesStrangers(t *testing.T) {
 		}
 	}
 }
+
+// What somebody may do with an enrolled key's sign-in is this and nothing else; all but the request, which is for emergencies only, is
+// about what is theirs.
+func TestWhatIsForEmergencies(t *testing.T) {
+	r := newRig(t)
+	ids := web.InEmergencies(r.options)
+	slices.Sort(ids)
+	if want := []string{"certify", "get-grant", "get-me", "keep-grant", "list-grants", "list-requests", "list-targets", "logout", "release", "request"}; !slices.Equal(ids, want) {
+		t.Errorf("%q", ids)
+	}
+}

@@ -273,6 +273,10 @@ func TestIssuer(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+
+	if !s.outside {
+		t.Run("in an emergency", s.emergency)
+	}
 }
 
 // signedOut: who signs out at the provider, which tells the gateway so (back-channel logout), loses everything here: credentials at
