@@ -255,8 +255,8 @@ func plan(text string, checked *cel.Ast, limit uint64) (program, error) {
 	return program{strings.Join(strings.Fields(text), " "), run, uses(checked)}, err
 }
 
-// uses are the variables that an expression looks at, as they are written: those of the request, of which whoever asks may be told what
-// they stand for. What evidence says is about others.
+// uses are the variables that an expression looks at, as they are written: those of which whoever asks may be told what they stand for.
+// What evidence says is about others, and what they typed themselves they know: it is not repeated in what others read.
 func uses(checked *cel.Ast) (names []string) {
 	root := ast.NavigateAST(checked.NativeRep())
 	for _, e := range ast.MatchDescendants(root, func(e ast.NavigableExpr) bool { return e.Kind() == ast.IdentKind || e.Kind() == ast.SelectKind }) {
@@ -310,7 +310,7 @@ func told(in known, name string) (value string, is bool) {
 		}
 		return "", true
 	}
-	if name == "evidence" || !slices.ContainsFunc(declared, func(d string) bool { return d == name }) {
+	if name == "evidence" || name == "request.reason" || name == "request.ticket" || !slices.ContainsFunc(declared, func(d string) bool { return d == name }) {
 		return "", false
 	}
 	switch v := in.plain[name].(type) {

@@ -43,7 +43,7 @@ func TestConditions(t *testing.T) {
 		`cidr("10.0.0.0/8").containsIP(source.address)`:                                                      "yes",
 		`cidr("192.168.0.0/16").containsIP(source.address)`:                                                  `no: cidr("192.168.0.0/16").containsIP(source.address) (source.address is "10.1.2.3")`,
 		`identity.groups.exists(g, g.startsWith("d"))`:                                                       "yes",
-		`account == "app" && request.reason.size() > 100 && "x" in identity.groups`:                          `no: request.reason.size() > 100 (request.reason is "slow checkout") and "x" in identity.groups (identity.groups is [eng, db])`,
+		`account == "app" && request.reason.size() > 100 && "x" in identity.groups`:                          `no: request.reason.size() > 100 and "x" in identity.groups (identity.groups is [eng, db])`,
 		`target.labels.env == "test" && identity.claims.department == "legal" && identity.subject in ["u9"]`: `no: target.labels.env == "test" (target.labels.env is "prod") and identity.claims.department == "legal" (identity.claims.department is "finance") and identity.subject in ["u9"] (identity.subject is "")`,
 	} {
 		c, faults := calculations{}.parse(when, nil)
