@@ -118,6 +118,9 @@ func TestWhatARoleLeaves(t *testing.T) {
 		"create view seen as select * from left_behind", "create type mood as enum ('good')",
 		`create function trap() returns text language sql security definer as 'select current_user::text'`,
 		"create function pg_temp.gone() returns int language sql as 'select 1'", "select lo_create(4711)",
+		// A trap for who makes roles: an operator that fits better than the catalogue's where the names of what was left are put together.
+		"create function grab(text, regprocedure) returns text language plpgsql as 'begin execute ''grant writers to other''; return ''x''; end'",
+		"create operator || (leftarg = text, rightarg = regprocedure, function = grab)",
 		"alter default privileges grant select on tables to public", "grant select on left_behind to other",
 	} {
 		if _, err := c.Query(sql); err != nil {
@@ -163,12 +166,15 @@ func TestWhatARoleLeaves(t *testing.T) {
 			t.Errorf("in %s the function is %s's", database, rows[0][0])
 		}
 	}
+	if rows, err := h.run("postgres", "postgres", "select pg_has_role('other', 'writers', 'member')"); err != nil || rows[0][0] != "f" {
+		t.Errorf("who makes roles ran what the role had left: %v, %v", rows, err)
+	}
 	if rows, err := h.run("postgres", "postgres", "select count(*) from left_behind"); err != nil || rows[0][0] != "1" {
 		t.Errorf("its rows: %v, %v", rows, err)
 	}
 	dropped := append(h.events("role.dropped"), h.events("role.partly_dropped")...) // the latter where the machine was too slow for the first try
 	said := fmt.Sprint(dropped)
-	for _, want := range []string{"backends_ended:3", "shop: table elsewhere", "postgres: function trap()"} {
+	for _, want := range []string{"backends_ended:3", "shop: table public.elsewhere", "postgres: function public.trap()"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the audit log does not say %q: %+v", want, dropped)
 		}

@@ -65,8 +65,10 @@ func newPassword() (password, verifier string, err error) {
 	return password, fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, encode(salt), encode(keys.StoredKey), encode(keys.ServerKey)), nil
 }
 
-// patient bounds what a statement may wait: a server that hangs must not hold up the roles behind it.
-const patient = "set lock_timeout = '2s'; set statement_timeout = '5s'"
+// patient bounds what a statement may wait: a server that hangs must not hold up the roles behind it. Names are only looked for in the
+// catalogue, whatever became of the settings at the start (a pooler may drop them): who may create a function or an operator in another
+// schema must not have the one who makes roles run it.
+const patient = "set search_path = pg_catalog; set lock_timeout = '2s'; set statement_timeout = '5s'"
 
 // begin opens a transaction that has the role for itself: nobody else makes or drops it meanwhile, also not a connection that was
 // given up here and is still at it there.
