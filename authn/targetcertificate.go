@@ -21,9 +21,10 @@ type TargetLogin struct {
 	KeyID     string // goes to the target's own log: who, session, grant
 	Source    string // source-address option (CIDR), or empty
 	Expires   time.Time
-	// PortForwarding and AgentForwarding go into the certificate; a pty is always permitted.
+	// What the certificate permits, so that the target enforces it a second time; a terminal unless NoTerminal.
 	PortForwarding  bool
 	AgentForwarding bool
+	NoTerminal      bool
 }
 
 const (
@@ -66,7 +67,10 @@ func (s *Service) TargetCertificate(ctx context.Context, login TargetLogin) (sig
 	if !now.Before(before) {
 		return nil, 0, refusal.New(refusal.Invalid, "the login on the target would end before it begins")
 	}
-	extensions := map[string]string{"permit-pty": ""}
+	extensions := map[string]string{}
+	if !login.NoTerminal {
+		extensions["permit-pty"] = ""
+	}
 	if login.PortForwarding {
 		extensions["permit-port-forwarding"] = ""
 	}

@@ -35,13 +35,13 @@ func TestTargetCertificate(t *testing.T) {
 		t.Fatalf("what targets trust is taken here: %v", err)
 	}
 
-	login.PortForwarding, login.AgentForwarding, login.Source, login.Expires = true, true, "", r.now().Add(30*time.Second)
+	login.PortForwarding, login.AgentForwarding, login.NoTerminal, login.Source, login.Expires = true, true, true, "", r.now().Add(30*time.Second)
 	other, _, err := r.TargetCertificate(t.Context(), login)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := other.PublicKey().(*ssh.Certificate)
-	if len(o.Extensions) != 3 || len(o.CriticalOptions) != 0 || time.Unix(int64(o.ValidBefore), 0).After(login.Expires) || bytes.Equal(o.Key.Marshal(), c.Key.Marshal()) {
+	if _, pty := o.Extensions["permit-pty"]; pty || len(o.Extensions) != 2 || len(o.CriticalOptions) != 0 || time.Unix(int64(o.ValidBefore), 0).After(login.Expires) || bytes.Equal(o.Key.Marshal(), c.Key.Marshal()) {
 		t.Fatalf("%+v", o)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	xssh "golang.org/x/crypto/ssh"
 
+	"sallyport/configs"
 	"sallyport/grant"
 )
 
@@ -56,6 +57,18 @@ func TestACertificateIsForOneGrant(t *testing.T) {
 	}
 	if another := seen(r.client("me@web-1")); another.Serial == c.Serial || time.Until(time.Unix(int64(another.ValidBefore), 0)) > certificateTime {
 		t.Errorf("another connection has serial %d, which ends at %d", another.Serial, another.ValidBefore)
+	}
+
+	// The target enforces what the role says a second time.
+	if _, ok := c.Extensions["permit-pty"]; !ok || len(c.Extensions) != 1 {
+		t.Errorf("it permits %v", c.Extensions)
+	}
+	if c := seen(r.client(r.role("one", configs.SSHLimits{Commands: []string{"cat \"$SSH_USER_AUTH\""}}))); len(c.Extensions) != 0 {
+		t.Errorf("for a role with certain commands it permits %v", c.Extensions)
+	}
+	on := true
+	if c := seen(r.client(r.role("more", configs.SSHLimits{Agent: &on, Forward: []string{"db:5432"}}))); len(c.Extensions) != 3 {
+		t.Errorf("for a role that forwards it permits %v", c.Extensions)
 	}
 
 	// It is the target that holds it to the address.

@@ -135,7 +135,7 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 		conn = c
 		login, err = h.loginFor(ctx, l.to, l.account, loginNote{
 			who: l.connection.proof.identity, session: l.session.ID(), grant: lease.Grant.ID, until: lease.Until(), source: sourceOf(l.to, c),
-			forwarding: l.forwards(), agent: l.agentAllowed(),
+			forwarding: l.forwards(), agent: l.agentAllowed(), noTerminal: !l.limits().TerminalOn(),
 		})
 		if err != nil {
 			return err

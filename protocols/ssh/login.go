@@ -27,7 +27,7 @@ type loginNote struct {
 	until   time.Time // of the grant; zero: no bound
 	source  string    // the only address, or network, that it may be used from; empty: any
 	// What the certificate permits, so that the target enforces it a second time.
-	forwarding, agent bool
+	forwarding, agent, noTerminal bool
 }
 
 // sourceOf is where a certificate may be used from: the gateway's own end of the connection it is made for, unless the target's
@@ -112,7 +112,7 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 	}
 	signer, serial, err := h.Authn.TargetCertificate(ctx, authn.TargetLogin{
 		Principal: principal(a), KeyID: note.keyID(), Source: note.source, Expires: expires,
-		PortForwarding: note.forwarding, AgentForwarding: note.agent,
+		PortForwarding: note.forwarding, AgentForwarding: note.agent, NoTerminal: note.noTerminal,
 	})
 	if err != nil {
 		return login{}, fmt.Errorf("certificate for %s: %w", t.Name, err)

@@ -187,8 +187,9 @@ func (c *channel) prepare(r *xssh.Request) {
 		return
 	}
 	if _, _, ok := interpret.SCP(r.Type, line.Value); ok {
-		c.begun(keepFiles(c.number, true, &interpret.SCPFilter{}), [2]*keeper{
-			keepFiles(c.number, false, &interpret.SCPFilter{}), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+		client, server := interpret.NewSCPFilters()
+		c.begun(keepFiles(c.number, true, client), [2]*keeper{
+			keepFiles(c.number, false, server), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
 		})
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sallyport/recorder"
@@ -29,7 +30,13 @@ const scpMaxWhole = 4096
 
 // SCPFilter tells the contents of files apart from the rest of one direction of an scp stream, however the stream is cut into
 // pieces. What is not certainly content counts as said. It hashes each file.
+//
+// A file that the other side does not take has no contents on the wire, so the two directions' filters know each other. Each is for one
+// goroutine.
 type SCPFilter struct {
+	both  *sync.Mutex // of this filter and other; nil: it stands alone
+	other *SCPFilter
+
 	line    []byte
 	content uint64 // bytes of it still to come
 	opaque  bool
@@ -37,6 +44,21 @@ type SCPFilter struct {
 	size  uint64 // of the file whose contents come
 	sum   hash.Hash
 	whole []format.Bulk
+}
+
+// NewSCPFilters are filters for the two directions of one scp stream.
+func NewSCPFilters() (client, server *SCPFilter) {
+	both := new(sync.Mutex)
+	client, server = &SCPFilter{both: both}, &SCPFilter{both: both}
+	client.other, server.other = server, client
+	return client, server
+}
+
+// refused is called when the other side takes none of the file of which nothing has come yet.
+func (f *SCPFilter) refused() {
+	if f.sum != nil && f.content == f.size {
+		f.content, f.sum = 0, nil
+	}
 }
 
 // Whole are the hashes of the files that are complete since the last call, in order.
@@ -62,6 +84,10 @@ func (f *SCPFilter) done() {
 
 // Split calls said and content with the pieces of chunk, in order. The pieces are parts of chunk.
 func (f *SCPFilter) Split(chunk []byte, said, content func([]byte)) {
+	if f.both != nil {
+		f.both.Lock()
+		defer f.both.Unlock()
+	}
 	for len(chunk) > 0 {
 		if f.opaque {
 			said(chunk)
@@ -102,6 +128,9 @@ func (f *SCPFilter) word(chunk []byte) int {
 				f.file(size)
 			}
 		}
+		if f.other != nil && (f.line[0] == 1 || f.line[0] == 2) {
+			f.other.refused()
+		}
 		f.line = f.line[:0]
 	}
 	return n
@@ -123,13 +152,14 @@ func scpFile(line []byte) (mode string, size uint64, name string, ok bool) {
 
 // scpSession follows one scp command: one item a file.
 type scpSession struct {
-	upload bool
-	at     string // the path that the command was given
-	dirs   []string
-	file   *recorder.Item // the one whose contents pass
-	lines  [2][]byte      // of who sends, and of who receives
-	whole  []format.Bulk  // hashes of files that are complete, and not told yet
-	lost   bool
+	upload  bool
+	at      string // the path that the command was given
+	dirs    []string
+	file    *recorder.Item // the one whose contents pass
+	lines   [2][]byte      // of who sends, and of who receives
+	whole   []format.Bulk  // hashes of files that are complete, and not told yet
+	entered bool           // a directory, of which the other side has not said whether it takes it
+	lost    bool
 }
 
 // follow takes what one side said.
@@ -160,7 +190,7 @@ func (s *scpSession) sent(data []byte, at time.Duration, emit func(recorder.Item
 			continue
 		}
 		line := s.lines[0]
-		s.lines[0] = nil
+		s.lines[0], s.entered = nil, line[0] == 'D'
 		switch line[0] {
 		case 'C':
 			mode, size, name, ok := scpFile(line)
@@ -195,6 +225,7 @@ func (s *scpSession) sent(data []byte, at time.Duration, emit func(recorder.Item
 func (s *scpSession) received(data []byte, at time.Duration, emit func(recorder.Item)) {
 	for _, b := range data {
 		if len(s.lines[1]) == 0 && b == 0 {
+			s.entered = false
 			continue
 		}
 		if s.lines[1] = append(s.lines[1], b); len(s.lines[1]) > scpMaxLine {
@@ -206,6 +237,9 @@ func (s *scpSession) received(data []byte, at time.Duration, emit func(recorder.
 		}
 		line := s.lines[1]
 		s.lines[1] = nil
+		if s.entered && len(s.dirs) > 0 { // it is not gone into
+			s.dirs, s.entered = s.dirs[:len(s.dirs)-1], false
+		}
 		if s.file == nil {
 			s.file = &recorder.Item{Kind: recorder.ItemFile, Command: s.verb(), Path: printable(s.at), At: at, Fields: map[string]string{"via": "scp"}}
 		}

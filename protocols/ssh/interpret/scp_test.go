@@ -2,6 +2,9 @@ package interpret
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +33,40 @@ func TestSCPFilter(t *testing.T) {
 	}
 }
 
+// TestSCPFileThatIsNotTaken: what is refused has no contents, and the next line is one; a file of which some came has.
+func TestSCPFileThatIsNotTaken(t *testing.T) {
+	client, server := NewSCPFilters()
+	var said, content bytes.Buffer
+	split := func(f *SCPFilter, text string) {
+		f.Split([]byte(text), func(b []byte) { said.Write(b) }, func(b []byte) { content.Write(b) })
+	}
+	split(server, "\x00")
+	split(client, "C0644 5000 one\n")
+	split(server, "\x01scp: /x/one: Permission denied\n")
+	split(client, "C0644 5 two\n")
+	split(server, "\x00")
+	split(client, "12345\x00")
+	split(server, "\x01scp: /x/two: No space left\n")
+	split(client, "C0644 3 three\n")
+	split(server, "\x00")
+	split(client, "a")
+	split(server, "\x02scp: lost\n")
+	split(client, "bc\x00")
+	if content.String() != "12345abc" || strings.Count(said.String(), "\nC0644 ") != 2 {
+		t.Errorf("said %q, content %q", said.String(), content.String())
+	}
+	sum := func(s string) string {
+		h := sha256.Sum256([]byte(s))
+		return hex.EncodeToString(h[:])
+	}
+	if whole := client.Whole(); len(whole) != 2 || whole[0].SHA256 != sum("12345") || whole[1].SHA256 != sum("abc") || whole[1].Bytes != 3 {
+		t.Errorf("hashes %+v", whole)
+	}
+	if whole := server.Whole(); len(whole) != 0 {
+		t.Errorf("hashes %+v", whole)
+	}
+}
+
 func TestSCPItems(t *testing.T) {
 	said := func(b string) format.Event { return format.Event{Type: format.TypeSaid, Channel: 1, Data: []byte(b)} }
 	got := run(
@@ -37,6 +74,8 @@ func TestSCPItems(t *testing.T) {
 		answered(1, "\x00"),
 		said("T1 0 1 0\nD0755 0 tree\nC0644 5 one\n"), answered(1, "\x00"), said("\x00"), answered(1, "\x00"),
 		said("E\nC0644 7 two\n"), answered(1, "\x01scp: /srv/app: No space left\n"),
+		said("D0755 0 other\n"), answered(1, "\x01scp: /srv/app/other: Permission denied\n"), said("C0644 1 three\n"), answered(1, "\x00"),
+		format.JSON(format.TypeBulk, 1, format.Bulk{Bytes: 1, SHA256: "ab", Why: WhyWhole}), said("\x00"),
 	)
 	fields := func(mode string) map[string]string {
 		return map[string]string{"mode": mode, "via": "scp", "at": "/srv/app"}
@@ -45,6 +84,8 @@ func TestSCPItems(t *testing.T) {
 		{Kind: recorder.ItemCommand, Channel: 1, Ref: 1, Via: "exec", Command: "scp -r -p -t /srv/app"},
 		{Kind: recorder.ItemFile, Channel: 1, Command: "upload", Path: "tree/one", Bytes: 5, Fields: fields("0644"), Duration: 2 * time.Second},
 		{Kind: recorder.ItemFile, Channel: 1, Command: "upload", Path: "two", Bytes: 7, Fields: fields("0644"), Error: "scp: /srv/app: No space left", Duration: time.Second},
+		{Kind: recorder.ItemFile, Channel: 1, Command: "upload", Path: "/srv/app", Fields: map[string]string{"via": "scp"}, Error: "scp: /srv/app/other: Permission denied"},
+		{Kind: recorder.ItemFile, Channel: 1, Command: "upload", Path: "three", Bytes: 1, SHA256: "ab", Fields: fields("0644"), Duration: 3 * time.Second},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("items (-want +got):\n%s", diff)
