@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	xssh "golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -322,6 +323,58 @@ func TestNoTunnelToOtherTargets(t *testing.T) {
 		t.Errorf("a server heard %q", all)
 	}
 	conn.Close()
+}
+
+// TestTunnelsSpeakNoSSH: a connection that is forwarded, from the client or to it, is cut when one of its ends speaks SSH, in however small
+// pieces, and the other has heard nothing of it.
+func TestTunnelsSpeakNoSSH(t *testing.T) {
+	r := newRig(t)
+	c := r.client(r.role("all", configs.SSHLimits{DynamicForward: true, RemoteForward: true}))
+	heard := make(chan string)
+	hear := func(conn net.Conn, err error) {
+		if err != nil {
+			heard <- err.Error()
+			return
+		}
+		all, _ := io.ReadAll(conn) // it is cut
+		conn.Close()
+		heard <- string(all)
+	}
+	speak := func(conn net.Conn, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, piece := range []string{"S", "SH", "-2.0-client\r\n"} {
+			_, _ = conn.Write([]byte(piece)) // it is cut
+		}
+		select {
+		case got := <-heard:
+			if got != "" {
+				t.Errorf("the other end hears %q", got)
+			}
+		case <-time.After(deadline):
+			t.Fatal("the tunnel goes on")
+		}
+	}
+	at := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer at.Close()
+	go func() { hear(at.Accept()) }()
+	speak(c.Dial("tcp", at.Addr().String()))
+	remote := must(c.Listen("tcp", "127.0.0.1:0"))(t)
+	go func() { hear(remote.Accept()) }()
+	speak(net.Dial("tcp", remote.Addr().String()))
+	c.Close()
+	notes := 0
+	for _, item := range r.items(r.ended().ID) {
+		if item.Kind == recorder.ItemNote && strings.Contains(item.Text, "go around the recording") {
+			notes++
+		}
+	}
+	if notes != 2 {
+		t.Errorf("%d notes", notes)
+	}
 }
 
 // echo answers every connection with what it says.

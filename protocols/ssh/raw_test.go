@@ -61,6 +61,7 @@ const (
 	rawChannelClose   = 97
 	rawChannelRequest = 98
 	rawChannelSuccess = 99
+	rawChannelFailure = 100
 	rawPing           = 192
 	rawPong           = 193
 

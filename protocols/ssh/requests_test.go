@@ -136,6 +136,71 @@ func TestWhatATargetOpens(t *testing.T) {
 	}
 }
 
+// TestTheGatewayAsksNobody: what a role does not allow is refused by the gateway itself, to which a target that would do anything makes
+// no difference.
+func TestTheGatewayAsksNobody(t *testing.T) {
+	r := newRig(t)
+	r.oddTarget(t)
+	r.config.Targets[5].Address = "203.0.113.9:5432" // orders, which is Postgres
+	on := true
+	all := configs.SSHLimits{Agent: &on, RemoteForward: true, UnixSockets: true, DynamicForward: true, Forward: []string{"*:*"}}
+	commands := all
+	commands.Commands = []string{"heard"}
+	allowed, narrow, nothing := r.roleAt("all", "odd", all), r.roleAt("commands", "odd", commands), r.roleAt("nothing", "odd", configs.SSHLimits{})
+	tcp := func(host string, port uint32) []byte {
+		return xssh.Marshal(interpret.DirectTCPIP{Host: host, Port: port})
+	}
+	for user, opens := range map[string]bool{allowed: true, narrow: false, nothing: false} {
+		c := r.client(user)
+		for kind, extra := range map[string][]byte{"direct-tcpip": tcp("example.com", 80), directStreamlocal: xssh.Marshal(interpret.DirectStreamlocal{Path: placeSocket})} {
+			ch, _, err := c.OpenChannel(kind, extra)
+			if (err == nil) != opens {
+				t.Errorf("%s: %s: %v", user, kind, err)
+			}
+			if err == nil {
+				ch.Close()
+			}
+		}
+		if ch, _, err := c.OpenChannel("direct-tcpip", tcp("203.0.113.9", 5432)); err == nil {
+			ch.Close()
+			t.Errorf("%s: a tunnel to another target", user)
+		}
+		for kind, payload := range map[string][]byte{
+			tcpipForward:       xssh.Marshal(interpret.ForwardTCPIP{Address: "127.0.0.1", Port: 80}),
+			streamlocalForward: xssh.Marshal(interpret.StreamlocalForward{Path: placeSocket}),
+		} {
+			if done, _, err := c.SendRequest(kind, true, payload); done != opens || err != nil {
+				t.Errorf("%s: %s: %v, %v", user, kind, done, err)
+			}
+		}
+		s := must(c.NewSession())(t)
+		if done, err := s.SendRequest(agentRequest, true, nil); done != opens || err != nil {
+			t.Errorf("%s: agent: %v, %v", user, done, err)
+		}
+		if out, err := s.Output("heard"); err != nil || (string(out) == "[]\n") == opens {
+			t.Errorf("%s: the target has heard %q, %v", user, out, err)
+		}
+	}
+}
+
+// oneCommand: a channel runs one, whatever the target would do.
+func oneCommand(t *testing.T, r *rig) {
+	c := r.raw(t)
+	c.login("me@odd", r.signer)
+	number := c.run(1<<20, 1<<15, "deaf")
+	for _, kind := range []string{"exec", "shell", "subsystem", "pty-req"} {
+		c.send(append([]byte{rawChannelRequest}, xssh.Marshal(struct {
+			Number  uint32
+			Kind    string
+			Reply   bool
+			Command string
+		}{number, kind, true, "hello"})...))
+		if p := c.read(rawChannelSuccess, rawChannelFailure); p[0] != rawChannelFailure {
+			t.Errorf("a second %s: %q", kind, p)
+		}
+	}
+}
+
 // answeredByTheGateway: what a target asks is answered by the gateway, one way or the other, and the client hears nothing of it: a target's keys are not the
 // gateway's, and whether the client lives is the gateway's business. Of the client's own such requests the target hears nothing.
 func answeredByTheGateway(t *testing.T, r *rig) {
