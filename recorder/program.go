@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"io"
 	"os"
+	"sync"
 )
 
-// program is the SHA-256 of the program that runs, which the log says at each start; empty where it can't be read.
-func program() string {
+// program is the SHA-256 of the program that runs, which the log says at each start; empty where it can't be read. It is read once: what
+// is put in its place while it runs is another program.
+var program = sync.OnceValue(func() string {
 	path, err := os.Executable()
 	if err != nil {
 		return ""
@@ -23,4 +25,4 @@ func program() string {
 		return ""
 	}
 	return hex.EncodeToString(hash.Sum(nil))
-}
+})
