@@ -280,6 +280,8 @@ func TestConsolePermissions(t *testing.T) {
 		{"GET", fixed("/console/sessions/" + low), nil, [3]int{200, 200, 200}},
 		{"GET", fixed("/console/sessions/" + recorded + "/proof"), nil, [3]int{403, 403, 200}},
 		{"GET", fixed("/console/sessions/s-none"), nil, [3]int{404, 404, 404}},
+		{"GET", fixed("/console/sessions/" + recorded + "/proof"), nil, [3]int{403, 403, 200}},
+		{"GET", fixed("/console/sessions/s-none/proof"), nil, [3]int{404, 404, 404}},
 		{"GET", fixed("/console/sessions/" + recorded + "/cast"), nil, [3]int{403, 403, 404}}, // it has no output
 		{"GET", fixed("/console/sessions/" + low + "/cast"), nil, [3]int{403, 200, 200}},
 		{"GET", fixed("/console/sessions/" + recorded + "/segments"), nil, [3]int{403, 403, 200}},
