@@ -148,6 +148,51 @@ func Lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, erro
 	}
 }
 
+// Events calls the API and reads its answer as server-sent events with a T each, until it ends. Those without data are passed over.
+func Events[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		body, err := c.Stream(ctx, path)
+		if err != nil {
+			yield(zero, err)
+			return
+		}
+		defer body.Close()
+		scanner := bufio.NewScanner(body)
+		scanner.Buffer(make([]byte, 64<<10), maxLine)
+		name := ""
+		for scanner.Scan() {
+			field, value, _ := strings.Cut(scanner.Text(), ": ")
+			switch {
+			case field == "":
+				name = ""
+			case field == "event":
+				name = value
+			case field == "data" && name == "problem":
+				var p api.Problem
+				if err := json.Unmarshal([]byte(value), &p); err != nil {
+					yield(zero, fmt.Errorf("read the gateway's answer: %w", err))
+				} else {
+					yield(zero, refusalOf(&p))
+				}
+				return
+			case field == "data" && name == "":
+				var v T
+				if err := json.Unmarshal([]byte(value), &v); err != nil {
+					yield(zero, fmt.Errorf("read the gateway's answer: %w", err))
+					return
+				}
+				if !yield(v, nil) {
+					return
+				}
+			}
+		}
+		if err := scanner.Err(); err != nil {
+			yield(zero, fmt.Errorf("the gateway's answer was cut short: %w", err))
+		}
+	}
+}
+
 // call sends a request with the access token; when the gateway no longer takes it, it is refreshed once.
 func (c *Client) call(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	token, err := c.tokens.access(ctx, "")

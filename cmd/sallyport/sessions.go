@@ -1,19 +1,34 @@
 package main
 
 import (
+	"context"
+	"strconv"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"sallyport/client"
 	"sallyport/web/api"
 )
 
+// liveTime is how long it takes the gateway to read again what live sessions did so far, as a rule.
+const liveTime = 2 * time.Second
+
 func newSessionsCommand() *cobra.Command {
-	var all bool
+	var all, live bool
 	command := &cobra.Command{
 		Use:   "sessions",
 		Short: "Sessions: yours, and with the permission everybody's",
-		Args:  noArguments,
+		Long: `List sessions that are open: yours, and with the permission sessions.list everybody's; --all has those that have ended too.
+
+--live says what is done in them: the last command, how many there were, and the bytes of what was said and shown, of sessions that you
+may watch (permission sessions.watch; that you looked is in the audit log). "watch ID" follows one of them, "kill ID" ends it.`,
+		Example: "  sallyport sessions --live\n  sallyport sessions --all --json",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
+			if all && live {
+				return usage(command, "--all lists sessions that are over, of which --live has nothing to say")
+			}
 			c, err := open()
 			if err != nil {
 				return err
@@ -25,6 +40,9 @@ func newSessionsCommand() *cobra.Command {
 			sessions, err := client.List[api.Session](command.Context(), c, path)
 			if err != nil {
 				return err
+			}
+			if live {
+				return showLive(command, c, sessions)
 			}
 			return show(command, sessions, func(t *table) {
 				t.row("ID", "WHO", "ACCOUNT@TARGET", "GRANT", "STARTED", "ENDED", "WHY", "REASON")
@@ -39,5 +57,51 @@ func newSessionsCommand() *cobra.Command {
 		},
 	}
 	command.Flags().BoolVar(&all, "all", false, "those that have ended too")
+	command.Flags().BoolVar(&live, "live", false, "what is done in them: the last command, and how much")
 	return command
+}
+
+// liveSession is a session and how it goes.
+type liveSession struct {
+	api.Session
+	Live *api.Pulse `json:"live,omitempty"`
+}
+
+func showLive(command *cobra.Command, c *client.Client, sessions []api.Session) error {
+	pulses := map[string]api.Pulse{}
+	ctx, cancel := context.WithTimeout(command.Context(), liveTime)
+	defer cancel()
+	// The first list comes at once, and another when there is more to say.
+	for list, err := range client.Events[[]api.Pulse](ctx, c, "/v1/sessions/live") {
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		for _, p := range list {
+			pulses[p.Session] = p
+		}
+	}
+	if err := command.Context().Err(); err != nil {
+		return err
+	}
+	out := make([]liveSession, 0, len(sessions))
+	for _, s := range sessions {
+		one := liveSession{Session: s}
+		if p, ok := pulses[s.ID]; ok {
+			one.Live = &p
+		}
+		out = append(out, one)
+	}
+	return show(command, out, func(t *table) {
+		t.row("ID", "WHO", "ACCOUNT@TARGET", "GRANT", "STARTED", "UNTIL", "COMMANDS", "BYTES", "LAST")
+		for _, s := range out {
+			row := []string{s.ID, s.Identity.Label(), s.Account + "@" + s.Target, s.Grant, local(s.Started), "", "", "", ""}
+			if p := s.Live; p != nil {
+				row[5] = local(p.Until)
+				if p.Seen {
+					row[6], row[7], row[8] = strconv.Itoa(p.Commands), strconv.FormatInt(p.Bytes, 10), p.Last
+				}
+			}
+			t.row(row...)
+		}
+	})
 }

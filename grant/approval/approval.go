@@ -74,6 +74,7 @@ const (
 	attemptTimeout = 20 * time.Second
 	giveUp         = 24 * time.Hour      // after that a notice is dead
 	keep           = 30 * 24 * time.Hour // what is over stays visible for that long
+	keepRefs       = 12 * keep           // since it was last written to: longer than a grant lives
 	batch          = 100
 	maxError       = 300 // bytes of an error that are kept
 )
@@ -218,7 +219,9 @@ func (n *Notifier) take(ctx context.Context) error {
 					}
 				}
 			}
-			_, err = tx.ExecContext(ctx, `DELETE FROM notifications WHERE state <> 'pending' AND done < ?`, now-int64(keep))
+			if _, err = tx.ExecContext(ctx, `DELETE FROM notifications WHERE state <> 'pending' AND done < ?`, now-int64(keep)); err == nil {
+				_, err = tx.ExecContext(ctx, `DELETE FROM notification_refs WHERE created < ?`, now-int64(keepRefs))
+			}
 			return err
 		})
 		if err != nil {
@@ -390,7 +393,7 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 			WHERE event = ? AND channel = ?`, state, next, text, done, p.notice.Number, c.Name())
 		if err == nil && failed == nil && ref != "" {
 			_, err = tx.ExecContext(ctx, `INSERT INTO notification_refs (channel, grant_id, ref, created) VALUES (?, ?, ?, ?)
-				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref`, c.Name(), p.grant, ref, now.UnixNano())
+				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref, created = excluded.created`, c.Name(), p.grant, ref, now.UnixNano())
 		}
 		if err != nil {
 			return fmt.Errorf("note how notification %s went: %w", p.notice.ID, err)
@@ -415,4 +418,14 @@ func Ref(ctx context.Context, s *store.Store, channel, grantID string) (ref stri
 		return "", fmt.Errorf("look for what was told of grant %s: %w", grantID, err)
 	}
 	return ref, nil
+}
+
+// Noted reports whether a message, as a channel's ref names it, is what some delivery has left.
+func Noted(ctx context.Context, s *store.Store, channel, message string) (noted bool, err error) {
+	var n int
+	err = s.Read().QueryRowContext(ctx, `SELECT count(*) FROM notification_refs WHERE channel = ? AND ref LIKE ?`, channel, "%"+message+"%").Scan(&n)
+	if err != nil {
+		return false, fmt.Errorf("look for a message that was sent: %w", err)
+	}
+	return n > 0, nil
 }

@@ -349,6 +349,21 @@ permissions:
 		}
 		running := talk(t, r, nil, "psql", "-X", "-A", "-t", r.Env["SALLYPORT_PG_SUPERUSER"], "-c", "\\warn runs", "-c", "SELECT pg_sleep(200)")
 		running.hears(t, `(runs)`)
+		r.Until(time.Minute, "the list of live sessions says what is done", func() error {
+			if out := r.As("carol", "sessions", "--live"); out.Code != 0 || !strings.Contains(out.Stdout, "SELECT pg_sleep(200)") || !strings.Contains(out.Stdout, "postgres@orders") {
+				return errors.New(out.Text())
+			}
+			return nil
+		})
+		var mine []struct {
+			Live struct {
+				Seen bool
+				Last string
+			}
+		}
+		if r.Ask(&mine, "alice", "sessions", "--live"); len(mine) != 1 || mine[0].Live.Seen || mine[0].Live.Last != "" {
+			t.Errorf("she may not watch, and is told %+v", mine)
+		}
 		onDuty(bob.Subject)
 		ended("incident", "shift_over")
 		if status := running.ends(t); status == 0 || !strings.Contains(running.stderr.String(), "oncall") {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	slackgo "github.com/slack-go/slack"
@@ -125,6 +126,7 @@ func (s *Slack) ask(ctx context.Context, call slackgo.InteractionCallback, value
 		return err
 	}
 	if latest(ref) != call.Container.ChannelID+" "+call.Container.MessageTs {
+		s.retire(ctx, call, c.Grant)
 		return refusal.New(refusal.Conflict, "that is not the latest message on grant %s", c.Grant).WithHint("use that one, or the gateway's console: %s/console/requests/%s", s.url, c.Grant)
 	}
 	person, err := s.person(ctx, call, c, "")
@@ -150,6 +152,28 @@ func (s *Slack) ask(ctx context.Context, call slackgo.InteractionCallback, value
 	}
 	_, err = s.api.OpenViewContext(ctx, call.TriggerID, s.form(g, c))
 	return err
+}
+
+// retire takes the buttons off a message of which nobody keeps a note: one that was sent twice, because the gateway died before it
+// had noted the first. What is said on it is true of any message that is not noted, whoever has pressed its button.
+func (s *Slack) retire(ctx context.Context, call slackgo.InteractionCallback, grantID string) {
+	seconds, err := strconv.ParseFloat(call.Container.MessageTs, 64)
+	if err != nil || s.now().Sub(time.Unix(int64(seconds), 0)) < settle {
+		return // it may be about to be noted
+	}
+	noted, err := approval.Noted(ctx, s.store, s.Name(), call.Container.ChannelID+" "+call.Container.MessageTs)
+	if err == nil && noted {
+		return // about something else, or of an earlier stage: it is kept up to date
+	}
+	text := "This message is out of date. The latest on grant " + grantID + " stands below, or in the console."
+	if err == nil {
+		open := slackgo.NewButtonBlockElement(openAction, grantID, plain("Open in the console")).WithURL(s.url + "/console/requests/" + grantID)
+		err = s.update(ctx, call.Container.ChannelID+" "+call.Container.MessageTs, slackgo.MsgOptionText(text, true),
+			[]slackgo.Block{slackgo.NewSectionBlock(plain(text), nil, nil), slackgo.NewActionBlock("open", open)})
+	}
+	if err != nil {
+		s.log.Warn("take the buttons off a message in slack that is out of date", "channel", s.Name(), "error", err)
+	}
 }
 
 // submit casts the vote of who filled in the form, and says what came of it.

@@ -45,6 +45,7 @@ const (
 	atOnce    = 16          // clicks that are worked on at a time; Slack sends again those that are not acknowledged
 	readLimit = 1 << 20     // bytes of a message that comes in
 	mostText  = 1000        // characters of what phones show of a message
+	settle    = time.Minute // until a message that was sent is noted, at the latest
 )
 
 // Slack is one workspace. Safe for concurrent use.

@@ -453,6 +453,67 @@ func TestSlackIsUnreliable(t *testing.T) {
 	}
 }
 
+// A gateway that dies after it sent a message, and before it noted which, sends it again. Of the first one, which it knows nothing of,
+// the buttons go when somebody presses one; those of messages that it does know stay.
+func TestMessageThatWasSentTwice(t *testing.T) {
+	w := newWorld(t)
+	g := w.request("two", "x")
+	first := w.message(g, "asks for two@orders")
+	other := w.request("app", "y")
+	theirs := w.message(other, "asks for app@orders")
+	w.notifier.Close()
+	if err := w.store.Do(w.ctx, func(tx *store.Tx) error { // as if it had not got that far
+		_, err := tx.ExecContext(w.ctx, `DELETE FROM notification_refs WHERE grant_id = ?`, g.ID)
+		if err == nil {
+			_, err = tx.ExecContext(w.ctx, `UPDATE notifications SET state = 'pending', done = 0 WHERE grant_id = ?`, g.ID)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if w.notifier, err = approval.Open(w.ctx, approval.Options{Store: w.store, Channels: []approval.Channel{w.slack}, Now: w.now}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.notifier.Close)
+	w.until("another message", func() bool { return len(w.server.Messages()) == 3 })
+	second := w.server.Messages()[2]
+	for { // until it is noted
+		if ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID); err != nil {
+			t.Fatal(err)
+		} else if latest(ref) == second.Channel+" "+second.TS {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // looks again
+	}
+	shown := func(m slacktest.Message) slacktest.Message {
+		t.Helper()
+		for _, now := range w.server.Messages() {
+			if now.TS == m.TS {
+				return now
+			}
+		}
+		t.Fatalf("message %s is gone", m.TS)
+		return m
+	}
+	w.turnedAway(user("bob"), first, approveAction, first.Button(approveAction), "not the latest message")
+	if shown(first).Button(approveAction) == "" {
+		t.Error("a message that has just been sent lost its buttons: it might be about to be noted")
+	}
+	w.skip(2 * settle)
+	w.turnedAway(user("bob"), first, approveAction, first.Button(approveAction), "not the latest message")
+	if m := shown(first); m.Button(approveAction) != "" || m.Button(denyAction) != "" || !strings.Contains(m.Text, "out of date") {
+		t.Errorf("the first message is %+v", m)
+	}
+	w.turnedAway(user("bob"), theirs, approveAction, first.Button(approveAction), "not the latest message") // another's message
+	for _, m := range []slacktest.Message{second, theirs} {
+		if shown(m).Button(approveAction) == "" {
+			t.Errorf("a message that counts lost its buttons: %+v", shown(m))
+		}
+	}
+	w.form("bob", second, approveAction)
+}
+
 // Hours without Slack: nothing waits for it, and when it is back its messages come to say how things stand.
 func TestSlackIsAway(t *testing.T) {
 	w := newWorld(t)

@@ -135,6 +135,10 @@ type message struct {
 	Alert    *grant.Alert    `json:"alert,omitempty"`
 	// Stages are the approvals that what it is about needs one after the other, and how each stands.
 	Stages []grant.Standing `json:"stages,omitempty"`
+	// Round is what waits for a decision, for the decision to say: 0 is the request itself, n its n-th extension; nil: nothing does.
+	// Stage is the stage of it that is open, from 1.
+	Round *int `json:"round,omitempty"`
+	Stage int  `json:"stage,omitempty"`
 }
 
 // Deliver implements approval.Channel.
@@ -145,6 +149,9 @@ func (w *Webhook) Deliver(ctx context.Context, n approval.Notice) (string, error
 	}
 	if n.Grant.Extension != nil {
 		about.Stages = n.Grant.Extension.Standing()
+	}
+	if round := n.Grant.Round(); n.Alert == nil && round >= 0 {
+		about.Round, about.Stage = &round, n.Grant.Stage()
 	}
 	if n.Alert != nil {
 		about.Grant, about.Alert = nil, n.Alert
@@ -205,6 +212,10 @@ type decision struct {
 	Decision string `json:"decision"` // approve or deny
 	Email    string `json:"email"`    // of the person it speaks for
 	Comment  string `json:"comment"`
+	// Round and Stage are what it is about, as the message said. Without a round it is about the request itself, so that a word on that
+	// which comes late is not taken for one on an extension.
+	Round int `json:"round"`
+	Stage int `json:"stage"`
 }
 
 // Unsigned is the refusal of what is not signed as it should be; nothing more is said to strangers, and nothing audited
@@ -227,7 +238,7 @@ func (w *Webhook) Receive(ctx context.Context, h Headers, body []byte) (grant.Gr
 		return grant.Grant{}, refusal.New(refusal.Invalid, "that is not a decision").
 			WithHint(`write {"grant": "g-…", "decision": "approve" or "deny", "email": "…", "comment": "…"}`).Because(err)
 	}
-	word := approval.Decision{Grant: d.Grant, Approve: d.Decision == "approve", Comment: d.Comment, Through: w.Name(), Account: d.Email}
+	word := approval.Decision{Grant: d.Grant, Round: &d.Round, Stage: d.Stage, Approve: d.Decision == "approve", Comment: d.Comment, Through: w.Name(), Account: d.Email}
 	person, ok := w.voter.ByEmail(d.Email)
 	if !ok {
 		return grant.Grant{}, w.voter.Stranger(ctx, word)

@@ -448,3 +448,51 @@ func TestStagesByWebhook(t *testing.T) {
 		t.Errorf("%q, want %q", told, want)
 	}
 }
+
+// A word on the request that comes late is none on the extension that was asked for since; the message says what a word has to name.
+func TestLateDecisions(t *testing.T) {
+	r := newReceiver(t, "out-secret")
+	w := newWorld(t, r.URL, func(c *configs.Config) { c.Policies[0].MaxTotal = configs.Duration(3 * time.Hour) })
+	n, err := approval.Open(t.Context(), approval.Options{Store: w.store, Channels: []approval.Channel{w.hook}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	g := w.request("alice")
+	if g, err := w.decide("d1", `{"stage": 2, `+vote(g, "approve", "bob")[1:]); refusal.Of(err) == nil {
+		t.Fatalf("a stage that there is not: %+v %v", g, err)
+	}
+	if g, err := w.decide("d2", `{"stage": 1, "round": 0, `+vote(g, "approve", "bob")[1:]); err != nil || g.State != grant.Approved {
+		t.Fatal(g, err)
+	}
+	l, err := w.grants.Lease(t.Context(), w.people["alice"], "orders", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Return()
+	asked, err := w.grants.Extend(t.Context(), w.people["alice"], g.ID, time.Hour, "not done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"approve", "deny"} {
+		_, err = w.decide("late-"+word, vote(g, word, "bob"))
+		w.refused(err, refusal.Conflict)
+	}
+	r.wait(4)
+	r.mu.Lock()
+	last := r.got[len(r.got)-1]
+	rounds := ""
+	for _, m := range r.got {
+		if rounds += m.Type + " "; m.Round != nil {
+			rounds += strconv.Itoa(*m.Round) + " "
+		}
+	}
+	r.mu.Unlock()
+	if want := "grant.requested 0 grant.approved grant.active grant.extension_requested 1 "; rounds != want {
+		t.Fatalf("%s, want %s", rounds, want)
+	}
+	longer, err := w.decide("d3", fmt.Sprintf(`{"round": %d, "stage": %d, %s`, *last.Round, last.Stage, vote(g, "approve", "bob")[1:]))
+	if err != nil || !longer.Until.Equal(asked.Until.Add(time.Hour)) {
+		t.Errorf("%+v %v", longer, err)
+	}
+}

@@ -281,7 +281,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 		var ts string
 		s.change(func() {
 			s.count++
-			ts = fmt.Sprintf("17640000%02d.%06d", s.count%100, s.count)
+			ts = fmt.Sprintf("%d.%06d", time.Now().Unix(), s.count)
 			s.messages = append(s.messages, &Message{Channel: arguments["channel"], TS: ts, Text: arguments["text"], Blocks: arguments["blocks"]})
 		})
 		answer(map[string]any{"ok": true, "channel": arguments["channel"], "ts": ts, "message": map[string]any{"type": "message", "text": arguments["text"], "ts": ts}})
