@@ -78,6 +78,9 @@ func (x *Extractor) Item(it item.Item) {
 				texts = append(texts, text)
 			}
 		}
+		if it.Kind == item.File && it.SHA256 != "" {
+			texts = append(texts, it.SHA256) // who else moved the same file
+		}
 		if it.Ref != 0 && (it.Kind == item.Statement || it.Kind == item.Command) && len(texts) > 0 {
 			if x.open == nil {
 				x.open = map[opened]int64{}

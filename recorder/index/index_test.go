@@ -64,7 +64,7 @@ func random(r *rand.Rand, n int) sample {
 		case 1:
 			add(item.Item{Kind: item.Command, Channel: 1, Ref: ref + 1, Via: "exec", Command: phrase(r)})
 		case 2:
-			add(item.Item{Kind: item.File, Command: "rename", Path: "/" + phrase(r), Error: []string{"", "no such file"}[r.IntN(2)]})
+			add(item.Item{Kind: item.File, Command: "rename", Path: "/" + phrase(r), SHA256: []string{"", "9f86d081884c7d65"}[r.IntN(2)], Error: []string{"", "no such file"}[r.IntN(2)]})
 		case 3:
 			add(item.Item{Kind: item.Other, Command: phrase(r), Text: "more"})
 		case 4:
@@ -85,6 +85,24 @@ func random(r *rand.Rand, n int) sample {
 		add(item.Item{Kind: item.End, Reason: "client_closed"})
 	}
 	return s
+}
+
+// TestAFileIsFoundByItsHash: and where there is none, by nothing in its stead.
+func TestAFileIsFoundByItsHash(t *testing.T) {
+	const sum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	s := sample{header: format.Header{Session: "s-1"}, items: []item.Item{
+		{Kind: item.File, Command: "upload", Path: "/a", SHA256: sum}, {Kind: item.File, Command: "upload", Path: "/b"},
+		{Kind: item.Bulk, Stream: "stdin", SHA256: sum},
+	}}
+	var found []string
+	for _, e := range s.entries() {
+		if line, ok := e.Match(Fold(strings.ToUpper(sum[:20]))); ok && line == sum {
+			found = append(found, e.Item.Path)
+		}
+	}
+	if len(found) != 1 || found[0] != "/a" {
+		t.Errorf("found %q", found)
+	}
 }
 
 // entries are all that can be found in a session, with what failed known.
