@@ -19,6 +19,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/protocols/ssh/interpret"
 )
 
 // What people do who mean no good, as known from the advisories about other servers. Each test says what happened there.
@@ -302,6 +303,27 @@ func TestRequestFlood(t *testing.T) {
 	if out, err := must(other.NewSession())(t).Output("echo here"); err != nil || string(out) != "here\n" {
 		t.Errorf("%q, %v", out, err)
 	}
+}
+
+// TestRequestsThatWait: while a target takes its time, requests about the connection wait for their turn, and a client who sends more of them
+// than anybody has use for is hung up on.
+func TestRequestsThatWait(t *testing.T) {
+	r := newRig(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer l.Close() // it says nothing
+	r.config.Targets = append(r.config.Targets, configs.Target{
+		Name: "silent", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: r.config.Targets[0].HostKeys, Accounts: r.config.Targets[0].Accounts,
+	})
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	r.grant("me", "silent")
+	c := r.raw(t)
+	c.login("me@silent", r.signer)
+	for range 3 * maxQueued {
+		c.send(global(tcpipForward, xssh.Marshal(interpret.ForwardTCPIP{Address: "127.0.0.1"})))
+	}
+	c.hungUp(rawGlobalSuccess, rawGlobalFailure)
 }
 
 // TestRejectedChannelsLeaveNothing (CVE-2026-39827): refused channels do not count among the open ones.

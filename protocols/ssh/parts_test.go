@@ -129,6 +129,13 @@ func TestQueueMergesAndBounds(t *testing.T) {
 	if waited, floods := drain(flood); len(waited) != maxQueued || floods != 1 {
 		t.Errorf("%d waited of a flood, told %d times", len(waited), floods)
 	}
+	const size = 60 << 10
+	for i := range flood {
+		flood[i] = &xssh.Request{Type: "env", Payload: make([]byte, size)}
+	}
+	if waited, floods := drain(flood); len(waited) != maxQueuedBytes/size || floods != 1 {
+		t.Errorf("%d of %d bytes each waited, told %d times", len(waited), size, floods)
+	}
 }
 
 func TestTypedInputIsCountedNotHashed(t *testing.T) {

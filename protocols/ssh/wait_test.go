@@ -247,3 +247,24 @@ func TestTerminalDoesNotWaitForEver(t *testing.T) {
 	r.pending() // the request stands
 	r.nobodyWaits()
 }
+
+// TestWhatWaitsIsBounded: of what is asked and typed before an approval no more is kept than a client has use for.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	for size, most := range map[int]int{1: keepAsked, 10 << 10: keepAskedBytes / (10 << 10)} {
+		w, requests := &waiting{}, make(chan *xssh.Request, 1000)
+		for range cap(requests) - 1 {
+			requests <- &xssh.Request{Type: "env", Payload: xssh.Marshal(struct{ Name, Value string }{"LC_X", strings.Repeat("x", size)})}
+		}
+		requests <- &xssh.Request{Type: "shell"}
+		if start := w.untilStart(requests); start == nil || start.Type != "shell" || len(w.asked) == 0 || len(w.asked) > most {
+			t.Errorf("%d requests of %d bytes are kept", len(w.asked), size)
+		}
+	}
+	w := &waiting{}
+	for range 100 {
+		w.take(make([]byte, 1000), nil, nil)
+	}
+	if len(w.typed) != keepTyped {
+		t.Errorf("%d bytes of what is typed are kept", len(w.typed))
+	}
+}
