@@ -371,7 +371,7 @@ func (c *channel) copyUp() {
 			dead = c.up(in, buf[:n]) != nil
 		}
 		if err != nil {
-			dead = dead || err == errFlooded
+			dead = dead || errors.Is(err, errFlooded)
 			break
 		}
 		buf = grown(buf, n)

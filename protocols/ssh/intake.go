@@ -318,7 +318,7 @@ func (i *intake) pump(number int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for i.pumping && i.pumps == number {
-		flooded := i.err == errFlooded
+		flooded := errors.Is(i.err, errFlooded)
 		if i.quota <= 0 && !flooded {
 			i.changed.Wait()
 			continue

@@ -114,10 +114,3 @@ func (c *connection) keysStuck() {
 		l.session.End(session.Ending{Reason: session.EndClientClosed, Sentence: "the client began to change keys and did not go on"})
 	}
 }
-
-// changing says that a change of keys is under way.
-func (r *rekeyed) changing() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.timer != nil
-}
