@@ -121,7 +121,7 @@ func TestStages(t *testing.T) {
 func TestStagesDenied(t *testing.T) {
 	w := inStagesWorld(t)
 	ctx := t.Context()
-	first, second := w.request(alice, "owner", "orders"), Grant{}
+	first := w.request(alice, "owner", "orders")
 	if g, err := w.Deny(ctx, carol, first.ID, "not this week"); err != nil || g.State != Denied { // of the second stage
 		t.Fatal(g.State, err)
 	}
@@ -133,7 +133,7 @@ func TestStagesDenied(t *testing.T) {
 	ci := job
 	ci.Groups = []string{"deployers"}
 	ci.StartedBy = authn.Starter{Person: dave.Subject}
-	second = w.request(ci, "owner", "orders")
+	second := w.request(ci, "owner", "orders")
 	_, err := w.Approve(ctx, dave, second.ID, "")
 	refused(t, err, refusal.NotPermitted, "a job that you started")
 	w.vote(bob, second.ID, Pending)

@@ -191,7 +191,7 @@ func TestPaintedWords(t *testing.T) {
 func TestRealPrograms(t *testing.T) {
 	m := newMasker(t, format.Mask{Cards: true, Patterns: []format.MaskPattern{{Name: "key", Regexp: `AKIA[0-9A-Z]{16}`}}})
 	for _, program := range []string{"vim", "tmux"} {
-		data, err := os.ReadFile(filepath.Join("testdata", program+".out"))
+		data, err := os.ReadFile(filepath.Join("testdata", program+".screen"))
 		if err != nil {
 			t.Fatal(err)
 		}
