@@ -44,6 +44,9 @@ used in the last 90 days (longer than anybody needed, accounts, groups, all of i
 				for _, p := range problems {
 					fmt.Fprintln(command.OutOrStdout(), p)
 				}
+				if len(problems) == 1 {
+					return errors.New("one of the configuration's lines needs mending")
+				}
 				return fmt.Errorf("%d of the configuration's lines need mending", len(problems))
 			}
 			if err != nil {
@@ -54,6 +57,9 @@ used in the last 90 days (longer than anybody needed, accounts, groups, all of i
 			}
 			if len(config.Recording.Witnesses) == 0 {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
+			}
+			for _, p := range config.LintSecrets() {
+				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
 			}
 			for _, p := range config.LintMasking() {
 				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/recordings.md)\n", p)

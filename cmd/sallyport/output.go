@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"sallyport/client"
 )
@@ -49,6 +51,9 @@ func show(command *cobra.Command, v any, table func(t *table)) error {
 	}
 	t := newTable(out)
 	table(t)
+	if f, ok := out.(*os.File); ok && t.rows == 1 && t.head && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintln(command.ErrOrStderr(), "There is nothing to list.")
+	}
 	return t.flush()
 }
 
@@ -59,16 +64,26 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // table prints aligned columns. What people wrote (a reason, a name) can't move the cursor in it.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	w    *tabwriter.Writer
+	rows int
+	head bool // the first row names columns
+}
 
 func newTable(w io.Writer) *table {
 	return &table{w: tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)}
 }
 
-// row prints one line of cells.
+// row prints one line of cells. Where nothing is known a dash stands, but where a line goes on with what the one before began with.
 func (t *table) row(cells ...string) {
+	t.rows++
+	if t.rows == 1 {
+		t.head = len(cells) > 1 && strings.ToUpper(strings.Join(cells, "")) == strings.Join(cells, "")
+	}
+	goesOn := true
 	for i, c := range cells {
-		if cells[i] = visible(c); c == "" {
+		goesOn = goesOn && c == ""
+		if cells[i] = visible(c); c == "" && !goesOn {
 			cells[i] = "-"
 		}
 	}

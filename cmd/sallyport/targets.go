@@ -86,6 +86,20 @@ func setUpTarget(command *cobra.Command, name string) error {
 	return nil
 }
 
+// furtherHint is what is left of a hint when this very check is what it leads to.
+func furtherHint(hint, target string) string {
+	var rest []string
+	for part := range strings.SplitSeq(hint, "; ") {
+		if !strings.HasSuffix(part, "sallyport targets check "+target) {
+			rest = append(rest, part)
+		}
+	}
+	if hint != "" && len(rest) == 0 {
+		return "the gateway's log says more"
+	}
+	return strings.Join(rest, "; ")
+}
+
 func checkTarget(command *cobra.Command, name string) error {
 	c, err := open()
 	if err != nil {
@@ -102,8 +116,8 @@ func checkTarget(command *cobra.Command, name string) error {
 				word = "FAILED"
 			}
 			t.row(word, s.Name, s.Detail)
-			if s.Hint != "" {
-				t.row("", "", "next: "+s.Hint)
+			if hint := furtherHint(s.Hint, name); hint != "" {
+				t.row("", "", "next: "+hint)
 			}
 		}
 	})

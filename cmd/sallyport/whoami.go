@@ -26,7 +26,9 @@ func newWhoamiCommand() *cobra.Command {
 			return show(command, who, func(t *table) {
 				t.row("name", who.Label())
 				t.row("e-mail", who.Email)
-				t.row("groups", strings.Join(who.Groups, ", "))
+				if t.row("groups", strings.Join(who.Groups, ", ")); len(who.Groups) == 0 && who.Kind == "human" {
+					t.row("", "the provider tells of none: whoever runs the gateway looks at provider.scopes and provider.groups_claim")
+				}
 				t.row("kind", who.Kind)
 				t.row("subject", who.Subject)
 				t.row("issuer", who.Issuer)
