@@ -52,7 +52,7 @@ type SSHLimits struct {
 	// other command, no subsystem).
 	Commands []string `yaml:"commands" json:"commands,omitempty"`
 	// Forward are host:port patterns to which connections may be forwarded (-L); either side may be "*", the host may begin or
-	// end in "*". None: none may.
+	// end in "*", at the end for the rest of an address or of a name up to its next dot. None: none may.
 	Forward        []string `yaml:"forward" json:"forward,omitempty"`
 	RemoteForward  bool     `yaml:"remote_forward" json:"remote_forward,omitempty"`
 	UnixSockets    bool     `yaml:"unix_sockets" json:"unix_sockets,omitempty"`

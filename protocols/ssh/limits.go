@@ -117,7 +117,8 @@ func (l *link) mayForward(host string, port int) bool {
 		slices.ContainsFunc(limits.Forward, func(pattern string) bool { return forwardMatches(pattern, host, port) })
 }
 
-// forwardMatches matches host:port with a pattern in which either side may be "*", and the host may begin or end in it.
+// forwardMatches matches host:port with a pattern in which either side may be "*", and the host may begin or end in it. At the end
+// it stands for the rest of an address, or of a name up to its next dot.
 func forwardMatches(pattern, host string, port int) bool {
 	i := strings.LastIndex(pattern, ":")
 	if i < 0 {
@@ -139,7 +140,9 @@ func forwardMatches(pattern, host string, port int) bool {
 		if strings.Trim(prefix, "0123456789.") == "" {
 			return net.ParseIP(host) != nil && strings.HasPrefix(host, prefix)
 		}
-		return strings.HasPrefix(host, prefix)
+		// db-* are hosts, and not what anybody can have of that beginning in a zone of their own.
+		rest, ok := strings.CutPrefix(host, prefix)
+		return ok && !strings.Contains(rest, ".")
 	}
 	return false
 }

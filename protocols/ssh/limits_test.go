@@ -87,6 +87,10 @@ func TestForwardMatches(t *testing.T) {
 		{"10.0.*:80", "10.0.1.2", 80, true},
 		{"10.0.*:80", "10.0.evil.example", 80, false},
 		{"db-*:80", "db-7", 80, true},
+		{"db-*:80", "db-7.evil.example", 80, false},
+		{"db.*:80", "db.internal", 80, true},
+		{"db.*:80", "db.evil.example", 80, false},
+		{"fd00:*:80", "fd00::7", 80, true},
 		{"[::1]:80", "::1", 80, true},
 		{"nonsense", "nonsense", 80, false},
 	} {
