@@ -194,7 +194,7 @@ func (s *Service) useKey(ctx context.Context, tx *store.Tx, answer passkey.Answe
 	if err != nil {
 		return Identity{}, fmt.Errorf("look up an enrolled key: %w", err)
 	}
-	key.Counter = uint32(counter) //nolint:gosec // it was one when it was kept
+	key.Counter = uint32(counter)
 	next, err := s.passkeys.Proven(answer, answer.Challenge(), []byte(identity), key)
 	cloned := errors.Is(err, passkey.ErrCloned)
 	if err != nil && !cloned {

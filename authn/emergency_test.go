@@ -10,6 +10,8 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -528,4 +530,73 @@ func TestNoKeyIsAskedFor(t *testing.T) {
 func chainOf(t *testing.T, der []byte) []*x509.Certificate {
 	t.Helper()
 	return []*x509.Certificate{must(x509.ParseCertificate(der))(t)}
+}
+
+// TestKeyOfSomebodyTheDirectoryClosed: whom the provider's directory has made inactive or deleted has no key, though the provider is down;
+// also where unknown people may sign in.
+func TestKeyOfSomebodyTheDirectoryClosed(t *testing.T) {
+	for name, test := range map[string]struct {
+		lenient bool
+		close   func(r *rig, person string)
+		says    string
+	}{
+		"inactive": {false, func(r *rig, person string) {
+			r.scim(directoryToken, "PATCH", "/Users/"+person, patchOp+`{"op":"replace","value":{"active":false}}]}`, 200)
+		}, "is disabled"},
+		"deleted":                               {false, func(r *rig, person string) { r.scim(directoryToken, "DELETE", "/Users/"+person, "", 204) }, "is disabled"},
+		"deleted where the unknown may sign in": {true, func(r *rig, person string) { r.scim(directoryToken, "DELETE", "/Users/"+person, "", 204) }, "did not vouch"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(token, []byte(directoryToken), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := newKeyRig(t, func(c *configs.Config) {
+				c.Provider.SCIM = &configs.SCIM{Token: configs.SecretRef("file:" + token), AdmitUnknown: test.lenient}
+			})
+			person, _ := r.entra()
+			who, key := r.enrol("alice")
+			r.advance(time.Minute)
+			r.down(true)
+			access := r.byKey(key).AccessToken
+			test.close(r, person)
+			if _, err := r.EmergencyBearer(t.Context(), access); refusal.Of(err) == nil {
+				t.Errorf("what she had: %v", err)
+			}
+			b := r.browser()
+			p := b.answerKey(must(key.Sign(challenge(b.goOn(b.get(r.flow().address())))))(t))
+			if p.StatusCode != http.StatusForbidden || !strings.Contains(p.text, test.says) {
+				t.Errorf("%s\n%s", p.Status, p.text)
+			}
+			if e := r.events("login.refused"); len(e) != 1 || e[0].Actor != who.Key() || e[0].Outcome != string(refusal.IdentityDisabled) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// TestKeyIsTakenForItsOwnProviderOnly: that another provider is down is no reason to let somebody in whose own answers.
+func TestKeyIsTakenForItsOwnProviderOnly(t *testing.T) {
+	partner := newCompany(t)
+	t.Setenv("AUTHN_TEST_PARTNER", partner.secret)
+	r := newKeyRig(t, func(c *configs.Config) {
+		c.Provider.Name = "staff"
+		other := c.Provider
+		other.Name, other.Issuer, other.CA, other.ClientSecret = "partner", partner.URL, partner.ca, "env:AUTHN_TEST_PARTNER"
+		c.Providers = []configs.Provider{other}
+	})
+	partner.redirect = r.server.URL + "/oauth/callback/partner"
+	who := r.in(r.company, "staff")
+	key, answer := r.made(must(r.EnrolKey(t.Context(), who))(t))
+	must(r.KeyEnrolled(t.Context(), who, "ring", answer, ""))(t)
+	partner.set(func(c *company) { c.down = true })
+	r.advance(5 * time.Second)
+	b := r.browser()
+	p := b.answerKey(must(key.Sign(challenge(b.choose(b.get(r.flow().address()), "partner"))))(t))
+	if p.StatusCode != http.StatusForbidden || !strings.Contains(p.text, "it is not that provider") {
+		t.Errorf("%s\n%s", p.Status, p.text)
+	}
+	if n := len(r.events("login.emergency")); n != 0 {
+		t.Errorf("%d sign-ins", n)
+	}
 }
