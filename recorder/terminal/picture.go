@@ -28,6 +28,7 @@ type Picture struct {
 	cut    bool   // and more of them came before, which have scrolled away
 	spent  time.Duration
 	left   time.Duration
+	lost   bool
 
 	// What the emulator keeps to itself, as the sequences that brought it about:
 	modes   []mode
@@ -99,7 +100,7 @@ func (p *Picture) Resize(columns, lines int) {
 	p.show()
 	p.columns, p.rows = bounded(columns, 80, maxColumns), bounded(lines, 24, maxRows)
 	if p.screen != nil {
-		p.screen.Resize(p.columns, p.rows)
+		p.safely(func() { p.screen.Resize(p.columns, p.rows) })
 	}
 	p.margins = ""
 }
@@ -123,8 +124,9 @@ func (p *Picture) Write(output []byte) {
 			if p.parser.seq[len(p.parser.seq)-1] != 'm' || p.parser.seq[1] != '[' {
 				p.simple = false
 			}
-			p.remember(p.parser.seq)
-			p.piece = appendModest(p.piece, p.parser.seq)
+			from := len(p.piece)
+			p.piece = appendModest(p.piece, p.parser.seq, p.most(p.parser.seq))
+			p.remember(p.piece[from:])
 		case printable:
 			p.piece = append(p.piece, c)
 		case control:
@@ -172,19 +174,44 @@ func (p *Picture) show() {
 	if len(p.piece) == 0 {
 		return
 	}
-	if p.spent < p.left+patience {
+	if !p.Lost() {
 		began := time.Now()
-		if p.cut { // it has scrolled to the last row
-			_, _ = p.emulator().Write([]byte("\x1b[9999;1H"))
-		}
-		_, _ = p.emulator().Write(p.piece) // in memory
+		p.safely(func() {
+			if p.cut { // it has scrolled to the last row
+				_, _ = p.emulator().Write([]byte("\x1b[9999;1H"))
+			}
+			_, _ = p.emulator().Write(p.piece) // in memory
+		})
 		p.spent += time.Since(began)
 	}
 	p.piece, p.lines, p.simple, p.cut = p.piece[:0], p.lines[:0], true, false
 }
 
-// appendModest appends a sequence, with numbers that no screen is large enough for made smaller.
-func appendModest(to, seq []byte) []byte {
+// safely does something with the emulator. Where that breaks, the picture is given up: it is somebody else's program, its input is a
+// stranger's, and what a target sends must break nothing else.
+func (p *Picture) safely(f func()) {
+	defer func() {
+		if recover() != nil {
+			p.screen, p.lost = nil, true
+		}
+	}()
+	f()
+}
+
+// most is how large a number in a sequence may be. Margins beyond the screen are what programs ask for that think it larger, and where
+// the emulator would reach for lines that are not there.
+func (p *Picture) most(seq []byte) int {
+	switch last := seq[len(seq)-1]; {
+	case last == 'r' && len(seq) > 2 && seq[2] != '?':
+		return p.rows
+	case last == 's':
+		return p.columns
+	}
+	return maxNumber
+}
+
+// appendModest appends a sequence, with numbers above most made smaller.
+func appendModest(to, seq []byte, most int) []byte {
 	last := seq[len(seq)-1]
 	if len(seq) < 3 || seq[1] != '[' || last == 'm' || last == 'h' || last == 'l' {
 		return append(to, seq...)
@@ -192,7 +219,7 @@ func appendModest(to, seq []byte) []byte {
 	number, digits := 0, false
 	for _, c := range seq {
 		if c >= '0' && c <= '9' {
-			number, digits = min(10*number+int(c-'0'), maxNumber), true
+			number, digits = min(10*number+int(c-'0'), most), true
 			continue
 		}
 		if digits {
@@ -258,8 +285,9 @@ func (p *Picture) Whole() bool {
 	return !p.Lost() && p.filter.parser.state == ground && p.filter.parser.rest == 0 && !p.filter.c2
 }
 
-// Lost reports whether the picture was given up, because it took too long to show: what it has from then on is not what a terminal shows.
-func (p *Picture) Lost() bool { return p.spent >= p.left+patience }
+// Lost reports whether the picture was given up, because it took too long to show or could not be: what it has from then on is not what a
+// terminal shows.
+func (p *Picture) Lost() bool { return p.lost || p.spent >= p.left+patience }
 
 // Paint returns what makes a terminal of this size, whatever it showed, show the picture.
 func (p *Picture) Paint() []byte {
@@ -273,7 +301,8 @@ func (p *Picture) Paint() []byte {
 		}
 	}
 	b.WriteString("\x1b[H\x1b[2J")
-	rows := strings.Split(screen.Render(), "\n")
+	var rows []string
+	p.safely(func() { rows = strings.Split(screen.Render(), "\n") })
 	for i, row := range rows[:min(len(rows), p.rows)] {
 		fmt.Fprintf(&b, "\x1b[%d;1H\x1b[0m%s", i+1, strings.TrimSuffix(row, "\r"))
 	}

@@ -132,6 +132,21 @@ func TestPictureOfPrograms(t *testing.T) {
 	}
 }
 
+// TestMarginsBeyondTheScreen: a program that thinks the screen larger than it is, or wants to break what shows it, breaks nothing.
+func TestMarginsBeyondTheScreen(t *testing.T) {
+	for _, b := range []string{"\x1b[1;24r\x1b[T", "\x1b[1;24r\x1b[1;1H\x1b[L", "\x1b[2;400r\x1b[2;1H\x1b[3M", "\x1b[?69h\x1b[1;400s\x1b[4;1H\x1b[L\x1b[T\x1b[P\x1b[@", "\x1b[1;24r\x1b[4;1H\n\n\x1bM\x1b[S"} {
+		p := NewPicture(20, 4)
+		p.Write([]byte("one\r\ntwo\r\nthree" + b + "x"))
+		screen := p.Paint()
+		if p.Lost() {
+			t.Errorf("%q: the picture is given up", b)
+		}
+		painted := emulator(20, 4)
+		painted.Write(screen)
+		painted.Write([]byte("\x1b[1;1H\x1b[L\x1b[T\x1b[M\x1b[S"))
+	}
+}
+
 // FuzzPicture: any bytes are stood, and the picture stays small.
 func FuzzPicture(f *testing.F) {
 	f.Add([]byte("\x1b[999999999b\x1b[?1049h\x1b[1;1r\x1b]52;c;?\x07\x1bP0q#0~\x1b\\\xff\xfe"), 80, 24)
@@ -147,6 +162,9 @@ func FuzzPicture(f *testing.F) {
 		p.Write(b)
 		if n := len(p.Paint()); n > 64*maxColumns*maxRows {
 			t.Fatalf("a picture of %d bytes", n)
+		}
+		if p.lost {
+			t.Fatal("the emulator broke")
 		}
 	})
 }
