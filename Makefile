@@ -10,7 +10,7 @@ RACE := $(shell cat test/rig/race.flags)
 LINT := $(GO) tool -modfile=internal/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help player build test demo lint fuzz bench browser conformance release storage store
+.PHONY: help player build test tested story demo lint fuzz bench browser conformance release storage store
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +32,20 @@ demo: ## everything on this machine: build, install what is missing, run `sallyp
 	@$(MAKE) --no-print-directory build
 	@exec bin/sallyport demo
 
-test: ## all tests, with the race detector and real servers
-	@test/tools/install-missing initdb sshd psql ssh pgbench gcc chromium curl
+test: player ## all tests, with the race detector and real servers
+	@test/tools/install-missing initdb sshd psql ssh scp pgbench gcc chromium curl
 	@# With -trimpath, as `make build` has it, everything is compiled once for both.
 	CGO_ENABLED=0 $(GO) vet -trimpath ./...
 	CGO_ENABLED=0 $(GO) build -trimpath ./...
-	CGO_ENABLED=0 GOOS=darwin $(GO) build -o /dev/null ./cmd/sallyport
-	CGO_ENABLED=0 GOOS=windows $(GO) build -o /dev/null ./cmd/sallyport
-	CGO_ENABLED=1 test/tools/with-postgres $(GO) test $(RACE) -vet=off -timeout 14m $$($(GO) list ./... | grep -v '^sallyport/test')
-	@# These run binaries that they build, of which Go's cache of test results knows nothing.
-	CGO_ENABLED=1 $(GO) test $(RACE) -vet=off -count=1 -timeout 14m ./test/...
+	CGO_ENABLED=0 $(GO) run -trimpath ./test/tools/elsewhere darwin windows -- ./cmd/sallyport ./cmd/sallyport-verify
+	@$(MAKE) --no-print-directory -j 2 tested story
+
+# The tests in test/ take longest and wait most, so they come first, and more packages run at a time than there are processors.
+tested:
+	CGO_ENABLED=1 SALLYPORT_TEST_RUN=$$$$ test/tools/with-postgres $(GO) test $(RACE) -vet=off -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) -timeout 14m \
+		./test/... $$($(GO) list ./... | grep -v '^sallyport/test')
+
+story:
 	@$(MAKE) --no-print-directory browser BROWSER='-run "TestStory|TestPicturesOfTheDocumentation"'
 
 lint: ## golangci-lint, as pinned in internal/tools/go.mod

@@ -25,7 +25,7 @@ import (
 const hostile = `<img src=x onerror=alert(1)><script>alert(2)</script>"><svg onload=alert(3)>`
 
 // patience is how long a page may take to be as it should.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // person is somebody in front of a browser window of their own.
 type person struct {
