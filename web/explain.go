@@ -44,6 +44,7 @@ func ExplanationOf(e policy.Explanation) api.Explanation {
 	if p := e.Winner; p != nil {
 		out.Outcome, out.Policy, out.Duration = "permit", p.Name, e.Duration
 		out.Role, out.Limits = e.Role.Name, e.Role.Limits.Words()
+		out.Ends = p.Ends(e.Duration)
 		out.Needed, out.MayApprove = policy.Needed(p.Policy), orEmpty(policy.Approving(p.Policy))
 		for i, s := range policy.Stages(p.Policy) {
 			out.Stages = append(out.Stages, api.Stage{Number: i + 1, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Count, By: []string{}})

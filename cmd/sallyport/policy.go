@@ -153,6 +153,9 @@ func showExplanation(command *cobra.Command, what string, e api.Explanation) err
 			}
 			fmt.Fprintf(out, "  by role %s: %s\n", visible(e.Role), visible(limits))
 		}
+		for _, end := range e.Ends {
+			fmt.Fprintf(out, "  %s\n", visible(end))
+		}
 	case "forbid":
 		fmt.Fprintf(out, "forbid: %s may not be had, whatever else permits it.\n", visible(what))
 	default:

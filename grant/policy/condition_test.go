@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"cel.dev/cel-go/cel"
+
 	"sallyport/configs"
 )
 
@@ -111,6 +113,18 @@ func TestCostLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if holds, err := p.holds(input(asked(), time.Hour)); holds || err == nil || !strings.Contains(err.Error(), "cost") {
+		t.Errorf("holds: %v, %v", holds, err)
+	}
+	// So does the one of memory, which has to be told apart: it is set beside one of cost that does not trip.
+	made, issues := environment.Compile(`identity.groups.map(g, g + "x").size() > 0`)
+	if issues.Err() != nil {
+		t.Fatal(issues.Err())
+	}
+	run, err := environment.Program(made, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(1<<40), cel.MemoryLimit(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds, err := (program{run: run}).holds(input(asked(), time.Hour)); holds || err == nil || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("holds: %v, %v", holds, err)
 	}
 	// Inputs larger than a condition was measured with stop it, which admits nobody and forbids everything.

@@ -362,6 +362,32 @@ func orDefault(d configs.Duration, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
+// Ends says what would end a grant by the policy, and the request before it: each a sentence's part.
+func (p *Policy) Ends(length time.Duration) (list []string) {
+	if Needed(p.Policy) > 0 {
+		list = append(list, "the request lapses where nobody has decided within "+Short(Within(p.Policy)))
+	}
+	list = append(list, "it lapses where it is not used within "+Short(StartWithin(p.Policy)))
+	after := "it ends " + Short(length) + " after its first use"
+	if most := p.Total(); most > length && !p.BreakGlass {
+		after += ", with extensions after " + Short(most) + " at most"
+	}
+	list = append(list, after)
+	if len(p.Policy.Hours) > 0 {
+		list = append(list, "it ends with the hours "+Or(p.Policy.Hours))
+	}
+	if p.Idle > 0 {
+		list = append(list, "it ends after "+Short(p.Idle.D())+" without a session")
+	}
+	for _, name := range p.Policy.Evidence {
+		list = append(list, "it ends when evidence "+name+" is gone")
+	}
+	if p.BreakGlass {
+		list = append(list, "it is reviewed by "+Or(p.Review.Groups)+" within "+Short(p.Review.Within.D()))
+	}
+	return list
+}
+
 // InAny reports whether one of the groups is among those wanted.
 func InAny(groups, wanted []string) bool {
 	return slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(wanted, g) })

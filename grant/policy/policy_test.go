@@ -17,6 +17,26 @@ var orders = configs.Target{Name: "orders", Labels: map[string]string{"env": "pr
 // cover reports whether a policy without roles speaks of app@orders.
 func cover(p configs.Policy) bool { return (&Policy{Policy: p}).Covers(orders, "app") }
 
+// What would end a grant is said before it is asked for.
+func TestEnds(t *testing.T) {
+	for _, test := range []struct {
+		p    configs.Policy
+		want string
+	}{
+		{configs.Policy{MaxDuration: hours(2), Approve: configs.Approve{Auto: true}}, "it lapses where it is not used within 1h; it ends 1h after its first use, with extensions after 2h at most"},
+		{configs.Policy{MaxDuration: hours(1), MaxTotal: hours(3), Idle: configs.Duration(15 * time.Minute), Hours: []string{"mon 08:00-19:00 UTC"}, Evidence: []string{"oncall"}, Approve: configs.Approve{Groups: []string{"leads"}, Within: hours(4)}},
+			"the request lapses where nobody has decided within 4h; it lapses where it is not used within 1h; it ends 1h after its first use, with extensions after 3h at most; " +
+				"it ends with the hours mon 08:00-19:00 UTC; it ends after 15m without a session; it ends when evidence oncall is gone"},
+		{configs.Policy{MaxDuration: hours(1), MaxTotal: hours(1), BreakGlass: true, Approve: configs.Approve{Auto: true}, Review: configs.Review{Groups: []string{"security"}, Within: hours(24)}},
+			"it lapses where it is not used within 1h; it ends 1h after its first use; it is reviewed by security within 24h"},
+	} {
+		p := &Policy{Policy: test.p}
+		if got := strings.Join(p.Ends(time.Hour), "; "); got != test.want {
+			t.Errorf("%s", got)
+		}
+	}
+}
+
 func TestCovers(t *testing.T) {
 	for _, tt := range []struct {
 		pattern string

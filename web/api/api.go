@@ -189,6 +189,7 @@ type Explanation struct {
 	Needed     int           `json:"approvals_needed"`
 	MayApprove []string      `json:"may_approve"`
 	Stages     []Stage       `json:"stages" doc:"The approvals that it would need, one after the other."`
+	Ends       []string      `json:"ends,omitempty" doc:"What would end the request and the grant, in words."`
 	Forbidden  []Forbidden   `json:"forbidden" doc:"Policies that forbid it, whatever the others say."`
 	Candidates []Candidate   `json:"candidates" doc:"Policies that speak of the account, in their order, up to the one that admits the request."`
 }
