@@ -37,7 +37,7 @@ func (s *server) registerApprovals() {
 		g, err := s.Decide(ctx, in.Name, in.ID, in.Timestamp, in.Signature, in.RawBody)
 		if err != nil {
 			if r := refusal.Of(err); r != nil && r.Code == refusal.NotAuthenticated {
-				s.Authn.Unauthenticated("http: unsigned decision", nil)
+				s.Authn.Unauthenticated("http: unsigned decision", peer(ctx))
 			}
 			return nil, s.fail(op.OperationID, err)
 		}

@@ -15,6 +15,14 @@ func WithConnection(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, conn)
 }
 
+// peer is the other end of the request's connection; nil where that is not known.
+func peer(ctx context.Context) net.Addr {
+	if conn, ok := ctx.Value(connectionKey{}).(net.Conn); ok {
+		return conn.RemoteAddr()
+	}
+	return nil
+}
+
 // proven notes that the request's connection belongs to a proven identity.
 func proven(ctx context.Context) {
 	if conn, ok := ctx.Value(connectionKey{}).(net.Conn); ok {

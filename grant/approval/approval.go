@@ -100,6 +100,7 @@ type Notifier struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 	lanes   map[string]*lane // by channel
+	life    int64            // how often the store was brought back from a backup
 }
 
 // lane is what is known of the way to one channel.
@@ -134,6 +135,9 @@ func prepare(ctx context.Context, o Options) (*Notifier, error) {
 	n := &Notifier{store: o.Store, channels: o.Channels, log: o.Log, now: o.Now, stop: func() {}, lanes: map[string]*lane{}}
 	if n.now == nil {
 		n.now = time.Now
+	}
+	if err := o.Store.Read().QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM restored`).Scan(&n.life); err != nil {
+		return nil, fmt.Errorf("read whether the store was restored: %w", err)
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -338,14 +342,20 @@ func (n *Notifier) due(ctx context.Context, channel string) ([]pending, error) {
 		}
 		p.unread = json.Unmarshal(body, &p.notice.Event)
 		p.notice.Number = number
-		p.notice.ID = idOf(p.grant, number)
+		p.notice.ID = n.idOf(p.grant, number)
 		due = append(due, p)
 	}
 	return due, rows.Err()
 }
 
-// idOf is a notification's id.
-func idOf(grantID string, number int64) string { return fmt.Sprintf("%s-%d", grantID, number) }
+// idOf is a notification's id. A store that was brought back from a backup gives numbers again that it gave before, for other events,
+// which receivers must not take for those: so their ids are others.
+func (n *Notifier) idOf(grantID string, number int64) string {
+	if n.life > 0 {
+		return fmt.Sprintf("%s-%d-%d", grantID, n.life, number)
+	}
+	return fmt.Sprintf("%s-%d", grantID, number)
+}
 
 // tell has a channel tell. What can't be read it is not asked to, and where it panics that is a failure like others: what somebody
 // else's system answers must not end the gateway.

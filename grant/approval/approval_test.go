@@ -79,6 +79,16 @@ func newBench(t *testing.T, channels ...Channel) *bench {
 	return b
 }
 
+// restart opens the notifier anew.
+func (b *bench) restart() {
+	b.t.Helper()
+	again, err := prepare(b.t.Context(), Options{Store: b.store, Channels: b.channels, Now: b.now})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.Notifier = again
+}
+
 var eng = authn.Identity{Issuer: "i", Subject: "s", Kind: authn.Human, Name: "Ann", Groups: []string{"eng"}}
 
 func (b *bench) request(account string) string {
@@ -320,15 +330,37 @@ func TestDyingBetweenTellingAndNoting(t *testing.T) {
 	if _, err := l.Deliver(t.Context(), due[0].notice); err != nil { // and here it dies
 		t.Fatal(err)
 	}
-	again, err := prepare(t.Context(), Options{Store: b.store, Channels: []Channel{l}, Now: b.now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Notifier = again
+	b.restart()
 	b.run()
 	b.run()
 	if len(l.ids) != 2 || l.ids[0] != l.ids[1] || !strings.HasPrefix(l.ids[0], id+"-") {
 		t.Errorf("told as %q", l.ids)
+	}
+}
+
+// A store that was brought back from a backup gives numbers again that it gave before; what it tells under them is something else to
+// those who are told.
+func TestIDsAfterARestore(t *testing.T) {
+	l := &line{name: "l"}
+	b := newBench(t, l)
+	id := b.request("a")
+	b.run()
+	if err := b.store.MarkRestored(t.Context(), b.clock.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	b.restart()
+	if err := b.store.Do(t.Context(), func(tx *store.Tx) error { // as the backup has it
+		_, err := tx.ExecContext(t.Context(), `UPDATE notifications SET state = 'pending', done = 0`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	if len(l.ids) != 2 || l.ids[1] != id+"-1-"+strings.TrimPrefix(l.ids[0], id+"-") {
+		t.Fatalf("told as %q", l.ids)
+	}
+	if list, err := b.List(t.Context(), true); err != nil || len(list) != 1 || list[0].ID != l.ids[1] {
+		t.Errorf("%+v %v", list, err)
 	}
 }
 

@@ -39,13 +39,13 @@ func (n *Notifier) List(ctx context.Context, all bool) ([]Notification, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list notifications: %w", err)
 	}
-	return read(rows)
+	return n.read(rows)
 }
 
 const columns = `event, channel, kind, grant_id, state, attempts, next_try, error, created, done`
 
 // read reads rows of those columns, and closes them.
-func read(rows *sql.Rows) ([]Notification, error) {
+func (n *Notifier) read(rows *sql.Rows) ([]Notification, error) {
 	defer rows.Close()
 	list := []Notification{}
 	for rows.Next() {
@@ -54,7 +54,7 @@ func read(rows *sql.Rows) ([]Notification, error) {
 		if err := rows.Scan(&x.number, &x.Channel, &x.Kind, &x.Grant, &x.State, &x.Attempts, &next, &x.Error, &created, &done); err != nil {
 			return nil, fmt.Errorf("list notifications: %w", err)
 		}
-		x.ID = idOf(x.Grant, x.number)
+		x.ID = n.idOf(x.Grant, x.number)
 		x.Created = time.Unix(0, created).UTC()
 		if done > 0 {
 			x.Done = time.Unix(0, done).UTC()
@@ -95,7 +95,7 @@ func (n *Notifier) Retry(ctx context.Context, a Again, event store.AuditEvent) (
 		if err != nil {
 			return fmt.Errorf("look for notifications: %w", err)
 		}
-		waiting, err := read(rows)
+		waiting, err := n.read(rows)
 		if err != nil {
 			return err
 		}
