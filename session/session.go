@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -339,7 +340,7 @@ func (s *Session) finish() {
 	s.mu.Unlock()
 	ended := time.Now().UTC()
 	detail := why.Sentence
-	if why.By != "" {
+	if why.By != "" && !strings.Contains(detail, why.By) {
 		detail += " (by " + why.By + ")"
 	}
 	if err := s.recording.End(format.End{Reason: why.Reason, Detail: detail, Ended: ended}); err != nil {
