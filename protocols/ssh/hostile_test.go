@@ -22,7 +22,7 @@ import (
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
 // sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "many" opens many
-// channels to the agent, "heard" says what the gateway has asked of the connection, "vanishes" says nothing of how it ended, "mute" has it answer the next channel never, and
+// channels to the agent, "heard" says what the gateway has asked of the connection, "twice" says more than once how it ended, "vanishes" never, "mute" has it answer the next channel never, and
 // "alive" asks whether the client is there.
 func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
@@ -186,6 +186,14 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 			fmt.Fprintln(channel, c.heard)
 			c.mu.Unlock()
 			exit()
+		case "twice":
+			channel.SendRequest("exit-status", false, []byte{0, 0, 0, 3})
+			channel.SendRequest("exit-signal", false, xssh.Marshal(struct {
+				Signal            string
+				Core              bool
+				Message, Language string
+			}{"TERM", false, "", ""}))
+			exit()
 		case "vanishes":
 			channel.Close()
 		case "open":
@@ -273,6 +281,22 @@ func TestStrangers(t *testing.T) {
 }
 
 func strangers(t *testing.T, r *rig) {
+	t.Run("a silent connection inside another", func(t *testing.T) {
+		t.Parallel()
+		outer := must(r.dial("me", r.signer))(t)
+		defer outer.Close()
+		conn := must(outer.Dial("tcp", "web-1:22"))(t)
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(deadline):
+			t.Errorf("still open after %s", deadline)
+		}
+	})
 	for name, say := range map[string]string{
 		"garbage":         strings.Repeat("\xff\x00garbage\n", 1200),
 		"http":            "GET / HTTP/1.1\r\n\r\n",

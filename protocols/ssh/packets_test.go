@@ -179,7 +179,7 @@ func TestOddClients(t *testing.T) {
 	r.oddTarget(t)
 	for name, test := range map[string]func(*testing.T, *rig){
 		"more than it may": moreThanItMay, "tiny windows": tinyWindows, "extended data": extendedData, "pings": pings,
-		"no more sessions": noMoreSessions, "one command": oneCommand, "answered by the gateway": answeredByTheGateway,
+		"no more sessions": noMoreSessions, "one command": oneCommand, "ends": ends, "answered by the gateway": answeredByTheGateway,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, r) })
 	}

@@ -201,6 +201,26 @@ func oneCommand(t *testing.T, r *rig) {
 	}
 }
 
+// ends: of how a command ended the client hears once, and only what is well formed.
+func ends(t *testing.T, r *rig) {
+	for command, want := range map[string]int{"broken": 0, "twice": 1, "hello": 1, "vanishes": 0} {
+		c := r.raw(t)
+		c.login("me@odd", r.signer)
+		c.run(1<<20, 1<<15, command)
+		told := 0
+		for p := c.read(rawChannelRequest, rawChannelClose); p[0] == rawChannelRequest; p = c.read(rawChannelRequest, rawChannelClose) {
+			if !bytes.Contains(p, []byte("exit-")) {
+				t.Errorf("%s: the client hears %q", command, p)
+			}
+			told++
+		}
+		if told != want {
+			t.Errorf("%s: the client hears %d times how it ended", command, told)
+		}
+		c.conn.Close()
+	}
+}
+
 // answeredByTheGateway: what a target asks is answered by the gateway, one way or the other, and the client hears nothing of it: a target's keys are not the
 // gateway's, and whether the client lives is the gateway's business. Of the client's own such requests the target hears nothing.
 func answeredByTheGateway(t *testing.T, r *rig) {

@@ -754,15 +754,28 @@ func TestChannelsAreBounded(t *testing.T) {
 	r := newRig(t)
 	r.grant("me", "web-1")
 	c := r.client("me@web-1")
+	var last xssh.Channel
 	for i := range maxChannels {
-		if _, _, err := c.OpenChannel("session", nil); err != nil {
+		channel, requests, err := c.OpenChannel("session", nil)
+		if err != nil {
 			t.Fatalf("channel %d: %v", i, err)
 		}
+		go xssh.DiscardRequests(requests)
+		last = channel
 	}
-	var refused *xssh.OpenChannelError
-	if _, _, err := c.OpenChannel("session", nil); !errors.As(err, &refused) || refused.Reason != xssh.ResourceShortage {
-		t.Fatalf("one more: %v", err)
+	for range 5 {
+		var refused *xssh.OpenChannelError
+		if _, _, err := c.OpenChannel("session", nil); !errors.As(err, &refused) || refused.Reason != xssh.ResourceShortage {
+			t.Fatalf("one more: %v", err)
+		}
 	}
+	if err := last.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "there is room again", func() bool {
+		_, _, err := c.OpenChannel("session", nil)
+		return err == nil
+	})
 }
 
 func TestCommandsAreRecorded(t *testing.T) {
