@@ -20,6 +20,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/recorder"
 )
 
 // What people do who mean no good, as known from the advisories about other servers. Each test says what happened there.
@@ -254,6 +255,7 @@ func TestHostileUserNames(t *testing.T) {
 		"../../../../etc/passwd@web-1", "me@../../web-1", "me@web-1/../../..", "me@web-1\x00", "\x00me@web-1", "me@web-1\nid", "me\x1b]0;title\x07@web-1", "me@\x1b[2Jweb-1",
 		"\u202eem@web-1", "me@web-1\u200f", strings.Repeat("a", 4096) + "@web-1", "me@" + strings.Repeat("web-1", 1000), "@", "@@", "me@", "@web-1", "+", "me+web-1+", "me@WEB-1 ",
 		"me;id@web-1", "$(id)@web-1", "-oProxyCommand=id@web-1", "\xff\xfe@web-1",
+		strings.Repeat("a", 4096) + "@orders", "me\x1b[2J\n@orders",
 	} {
 		c, err := r.dial(user, r.signer)
 		if err != nil {
@@ -271,6 +273,32 @@ func TestHostileUserNames(t *testing.T) {
 		}
 		c.Close()
 	}
+	if c, err := r.dial("me", r.signer); err != nil {
+		t.Fatal(err)
+	} else {
+		_, _ = c.Dial("tcp", "no\x1b[2J\nsuch.host:22") // refused, and audited
+		c.Close()
+	}
+	audited := 0
+	eventually(t, "what was refused is audited", func() bool {
+		audited = 0
+		for event, err := range r.recorder.Audit(t.Context(), recorder.AuditFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if event.Kind != "session.refused" {
+				continue
+			}
+			audited++
+			if len(event.Target) > maxName || len(event.Account) > maxName || len(event.Reason) > 4096 {
+				t.Fatalf("audited of a name that is too long: %d bytes, %d bytes, %d bytes", len(event.Target), len(event.Account), len(event.Reason))
+			}
+			if strings.ContainsAny(event.Reason, "\x1b\n\x00") {
+				t.Fatalf("audited as it was typed: %q", event.Reason)
+			}
+		}
+		return audited >= 3
+	})
 	entries := must(filepath.Glob(filepath.Join(r.config.State, "recordings", "*")))(t)
 	for _, e := range entries {
 		if strings.Contains(e, "passwd") {
