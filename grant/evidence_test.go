@@ -441,7 +441,7 @@ func TestOneSystemThatHangsDelaysNoOther(t *testing.T) {
 		c.Policies = append(c.Policies, configs.Policy{Name: "duty", Groups: []string{"leads"}, Accounts: []string{"owner@orders"}, MaxDuration: minutes(60),
 			Evidence: []string{"duty"}, When: "evidence.duty.on", Approve: configs.Approve{Auto: true, Start: minutes(60)}})
 	})
-	const many = 3 * readers // so that it takes three times as long as one answer may
+	const many = 6 * readers // so that it takes six times as long as one answer may
 	for i := range many {
 		if _, err := w.Request(t.Context(), person(fmt.Sprintf("p%d", i), "engineers"), Ask{Target: "orders", Account: "ro", Reason: "because"}); err != nil {
 			t.Fatal(err)
