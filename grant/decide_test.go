@@ -3,6 +3,7 @@ package grant
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +125,27 @@ func TestOnePersonOfTwoIdentities(t *testing.T) {
 	}
 	_, err = w.Approve(t.Context(), elsewhere(bob), g.ID, "")
 	refused(t, err, refusal.NotPermitted, "a job that you started")
+}
+
+// As many people as a directory has are told apart in no time.
+func TestManyPeople(t *testing.T) {
+	var identities []authn.Identity
+	for i := range 50_000 {
+		who := person(fmt.Sprint("p", i), "leads")
+		who.Email = fmt.Sprintf("P%d@example.com", i)
+		partner := authn.Identity{Issuer: "https://partner.example", Subject: fmt.Sprint(i), Kind: authn.Human, Groups: []string{"security"}, Email: fmt.Sprintf("p%d@example.com", i)}
+		identities = append(identities, who, partner)
+	}
+	linked := personsOf(&configs.Config{Approvals: configs.Approvals{People: []configs.LinkedPerson{
+		{Issuer: identities[0].Issuer, Subject: identities[0].Subject, Also: []string{identities[2].Key()}},
+	}}})
+	people := linked.others(Grant{Identity: identities[4]}, identities)
+	if len(people) != 49_998 { // two are one, and one asks
+		t.Fatalf("%d people", len(people))
+	}
+	if groups := people[0].Groups; !slices.Equal(groups, []string{"leads", "security", "leads", "security"}) {
+		t.Errorf("%q", groups)
+	}
 }
 
 func TestNobodyEndsWhatIsNotTheirs(t *testing.T) {

@@ -74,16 +74,34 @@ func (p persons) voted(b Ballot, who authn.Identity) int {
 
 // others are the people among identities who may vote on a grant, each once, with the groups of all that are theirs.
 func (p persons) others(g Grant, identities []authn.Identity) (people []authn.Identity) {
+	type place struct {
+		who authn.Identity
+		at  int // among people
+	}
+	near := map[string][]place{} // who might be the same, by identity and by address
 	for _, who := range identities {
 		if asked, started := p.own(g, who); asked || started {
 			continue
 		}
-		i := slices.IndexFunc(people, func(known authn.Identity) bool { return p.same(known, who) })
-		if i < 0 {
-			people = append(people, who)
-			continue
+		marks := []string{p.of(who.Key())}
+		if who.Email != "" {
+			marks = append(marks, strings.ToLower(who.Email))
 		}
-		people[i].Groups = append(slices.Clone(people[i].Groups), who.Groups...)
+		known := -1
+		for _, mark := range marks {
+			if i := slices.IndexFunc(near[mark], func(one place) bool { return p.same(one.who, who) }); i >= 0 {
+				known = near[mark][i].at
+			}
+		}
+		if known < 0 {
+			known = len(people)
+			people = append(people, who)
+		} else {
+			people[known].Groups = append(slices.Clone(people[known].Groups), who.Groups...)
+		}
+		for _, mark := range marks {
+			near[mark] = append(near[mark], place{who, known})
+		}
 	}
 	return people
 }
