@@ -40,6 +40,13 @@ func TestEnrolledKey(t *testing.T) {
 	alice.fits()
 	alice.accessible()
 	alice.shoot("keys")
+	alice.do("look by phone", chromedp.EmulateViewport(390, 844))
+	for _, path := range []string{"/console/keys", "/console/"} {
+		alice.open(path)
+		alice.fits()
+	}
+	alice.shoot("keys-phone")
+	alice.do("look by desk again", chromedp.EmulateViewport(1280, 900))
 	alice.open("/console/")
 	alice.sees("If that was not you")
 
