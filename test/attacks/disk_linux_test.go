@@ -36,15 +36,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	// The gateway that runs has its files elsewhere; the next one finds the tiny disk.
-	if err := syscall.Kill(s.pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	s.Until(time.Minute, "another gateway runs", func() error {
-		if pid, err := s.GatewayPID(); err != nil || pid == s.pid {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	s.EndGateway(syscall.SIGKILL)
 	s.Ready()
 	s.arrive()
 

@@ -94,16 +94,7 @@ func (s *scene) api() *http.Client {
 // restart starts the gateway again, with what its configuration says now.
 func (s *scene) restart() {
 	s.t.Helper()
-	before := s.pid
-	if err := syscall.Kill(before, syscall.SIGTERM); err != nil {
-		s.t.Fatal(err)
-	}
-	s.Until(time.Minute, "another gateway runs", func() error {
-		if pid, err := s.GatewayPID(); err != nil || pid == before {
-			return os.ErrExist
-		}
-		return nil
-	})
+	s.EndGateway(syscall.SIGTERM)
 	s.Ready()
 	s.arrive()
 }

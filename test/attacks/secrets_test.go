@@ -264,15 +264,7 @@ func (s *scene) crash() []byte {
 	}
 	log := s.Path("log", "gateway.log")
 	before := len(read(s.t, log))
-	if err := syscall.Kill(s.pid, syscall.SIGQUIT); err != nil {
-		s.t.Fatal(err)
-	}
-	s.Until(time.Minute, "another gateway runs", func() error {
-		if pid, err := s.GatewayPID(); err != nil || pid == s.pid {
-			return os.ErrExist
-		}
-		return nil
-	})
+	s.EndGateway(syscall.SIGQUIT)
 	s.Ready()
 	said := read(s.t, log)[before:]
 	if !bytes.Contains(said, []byte("SIGQUIT")) || bytes.Count(said, []byte("\ngoroutine ")) < 10 {

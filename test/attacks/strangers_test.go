@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -226,15 +225,7 @@ func TestStrangers(t *testing.T) {
 
 	// Strangers are counted: the sums are written once a minute and at the end, not one event a packet.
 	t.Run("counted in sums", func(t *testing.T) {
-		if err := syscall.Kill(s.pid, syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		s.Until(time.Minute, "another gateway runs", func() error {
-			if pid, err := s.GatewayPID(); err != nil || pid == s.pid {
-				return os.ErrExist
-			}
-			return nil
-		})
+		s.EndGateway(syscall.SIGTERM)
 		s.Ready()
 		for _, kind := range []string{"postgres: no TLS", "postgres: no valid client certificate", "postgres: no valid start-up", "ssh: ", "http: bad logout token"} {
 			s.audited("unauthenticated.refused", kind)

@@ -194,22 +194,10 @@ permissions:
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := r.GatewayPID()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if out := r.Run(nil, r.Env["SALLYPORT_BIN"], "check", "-c", file); out.Code != 0 {
 		t.Fatal(out.Text())
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	r.Until(time.Minute, "another gateway runs", func() error {
-		if now, err := r.GatewayPID(); err != nil || now == pid {
-			return fmt.Errorf("still %d, %w", now, err)
-		}
-		return nil
-	})
+	r.EndGateway(syscall.SIGKILL)
 	r.Ready()
 
 	type grant struct {

@@ -158,20 +158,7 @@ func programs(t *testing.T, r *rig.Rig) {
 
 // comesBack kills the gateway and finds it at the same addresses, with the same grants.
 func comesBack(t *testing.T, r *rig.Rig) {
-	before, err := r.GatewayPID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	r.Until(time.Minute, "another gateway runs", func() error {
-		now, err := r.GatewayPID()
-		if err == nil && now == before {
-			err = errors.New("the pid file names the one that was killed")
-		}
-		return err
-	})
+	r.EndGateway(syscall.SIGKILL)
 	r.Ready()
 	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT 1"); out.Code != 0 {
 		t.Error(out.Text())

@@ -195,19 +195,7 @@ func lockTo(t *testing.T, r *rig.Rig, recipient string, input ...string) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := r.GatewayPID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	r.Until(time.Minute, "another gateway is started", func() error {
-		if now, err := r.GatewayPID(); err != nil || now == pid {
-			return fmt.Errorf("pid %d: %w", now, errors.Join(err, errors.New("not yet")))
-		}
-		return nil
-	})
+	r.EndGateway(syscall.SIGKILL)
 	r.Ready()
 }
 

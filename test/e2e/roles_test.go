@@ -91,19 +91,7 @@ func TestRoleMadeForAGrant(t *testing.T) {
 		}
 		return nil
 	})
-	pid, err := r.GatewayPID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	r.Until(time.Minute, "another gateway runs", func() error {
-		if now, err := r.GatewayPID(); err != nil || now == pid {
-			return fmt.Errorf("still %d, %w", now, err)
-		}
-		return nil
-	})
+	r.EndGateway(syscall.SIGKILL)
 	r.Ready()
 	r.Until(30*time.Second, "what the crashed session left is ended", func() error {
 		if n := admin(running); n != "0" {

@@ -310,6 +310,29 @@ func (r *Rig) GatewayPID() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(data)))
 }
 
+// EndGateway ends the gateway by a signal and waits until another one has been started in its place.
+func (r *Rig) EndGateway(how os.Signal) {
+	r.t.Helper()
+	before, err := r.GatewayPID()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	gateway, err := os.FindProcess(before)
+	if err == nil {
+		err = gateway.Signal(how)
+	}
+	if err != nil {
+		r.t.Fatalf("end the gateway, process %d: %v", before, err)
+	}
+	r.Until(time.Minute, "another gateway runs", func() error {
+		now, err := r.GatewayPID()
+		if err == nil && now == before {
+			err = errors.New("the pid file names the one that was ended")
+		}
+		return err
+	})
+}
+
 // Ready waits until the gateway takes sessions.
 func (r *Rig) Ready() {
 	r.t.Helper()

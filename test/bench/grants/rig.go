@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/client"
+	"sallyport/test/bench/wait"
 	"sallyport/web/api"
 )
 
@@ -120,7 +121,7 @@ func (b *bench) startPostgres(ctx context.Context) (port int, err error) {
 		b.server = nil
 		return 0, err
 	}
-	err = until(ctx, "it answers", func() error {
+	err = wait.Until(ctx, time.Minute, "it answers", func() error {
 		b.stat, err = pgx.Connect(ctx, fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", port))
 		return err
 	})
@@ -190,7 +191,7 @@ func (b *bench) targets(ctx context.Context, port int) error {
 	if err := syscall.Kill(gateway, syscall.SIGHUP); err != nil {
 		return err
 	}
-	return until(ctx, "alice sees the targets", func() error {
+	return wait.Until(ctx, time.Minute, "alice sees the targets", func() error {
 		targets, err := client.List[api.Offer](ctx, b.engineer, "/v1/targets")
 		if err == nil && !slices.ContainsFunc(targets, func(o api.Offer) bool { return o.Target == targetSSH }) {
 			err = errors.New("they are not there")
@@ -221,20 +222,6 @@ func watch(pid int) (<-chan time.Time, error) {
 		}
 	}()
 	return exited, nil
-}
-
-func until(ctx context.Context, what string, try func() error) error {
-	deadline := time.Now().Add(time.Minute)
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("not in time: %s: %w", what, errors.Join(err, ctx.Err()))
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }
 
 func (b *bench) close() error {

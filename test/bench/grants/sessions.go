@@ -20,6 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+
+	"sallyport/test/bench/wait"
 )
 
 // openPostgres opens a session that runs a statement without end.
@@ -76,7 +78,7 @@ func openPostgres(ctx context.Context, b *bench, i int) (live, error) {
 		return there, err
 	}
 	// It is to run on the server when it is cut.
-	return s, until(ctx, "the statement runs", func() error {
+	return s, wait.Until(ctx, time.Minute, "the statement runs", func() error {
 		b.looking.Lock()
 		defer b.looking.Unlock()
 		var runs bool

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"sallyport/test/bench/wait"
 )
 
 // calls counts the system calls that the process between makes for a query: with perf, which slows nothing down, or else
@@ -140,7 +142,7 @@ func (b *bench) freshGateway(ctx context.Context, e endpoint) (int, error) {
 		return 0, err
 	}
 	var pid int
-	err = until(ctx, time.Minute, "another gateway takes sessions", func() error {
+	err = wait.Until(ctx, time.Minute, "another gateway takes sessions", func() error {
 		if pid, err = b.gatewayPID(); err != nil {
 			return err
 		}

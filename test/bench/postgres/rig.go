@@ -16,6 +16,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/jackc/pgx/v5"
+
+	"sallyport/test/bench/wait"
 )
 
 // bench is one run.
@@ -92,12 +94,12 @@ func (b *bench) startRig(ctx context.Context) error {
 			return errors.Join(errors.New("the rig does not end"), cmd.Process.Kill())
 		}
 	})
-	if err := until(ctx, 3*time.Minute, "the rig is ready", func() error {
+	if err := wait.Until(ctx, 3*time.Minute, "the rig is ready", func() error {
 		select {
 		case why := <-ended:
 			ended <- why
 			text, _ := os.ReadFile(log.Name()) // it is for the error
-			return final{fmt.Errorf("the rig ended: %w: %s", why, text)}
+			return wait.Final(fmt.Errorf("the rig ended: %w: %s", why, text))
 		default:
 		}
 		_, err := os.Stat(env)
@@ -117,30 +119,6 @@ func (b *bench) startRig(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// final is an error after which there is no use in trying again.
-type final struct{ error }
-
-// until tries until it works.
-func until(ctx context.Context, patience time.Duration, what string, try func() error) error {
-	for deadline := time.Now().Add(patience); ; {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if f := (final{}); errors.As(err, &f) {
-			return f.error
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("after %s still not: %s: %w", patience, what, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // furnish makes the tables, and lets the server's neighbours in without TLS.
@@ -253,7 +231,7 @@ func (b *bench) targets(ctx context.Context) error {
 		accounts = append(accounts, "app@bench-"+level, "fake@fake-"+level)
 	}
 	for _, account := range accounts {
-		if err := until(ctx, time.Minute, "alice has "+account, func() error {
+		if err := wait.Until(ctx, time.Minute, "alice has "+account, func() error {
 			cmd := exec.CommandContext(ctx, b.exports["SALLYPORT_BIN"], "request", account, "--duration", "12h", "--reason", "the bench's run", "--json")
 			cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+b.exports["SALLYPORT_HOME_ALICE"])
 			out, err := cmd.CombinedOutput()

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"sallyport/test/bench/wait"
 )
 
 // endpoint is one way to the target.
@@ -89,7 +90,7 @@ func (b *bench) startRig(ctx context.Context) error {
 	if err := b.child("rig", exec.Command(binary, "demo", "--env", env, "--state", filepath.Join(b.dir, "state"), "--no-target-log", "--durability", "written")); err != nil {
 		return err
 	}
-	if err := until(ctx, 2*time.Minute, "the rig is ready", func() error {
+	if err := wait.Until(ctx, 2*time.Minute, "the rig is ready", func() error {
 		_, err := os.Stat(env)
 		return err
 	}); err != nil {
@@ -154,7 +155,7 @@ policies:
 		accounts = append(accounts, "deploy@web-3")
 	}
 	for _, account := range accounts {
-		err := until(ctx, 30*time.Second, "alice is granted "+account, func() error {
+		err := wait.Until(ctx, 30*time.Second, "alice is granted "+account, func() error {
 			cmd := exec.CommandContext(ctx, b.env["SALLYPORT_BIN"], "request", account, "--duration", "6h", "--reason", "measuring")
 			cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+b.env["SALLYPORT_HOME_ALICE"])
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -219,7 +220,7 @@ func (b *bench) peers(ctx context.Context) error {
 		return err
 	}
 	for _, port := range []int{jumpPort, relayPort} {
-		if err := until(ctx, 20*time.Second, "a peer listens", func() error {
+		if err := wait.Until(ctx, 20*time.Second, "a peer listens", func() error {
 			conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 			if err == nil {
 				conn.Close()
@@ -305,20 +306,6 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-func until(ctx context.Context, patience time.Duration, what string, try func() error) error {
-	deadline := time.Now().Add(patience)
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("not in time: %s: %w", what, errors.Join(err, ctx.Err()))
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }
 
 func (e endpoint) processes() []int { return e.pids() }
