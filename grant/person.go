@@ -58,9 +58,9 @@ func (p persons) keys(who authn.Identity) []string {
 
 // own reports whether a grant is somebody's own: asked for by any of their identities, or by a job that they started.
 func (p persons) own(g Grant, who authn.Identity) (asked, started bool) {
-	started = g.Identity.StartedBy.Is(who) || slices.ContainsFunc(p.keys(who), func(key string) bool {
+	started = g.Identity.StartedBy != authn.Starter{} && slices.ContainsFunc(p.keys(who), func(key string) bool {
 		issuer, subject, _ := strings.Cut(key, " ")
-		return g.Identity.StartedBy.Is(authn.Identity{Issuer: issuer, Subject: subject, Kind: who.Kind})
+		return g.Identity.StartedBy.Is(authn.Identity{Issuer: issuer, Subject: subject, Kind: who.Kind, Email: who.Email})
 	})
 	return p.same(g.Identity, who), started
 }
