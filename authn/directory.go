@@ -176,11 +176,11 @@ func (d *directory) applyTo(ctx context.Context, tx *store.Tx, which string, arg
 		match, groups string
 		closed        int64
 	}
+	defer rows.Close()
 	var all []one
 	for rows.Next() {
 		o := one{Identity: Identity{Kind: Human}}
 		if err := rows.Scan(&o.Issuer, &o.Subject, &o.Name, &o.Email, &o.match, &o.groups, &o.closed); err != nil {
-			rows.Close()
 			return fmt.Errorf("who is known by the provider's directory: %w", err)
 		}
 		all = append(all, o)
@@ -320,7 +320,7 @@ func (d *directory) People(ctx context.Context, q scim.Query) (page []scim.Perso
 	if err := read.QueryRowContext(ctx, `SELECT count(*) FROM directory_people WHERE `+where, args...).Scan(&all); err != nil {
 		return nil, 0, fmt.Errorf("read the provider's directory: %w", err)
 	}
-	rows, err := read.QueryContext(ctx, `SELECT `+personColumns+` FROM directory_people WHERE `+where+` ORDER BY created, id LIMIT ? OFFSET ?`, append(args, q.Count, q.Start)...)
+	rows, err := read.QueryContext(ctx, `SELECT `+personColumns+` FROM directory_people WHERE `+where+` ORDER BY created, id LIMIT ? OFFSET ?`, append(args, q.Count, q.Start)...) //nolint:gosec // where is one of the texts above
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the provider's directory: %w", err)
 	}
@@ -497,7 +497,7 @@ func (d *directory) Groups(ctx context.Context, q scim.Query) (page []scim.Group
 	if err := read.QueryRowContext(ctx, `SELECT count(*) FROM directory_groups WHERE `+where, args...).Scan(&all); err != nil {
 		return nil, 0, fmt.Errorf("read the provider's directory: %w", err)
 	}
-	rows, err := read.QueryContext(ctx, `SELECT id, name, external_id, created, modified FROM directory_groups WHERE `+where+` ORDER BY created, id LIMIT ? OFFSET ?`, append(args, q.Count, q.Start)...)
+	rows, err := read.QueryContext(ctx, `SELECT id, name, external_id, created, modified FROM directory_groups WHERE `+where+` ORDER BY created, id LIMIT ? OFFSET ?`, append(args, q.Count, q.Start)...) //nolint:gosec // where is one of the texts above
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the provider's directory: %w", err)
 	}
