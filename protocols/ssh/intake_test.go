@@ -214,6 +214,7 @@ func TestSmallPacketsWait(t *testing.T) {
 	r.handler.purse.ahead = littleAhead
 	c, conn := r.corkedClient("me@odd")
 	deaf, closed := start(t, c, "deaf")
+	start(t, c, "deaf") // stays, so that the connection still has somebody to wait for
 	go io.Copy(io.Discard, deaf.Stderr())
 	sent := fill(t, deaf)
 	conn.flushing(t)
@@ -245,7 +246,7 @@ func TestSmallPacketsWait(t *testing.T) {
 	if want := fmt.Sprintln(sent+pieces*small, pieces*small); string(got) != want {
 		t.Errorf("the target had %q, not %q: how much it had and the sum of it", got, want)
 	}
-	c.Close()
+	goesOn(t, c)
 	eventually(t, "it is given back", func() bool { return !borrowed() })
 }
 
@@ -257,6 +258,8 @@ func TestSmallPacketsWithoutEnd(t *testing.T) {
 	r.handler.purse.ahead = littleAhead
 	r.handler.purse.left.Store(0)
 	c, conn := r.corkedClient("me@odd")
+	late := time.AfterFunc(deadline, func() { c.Close() }) // who is stopped instead writes no more
+	defer late.Stop()
 	deaf, closed := start(t, c, "deaf")
 	said := make(chan string, 1)
 	go func() {
