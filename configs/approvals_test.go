@@ -88,3 +88,52 @@ func TestSlackIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// What other systems are asked is checked: whom, by what, and who counts for them.
+func TestEvidenceIsChecked(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"cert.pem", "key.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = `state: state
+url: https://gateway.example
+listen: {https: "127.0.0.1:0"}
+tls: {certificate: cert.pem, key: key.pem}
+provider: {issuer: https://login.example, client_id: x}
+approvals: {jira: [{name: acme, url: "https://jira.example", token: "env:A", projects: [OPS]}]}
+evidence:
+`
+	for text, want := range map[string]string{
+		`{name: ticket, kind: ticket, jira: acme, approved_status: [Approved, "10001"], approved_by: [leads]}`: "",
+		`{name: ticket, jira: acme, approved_status: [Approved]}`:                                              "approved_status and approved_by go together",
+		`{name: ticket, jira: acme, approved_by: [leads]}`:                                                     "approved_status and approved_by go together",
+		`{name: ticket, url: "https://x.example", approved_status: [A], approved_by: [g]}`:                     "is for issues in Jira",
+		`{name: ticket, jira: other}`:                                                                          `no site "other"`,
+		`{name: ticket, jira: acme, file: /x}`:                                                                 "read from one of",
+		`{name: ticket}`:                                                                                       "read from one of",
+		`{name: Ticket, file: /x}`:                                                                             "lower-case",
+		`{name: a, file: /x}, {name: a, file: /y}`:                                                             `other evidence named "a"`,
+		`{name: a, url: "http://x.example/{subject}"}`:                                                         "https:// address",
+		`{name: a, url: "https://{target}.example/"}`:                                                          "must not choose the host",
+		`{name: a, url: "https://x.example/{secret}"}`:                                                         "{secret} stands for nothing",
+		`{name: a, url: "https://x.example/{subject}?t={ticket}"}`:                                             "",
+		`{name: a, url: "https://x.example/", key: x}`:                                                         "key is for a file",
+		`{name: a, file: /x, token: "env:A"}`:                                                                  "token and ca go with url",
+		`{name: a, url: "https://x.example/", token: hunter2}`:                                                 "not a reference",
+		`{name: a, file: /x, kind: mood}`:                                                                      `kind is "mood"`,
+		`{name: a, file: /x, every: 1s}`:                                                                       "every is 1s",
+		`{name: a, file: /x, tolerance: 2h}`:                                                                   "tolerance is 2h",
+		`{name: a, file: /x, key: "{target}", until: until, every: 30s}`:                                       "",
+	} {
+		file := filepath.Join(dir, "sallyport.yaml")
+		if err := os.WriteFile(file, []byte(base+"  ["+text+"]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(file)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), file+":8:") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%s:\n\t%v, want %q", text, err, want)
+		}
+	}
+}

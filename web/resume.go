@@ -2,10 +2,12 @@ package web
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync/atomic"
 	"time"
 
+	"sallyport/authn"
 	"sallyport/internal/refusal"
 )
 
@@ -53,7 +55,8 @@ func (s *server) whileGood(ctx context.Context, who caller, run func(ctx context
 			case <-ticker.C:
 			}
 			err := s.Authn.Standing(ctx, who.Identity)
-			if r := refusal.Of(err); r != nil {
+			// That the provider can't be asked ends nothing here, as with every other request: who looks on in an emergency goes on looking.
+			if r := refusal.Of(err); r != nil && !errors.Is(err, authn.ErrUnvouched) {
 				cancel(r)
 				return
 			}
