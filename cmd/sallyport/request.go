@@ -40,12 +40,11 @@ func newRequestCommand() *cobra.Command {
 				}
 				ask.Start = &at
 			}
-			c, err := open()
-			if err != nil {
-				return err
-			}
 			var g api.Grant
-			err = c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g)
+			c, err := open()
+			if err == nil {
+				err = c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g)
+			}
 			if ask.BreakGlass && signedOut(err) && term.IsTerminal(int(os.Stdin.Fd())) {
 				if c, err = signInFirst(command); err == nil {
 					err = c.Do(command.Context(), http.MethodPost, "/v1/requests", ask, &g)
