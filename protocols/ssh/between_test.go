@@ -104,7 +104,7 @@ func TestEarlyData(t *testing.T) {
 	r.grant("me", "web-1")
 	data := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
 	for _, wanted := range []bool{false, true} {
-		for range 5 {
+		for range 3 {
 			c := r.client("me@web-1") // the first channel of a connection waits for the target to be dialled
 			channel, requests, err := c.OpenChannel("session", nil)
 			if err != nil {
@@ -173,7 +173,7 @@ func TestHostKeysAsClientsKnowThem(t *testing.T) {
 // TestAnswerOfAChannelThatNeverComes: a target that answers a channel never holds up that one alone, and not for ever; what it opens too
 // late leads nowhere.
 func TestAnswerOfAChannelThatNeverComes(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.AnswerTimeout = 2 * time.Second })
+	r := newRig(t, func(o *Options) { o.AnswerTimeout = 3 * time.Second })
 	r.oddTarget(t)
 	c := r.client("me@odd")
 	if err := must(c.NewSession())(t).Run("mute"); err != nil {

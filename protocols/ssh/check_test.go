@@ -45,9 +45,16 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestUnpinnedTargetIsNotDialled: without anything that could prove a target nothing is sent to it, not even a connection.
-func TestUnpinnedTargetIsNotDialled(t *testing.T) {
+// TestTargetsAreProvenAndLoggedInTo in all the ways there are, and in none of those that are almost one.
+func TestTargetsAreProvenAndLoggedInTo(t *testing.T) {
 	r := newRig(t)
+	t.Run("nothing is pinned", r.unpinned)
+	t.Run("secrets", r.secretsLogIn)
+	t.Run("host authority", r.hostAuthority)
+}
+
+// unpinned: without anything that could prove a target nothing is sent to it, not even a connection.
+func (r *rig) unpinned(t *testing.T) {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
 	dialled := make(chan struct{}, 10)
@@ -78,10 +85,9 @@ func TestUnpinnedTargetIsNotDialled(t *testing.T) {
 	}
 }
 
-// TestSecretsLogIn: a key or a password by reference, also where the target asks for it in words; a wrong one is refused, and stands
+// secretsLogIn: a key or a password by reference, also where the target asks for it in words; a wrong one is refused, and stands
 // in no error.
-func TestSecretsLogIn(t *testing.T) {
-	r := newRig(t)
+func (r *rig) secretsLogIn(t *testing.T) {
 	host, private := newSigner(t), newPrivate(t)
 	signer := must(xssh.NewSignerFromKey(private))(t)
 	const password = "secret-canary-77"
@@ -183,10 +189,9 @@ func (r *rig) certified(t *testing.T, ca xssh.Signer, change ...func(*xssh.Certi
 	return configs.Target{Name: "certified", Kind: configs.KindSSH, Address: l.Addr().String()}
 }
 
-// TestHostAuthority: a target is proven by a certificate of the authority that is pinned for it, for its own name and now, and by
+// hostAuthority: a target is proven by a certificate of the authority that is pinned for it, for its own name and now, and by
 // nothing that is almost one.
-func TestHostAuthority(t *testing.T) {
-	r := newRig(t)
+func (r *rig) hostAuthority(t *testing.T) {
 	ca, other := newSigner(t), newSigner(t)
 	for name, test := range map[string]struct {
 		authority xssh.PublicKey
