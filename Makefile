@@ -79,7 +79,7 @@ bench: build ## Go benchmarks, then PostgreSQL side by side with PgBouncer, HAPr
 browser: build ## the console in a real browser, against the demo; pictures of its pages go to test/browser/pictures and docs/pictures
 	@test/tools/install-missing initdb sshd psql ssh scp chromium curl pgbench
 	@test/tools/axe
-	cd test/browser && SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -count=1 $(BROWSER) ./...
+	cd test/browser && CGO_ENABLED=0 SALLYPORT_BIN=$(CURDIR)/bin/sallyport $(GO) test -trimpath -count=1 $(BROWSER) ./...
 
 conformance: build browser store ## other people's tests and stock programs through the gateway, compared with a straight connection
 	@test/tools/install-missing initdb sshd psql ssh pgbench gcc
