@@ -19,6 +19,46 @@ import (
 	"sallyport/internal/store"
 )
 
+// checked is what was found of a configuration.
+type checked struct {
+	File     string            `json:"file,omitempty"` // of one that is good
+	Good     bool              `json:"good"`
+	Targets  int               `json:"targets"`
+	Policies int               `json:"policies"`
+	Problems []configs.Problem `json:"problems"`
+	Warnings []string          `json:"warnings"`
+}
+
+func (c *checked) warn(what string) { c.Warnings = append(c.Warnings, what) }
+
+// tell says what was found, and is an error where something has to be mended.
+func (c *checked) tell(command *cobra.Command) error {
+	c.Good = len(c.Problems) == 0
+	out := command.OutOrStdout()
+	switch {
+	case asJSON(command):
+		if err := printJSON(out, c); err != nil {
+			return err
+		}
+	case c.Good:
+		for _, w := range c.Warnings {
+			fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", w)
+		}
+		fmt.Fprintf(out, "%s is good; targets: %d, policies: %d\n", c.File, c.Targets, c.Policies)
+	default:
+		for _, p := range c.Problems {
+			fmt.Fprintln(out, p)
+		}
+	}
+	switch len(c.Problems) {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("one of the configuration's lines needs mending")
+	}
+	return fmt.Errorf("%d of the configuration's lines need mending", len(c.Problems))
+}
+
 func newCheckCommand() *cobra.Command {
 	var file string
 	var used bool
@@ -40,14 +80,10 @@ used in the last 90 days (longer than anybody needed, accounts, groups, all of i
 			if err == nil {
 				_, err = alert.Compile(config)
 			}
+			found := checked{Problems: []configs.Problem{}, Warnings: []string{}}
 			if problems, ok := errors.AsType[configs.Problems](err); ok {
-				for _, p := range problems {
-					fmt.Fprintln(command.OutOrStdout(), p)
-				}
-				if len(problems) == 1 {
-					return errors.New("one of the configuration's lines needs mending")
-				}
-				return fmt.Errorf("%d of the configuration's lines need mending", len(problems))
+				found.Problems = problems
+				return found.tell(command)
 			}
 			if err != nil {
 				return err
@@ -55,29 +91,29 @@ used in the last 90 days (longer than anybody needed, accounts, groups, all of i
 			if _, err := witnessesOf(config); err != nil {
 				return err
 			}
+			found.File, found.Targets, found.Policies = config.File, len(config.Targets), len(config.Policies)
 			if len(config.Recording.Witnesses) == 0 {
-				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/auditors.md)\n", noWitness)
+				found.warn(noWitness + " (docs/auditors.md)")
 			}
 			for _, p := range config.LintSecrets() {
-				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
+				found.warn(p)
 			}
 			for _, p := range config.LintMasking() {
-				fmt.Fprintf(command.ErrOrStderr(), "warning: %s (docs/recordings.md)\n", p)
+				found.warn(p + " (docs/recordings.md)")
 			}
 			for _, p := range policy.Lint(config) {
-				fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
+				found.warn(fmt.Sprint(p))
 			}
 			if used {
-				found, err := lintUsed(command.Context(), config)
+				unused, err := lintUsed(command.Context(), config)
 				if err != nil {
 					return err
 				}
-				for _, p := range found {
-					fmt.Fprintf(command.ErrOrStderr(), "warning: %s\n", p)
+				for _, p := range unused {
+					found.warn(fmt.Sprint(p))
 				}
 			}
-			fmt.Fprintf(command.OutOrStdout(), "%s is good; targets: %d, policies: %d\n", config.File, len(config.Targets), len(config.Policies))
-			return nil
+			return found.tell(command)
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE`")

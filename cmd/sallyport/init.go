@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -25,12 +27,12 @@ on from there to the first recorded session.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			directory := args[0]
+			certificate, key := filepath.Join(directory, in.Certificate), filepath.Join(directory, in.Key)
 			if selfSigned {
-				if err := os.MkdirAll(directory, 0o755); err != nil {
-					return fmt.Errorf("make the configuration's directory: %w", err)
-				}
-				if err := proxy.SelfSigned(in.Host, filepath.Join(directory, in.Certificate), filepath.Join(directory, in.Key)); err != nil {
-					return err
+				for _, path := range []string{certificate, key} {
+					if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+						return fmt.Errorf("%s is there already; nothing was written", path)
+					}
 				}
 				in.CA = in.Certificate
 			}
@@ -38,7 +40,16 @@ on from there to the first recorded session.`,
 			if err != nil {
 				return err
 			}
+			if selfSigned {
+				if err := proxy.SelfSigned(in.Host, certificate, key); err != nil {
+					return err
+				}
+				paths = append(paths, certificate, key)
+			}
 			out := command.OutOrStdout()
+			if asJSON(command) {
+				return printJSON(out, map[string]any{"wrote": paths})
+			}
 			for _, path := range paths {
 				fmt.Fprintln(out, "wrote", path)
 			}
