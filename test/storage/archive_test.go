@@ -467,7 +467,7 @@ func TestShredded(t *testing.T) {
 				return
 			}
 			g.status(t, "both are deleted", func(a archive.Status) bool {
-				return a.Shredding == 0 && a.Checkpoint > 0 && a.Error == "" && versions("s1") == 0
+				return a.Shredding == 0 && a.Checkpoint > 0 && a.Error == "" && versions("s1")+versions("large") == 0
 			})
 			if versions("s1") != 0 || versions("large") != 0 || versions("s2") != 1 {
 				t.Errorf("there are %d, %d and %d", versions("s1"), versions("large"), versions("s2"))
