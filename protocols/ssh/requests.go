@@ -187,10 +187,8 @@ func (c *channel) prepare(r *xssh.Request) {
 		return
 	}
 	if _, _, ok := interpret.SCP(r.Type, line.Value); ok {
-		client, server := interpret.NewSCPFilters()
-		c.begun(keepFiles(c.number, true, client), [2]*keeper{
-			keepFiles(c.number, false, server), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
-		})
+		in, out := keepSCP(c.number)
+		c.begun(in, [2]*keeper{out, keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
 		return
 	}
 	in := keepCounts(c.number, true, "stdin", interpret.WhyInput)

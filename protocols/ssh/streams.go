@@ -90,9 +90,19 @@ func keepCounts(channel uint32, fromClient bool, stream, why string) *keeper {
 
 // keepSFTP keeps everything but the contents of files, which are kept by length and hash, all together and file by file.
 func keepSFTP(channel uint32) (in, out *keeper) {
-	client, server := interpret.NewFilters()
-	return keepFiles(channel, true, client), keepFiles(channel, false, server)
+	in, out = keepFiles(channel, true, nil), keepFiles(channel, false, nil)
+	in.filter, out.filter = filters(interpret.NewFilters(in.bulk.hash, out.bulk.hash))
+	return in, out
 }
+
+// keepSCP is keepSFTP for the old scp.
+func keepSCP(channel uint32) (in, out *keeper) {
+	in, out = keepFiles(channel, true, nil), keepFiles(channel, false, nil)
+	in.filter, out.filter = filters(interpret.NewSCPFilters(in.bulk.hash, out.bulk.hash))
+	return in, out
+}
+
+func filters[F splitter](client, server F) (in, out splitter) { return client, server }
 
 func keepFiles(channel uint32, fromClient bool, filter splitter) *keeper {
 	k := &keeper{channel: channel, kind: format.TypeAnswered, filter: filter}

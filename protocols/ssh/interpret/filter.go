@@ -1,6 +1,9 @@
 package interpret
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"hash"
+)
 
 // sftp's packet types of the parts that carry the contents of files (draft-ietf-secsh-filexfer-02, section 3).
 const (
@@ -29,6 +32,9 @@ type Filter struct {
 	files  *files    // nil: no file is hashed
 	packet []byte    // what is not content of the current packet so far, as much of it as is followed
 	of     *contents // where the content of the current packet belongs; nil: nowhere
+	stream hash.Hash // of all contents, written by who is given them; nil: none
+	began  bool      // there was content
+	sharer *contents // whose hash stream is so far; nil: nobody's
 }
 
 // NewFilter is a filter for what the client sends (fromClient) or for what the server sends.
@@ -48,10 +54,7 @@ func (f *Filter) Split(chunk []byte, said, content func([]byte)) {
 		}
 		n := f.step(chunk)
 		if f.seen > 0 && f.keep > 0 && uint64(f.seen) >= f.keep {
-			content(chunk[:n])
-			if f.of != nil {
-				f.of.add(chunk[:n])
-			}
+			f.pass(chunk[:n], content)
 			f.advance(chunk[:n])
 		} else {
 			said(chunk[:n])

@@ -41,16 +41,22 @@ type SCPFilter struct {
 	content uint64 // bytes of it still to come
 	opaque  bool
 
+	stream hash.Hash // of all contents, written by who is given them; nil: none
+	began  bool      // there was content
+
 	size  uint64 // of the file whose contents come
 	sum   hash.Hash
 	whole []format.Bulk
 }
 
-// NewSCPFilters are filters for the two directions of one scp stream.
-func NewSCPFilters() (client, server *SCPFilter) {
+// NewSCPFilters are filters for the two directions of one scp stream. sums are as for NewFilters.
+func NewSCPFilters(sums ...hash.Hash) (client, server *SCPFilter) {
 	both := new(sync.Mutex)
 	client, server = &SCPFilter{both: both}, &SCPFilter{both: both}
 	client.other, server.other = server, client
+	if len(sums) == 2 {
+		client.stream, server.stream = sums[0], sums[1]
+	}
 	return client, server
 }
 
@@ -70,7 +76,10 @@ func (f *SCPFilter) Whole() []format.Bulk {
 
 // file begins one.
 func (f *SCPFilter) file(size uint64) {
-	f.size, f.content, f.sum = size, size, sha256.New()
+	f.size, f.content, f.sum = size, size, f.stream
+	if f.began || f.sum == nil {
+		f.sum = sha256.New()
+	}
 	f.done()
 }
 
@@ -96,7 +105,9 @@ func (f *SCPFilter) Split(chunk []byte, said, content func([]byte)) {
 		if f.content > 0 {
 			n := min(f.content, uint64(len(chunk)))
 			content(chunk[:n])
-			f.sum.Write(chunk[:n])
+			if f.began = true; f.sum != f.stream { // else it is written already
+				f.sum.Write(chunk[:n])
+			}
 			f.content -= n
 			f.done()
 			chunk = chunk[n:]

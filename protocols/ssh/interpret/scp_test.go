@@ -35,10 +35,11 @@ func TestSCPFilter(t *testing.T) {
 
 // TestSCPFileThatIsNotTaken: what is refused has no contents, and the next line is one; a file of which some came has.
 func TestSCPFileThatIsNotTaken(t *testing.T) {
-	client, server := NewSCPFilters()
+	sent := sha256.New()
+	client, server := NewSCPFilters(sent, sha256.New())
 	var said, content bytes.Buffer
 	split := func(f *SCPFilter, text string) {
-		f.Split([]byte(text), func(b []byte) { said.Write(b) }, func(b []byte) { content.Write(b) })
+		f.Split([]byte(text), func(b []byte) { said.Write(b) }, func(b []byte) { content.Write(b); sent.Write(b) })
 	}
 	split(server, "\x00")
 	split(client, "C0644 5000 one\n")

@@ -31,6 +31,7 @@ type asked struct {
 type contents struct {
 	mu     sync.Mutex
 	sum    hash.Hash
+	shared bool   // sum is the stream's own, which is written elsewhere
 	next   uint64 // the offset that comes next
 	astray bool   // another came
 }
@@ -44,12 +45,49 @@ const (
 )
 
 // NewFilters are filters for the two directions of one sftp stream that also hash each file: Whole of the client's has what is known
-// so far.
-func NewFilters() (client, server *Filter) {
+// so far. sums, if there are any, are the hashes to which the content functions of the client's Split and of the server's write all
+// contents: as long as those are one file's, nothing is hashed twice.
+func NewFilters(sums ...hash.Hash) (client, server *Filter) {
 	f := &files{handles: map[string]*[2]*contents{}, reads: map[uint32]asked{}}
 	client, server = NewFilter(true), NewFilter(false)
 	client.files, server.files = f, f
+	if len(sums) == 2 {
+		client.stream, server.stream = sums[0], sums[1]
+	}
 	return client, server
+}
+
+// pass passes a piece of content on and adds it to its file. The first file of a stream shares the stream's hash, until there is
+// content of another.
+func (f *Filter) pass(piece []byte, content func([]byte)) {
+	first := f.stream != nil && !f.began
+	f.began = true
+	if f.sharer != nil && f.sharer != f.of {
+		f.sharer.part()
+		f.sharer = nil
+	}
+	if f.of == nil {
+		content(piece)
+		return
+	}
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	if first && f.of.next == 0 {
+		f.of.sum, f.of.shared, f.sharer = f.stream, true, f.of
+	}
+	content(piece)
+	f.of.add(piece)
+}
+
+// part gives the contents a hash of their own.
+func (c *contents) part() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own, err := c.sum.(hash.Cloner).Clone()
+	if c.astray = c.astray || err != nil; err == nil {
+		c.sum = own
+	}
+	c.shared = false
 }
 
 // packet is told of a packet without its content, and returns where the content that follows belongs.
@@ -121,10 +159,9 @@ func (c *contents) at(offset uint64) {
 	c.astray = c.astray || offset != c.next
 }
 
+// add is for who holds mu.
 func (c *contents) add(data []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.next += uint64(len(data)); !c.astray {
+	if c.next += uint64(len(data)); !c.astray && !c.shared {
 		c.sum.Write(data)
 	}
 }

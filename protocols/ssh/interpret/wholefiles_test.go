@@ -37,30 +37,40 @@ func TestFilesAreHashedWhole(t *testing.T) {
 		"written": {[]step{{c, open("a")}, {c, write(2, "h", 0, "some ")}, {c, write(3, "h", 5, "words")}, {c, closing("h")}}, "up 68 10 " + sum("some words")},
 		"two at once": {[]step{{c, write(2, "h", 0, "a")}, {c, write(3, "i", 0, "b")}, {c, write(4, "h", 1, "c")}, {c, closing("i")}, {c, closing("h")}},
 			"up 69 1 " + sum("b") + "; up 68 2 " + sum("ac")},
-		"written out of order":   {[]step{{c, write(2, "h", 5, "words")}, {c, write(3, "h", 0, "some ")}, {c, closing("h")}}, "up 68 10 "},
-		"gone on with":           {[]step{{c, write(2, "h", 100, "words")}, {c, closing("h")}}, "up 68 5 "},
-		"written twice":          {[]step{{c, write(2, "h", 0, "a")}, {c, write(2, "h", 0, "b")}, {c, closing("h")}}, "up 68 2 "},
-		"read":                   {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(2, "read")}, {s, data(3, "here")}, {c, get(4, "h", 8)}, {s, status(4, 1)}, {c, closing("h")}}, "down 68 8 " + sum("readhere")},
-		"read, answers anyhow":   {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(3, "here")}, {s, data(2, "read")}, {c, closing("h")}}, "down 68 8 "},
-		"read, a short answer":   {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(2, "re")}, {s, data(3, "here")}, {c, closing("h")}}, "down 68 6 "},
-		"an answer to nothing":   {[]step{{s, data(2, "read")}, {c, get(2, "h", 0)}, {c, closing("h")}}, "down 68 0 " + sum("")},
-		"both":                   {[]step{{c, get(2, "h", 0)}, {s, data(2, "old")}, {c, write(3, "h", 0, "new")}, {c, closing("h")}}, "up 68 3 " + sum("new") + "; down 68 3 " + sum("old")},
-		"a handle again":         {[]step{{c, write(2, "h", 0, "a")}, {c, closing("h")}, {c, write(2, "h", 0, "b")}, {c, closing("h")}}, "up 68 1 " + sum("a") + "; up 68 1 " + sum("b")},
-		"not closed":             {[]step{{c, write(2, "h", 0, "a")}}, ""},
-		"closed without a thing": {[]step{{c, closing("h")}}, ""},
+		"written out of order": {[]step{{c, write(2, "h", 5, "words")}, {c, write(3, "h", 0, "some ")}, {c, closing("h")}}, "up 68 10 "},
+		"gone on with":         {[]step{{c, write(2, "h", 100, "words")}, {c, closing("h")}}, "up 68 5 "},
+		"written twice":        {[]step{{c, write(2, "h", 0, "a")}, {c, write(2, "h", 0, "b")}, {c, closing("h")}}, "up 68 2 "},
+		"read":                 {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(2, "read")}, {s, data(3, "here")}, {c, get(4, "h", 8)}, {s, status(4, 1)}, {c, closing("h")}}, "down 68 8 " + sum("readhere")},
+		"read, answers anyhow": {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(3, "here")}, {s, data(2, "read")}, {c, closing("h")}}, "down 68 8 "},
+		"read, a short answer": {[]step{{c, get(2, "h", 0)}, {c, get(3, "h", 4)}, {s, data(2, "re")}, {s, data(3, "here")}, {c, closing("h")}}, "down 68 6 "},
+		"an answer to nothing": {[]step{{s, data(2, "read")}, {c, get(2, "h", 0)}, {c, closing("h")}}, "down 68 0 " + sum("")},
+		"both":                 {[]step{{c, get(2, "h", 0)}, {s, data(2, "old")}, {c, write(3, "h", 0, "new")}, {c, closing("h")}}, "up 68 3 " + sum("new") + "; down 68 3 " + sum("old")},
+		"a handle again":       {[]step{{c, write(2, "h", 0, "a")}, {c, closing("h")}, {c, write(2, "h", 0, "b")}, {c, closing("h")}}, "up 68 1 " + sum("a") + "; up 68 1 " + sum("b")},
+		"one, and then another": {[]step{{c, write(2, "h", 0, "first")}, {c, closing("h")}, {c, write(3, "i", 0, "second")}, {c, closing("i")}},
+			"up 68 5 " + sum("first") + "; up 69 6 " + sum("second")},
+		"one after content of nobody's": {[]step{{c, get(2, "h", 0)}, {s, data(7, "nobody's")}, {s, data(2, "mine")}, {c, closing("h")}}, "down 68 4 " + sum("mine")},
+		"not closed":                    {[]step{{c, write(2, "h", 0, "a")}}, ""},
+		"closed without a thing":        {[]step{{c, closing("h")}}, ""},
 	} {
-		for _, size := range []int{1, 2, 3, 7, 13, 1000} {
+		for _, size := range []int{1, 2, 3, 7, 13, 1000, -1, -5, -1000} {
 			client, server := NewFilters()
+			up, down := func([]byte) {}, func([]byte) {}
+			if size < 0 { // with the streams' own hashes
+				size = -size
+				sent, received := sha256.New(), sha256.New()
+				client, server = NewFilters(sent, received)
+				up, down = func(b []byte) { sent.Write(b) }, func(b []byte) { received.Write(b) }
+			}
 			nothing := func([]byte) {}
 			var got []string
 			for _, step := range test.steps {
-				f := server
+				f, content := server, down
 				if step.client {
-					f = client
+					f, content = client, up
 				}
 				for rest := step.bytes; len(rest) > 0; {
 					n := min(size, len(rest))
-					f.Split(rest[:n], nothing, nothing)
+					f.Split(rest[:n], nothing, content)
 					rest = rest[n:]
 					for _, b := range f.Whole() {
 						got = append(got, fmt.Sprintf("%s %s %d %s", map[bool]string{true: "up", false: "down"}[b.FromClient], b.Stream, b.Bytes, b.SHA256))
