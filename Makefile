@@ -42,7 +42,7 @@ test: player ## all tests, with the race detector and real servers
 
 # The tests in test/ take longest and wait most, so they come first, and more packages run at a time than there are processors.
 tested:
-	CGO_ENABLED=1 SALLYPORT_TEST_RUN=$$$$ test/tools/with-postgres $(GO) test $(RACE) -vet=off -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) -timeout 14m \
+	GORACE=atexit_sleep_ms=50 CGO_ENABLED=1 SALLYPORT_TEST_RUN=$$$$ test/tools/with-postgres $(GO) test $(RACE) -vet=off -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) -timeout 14m \
 		./test/... $$($(GO) list ./... | grep -v '^sallyport/test')
 
 story:

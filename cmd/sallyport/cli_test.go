@@ -165,6 +165,7 @@ func setUpScript(env *testscript.Env) error {
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "user"))
 	env.Setenv("XDG_CONFIG_HOME", "")
 	env.Setenv("TZ", "UTC")
+	env.Setenv("GORACE", "atexit_sleep_ms=50") // each program would else wait a second before it ends
 	return os.Mkdir(filepath.Join(env.WorkDir, "user"), 0o700)
 }
 

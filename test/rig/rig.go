@@ -43,6 +43,13 @@ var builds = struct {
 
 // Main runs the tests of a package that uses Binary, and removes what was built.
 func Main(m *testing.M) {
+	// A program with the race detector in it waits a second before it ends, in case another thread still does something wrong;
+	// the tests run hundreds.
+	if os.Getenv("GORACE") == "" {
+		if err := os.Setenv("GORACE", "atexit_sleep_ms=50"); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	if builds.dir != "" {
 		os.RemoveAll(builds.dir)
@@ -64,7 +71,6 @@ func Binary(t testing.TB, tags string) string {
 var raceFlags string
 
 // Checked is Binary with the race detector in it, where the tests have it; what it finds in the gateway fails the test.
-// It starts slowly, so it is for tests that run few programs.
 func Checked(t testing.TB) string {
 	t.Helper()
 	if raceDetector {
