@@ -64,8 +64,9 @@ func Binary(t testing.TB, tags string) string {
 }
 
 // raceFlags are what builds and tests with the race detector take, one on each line; `make test` takes them too. The detector
-// looks at all of this repository and at all libraries but two, which are machines translated into Go: SQLite's C code, which
-// keeps its own memory and locks, and the compiler of WebAssembly. Under it they take most of the tests' time.
+// looks at everything but SQLite's C code, which was translated into Go, keeps its own memory and locks, and under it takes most of
+// the tests' time. Take no package out that has generic or inlined code of others in it, such as sync's maps: the linker keeps one copy
+// of that for the whole program, and where it is the one without the detector, races are missed or seen where there are none.
 //
 //go:embed race.flags
 var raceFlags string
