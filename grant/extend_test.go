@@ -122,7 +122,8 @@ func TestExtensionDecidedLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.extend(alice, g.ID, time.Hour)
-	w.clocks.pass(30 * time.Minute) // and the keeper sleeps
+	w.Service.Close() // the keeper, which might be the first to see it
+	w.clocks.pass(30 * time.Minute)
 	_, err = w.Approve(t.Context(), bob, g.ID, "")
 	refused(t, err, refusal.Conflict, "too late")
 	w.state(g.ID, Ended, EndExpired)

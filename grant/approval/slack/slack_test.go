@@ -145,13 +145,20 @@ func (w *world) message(g grant.Grant, text string) (m slacktest.Message) {
 		}
 		return false
 	})
+	w.noted(g, m)
+	return m
+}
+
+// noted waits until the gateway has taken note of a message on a grant, which it does after Slack has answered.
+func (w *world) noted(g grant.Grant, m slacktest.Message) {
+	w.t.Helper()
 	for {
 		ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		if latest(ref) == m.Channel+" "+m.TS {
-			return m
+			return
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -370,10 +377,7 @@ func TestStagesInSlack(t *testing.T) {
 		}
 		return false
 	})
-	w.until("a note of the message", func() bool {
-		ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID)
-		return err == nil && latest(ref) == second.Channel+" "+second.TS
-	})
+	w.noted(g, second)
 	if said := w.submit("erin", w.form("erin", second, approveAction), ""); !strings.Contains(said, "approved") {
 		t.Error(said)
 	}
@@ -478,14 +482,7 @@ func TestMessageThatWasSentTwice(t *testing.T) {
 	t.Cleanup(w.notifier.Close)
 	w.until("another message", func() bool { return len(w.server.Messages()) == 3 })
 	second := w.server.Messages()[2]
-	for { // until it is noted
-		if ref, err := approval.Ref(w.ctx, w.store, w.slack.Name(), g.ID); err != nil {
-			t.Fatal(err)
-		} else if latest(ref) == second.Channel+" "+second.TS {
-			break
-		}
-		time.Sleep(10 * time.Millisecond) // looks again
-	}
+	w.noted(g, second)
 	shown := func(m slacktest.Message) slacktest.Message {
 		t.Helper()
 		for _, now := range w.server.Messages() {
