@@ -329,8 +329,12 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 			refuse("invalid_arguments")
 			return
 		}
-		s.change(func() { s.views = append(s.views, v) })
-		answer(map[string]any{"ok": true, "view": map[string]any{"id": "V0" + strconv.Itoa(len(s.views)), "type": "modal"}})
+		var id string
+		s.change(func() {
+			s.views = append(s.views, v)
+			id = "V0" + strconv.Itoa(len(s.views))
+		})
+		answer(map[string]any{"ok": true, "view": map[string]any{"id": id, "type": "modal"}})
 	default:
 		refuse("unknown_method")
 	}
