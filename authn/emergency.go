@@ -119,19 +119,9 @@ func (s *Service) keyAnswer(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	switch {
-	case t.device != nil:
-		s.askDevice(w, r, t, who)
-		return
-	case t.hold != "":
-		s.askHold(w, r, t, who, "")
-		return
+	if next, done := s.goOn(w, r, t, who); done {
+		pages.Show(w, http.StatusOK, pages.Emergency{Who: who.Label(), Until: s.now().Add(emergencyLife), Next: next})
 	}
-	if err := s.finish(ctx, t, who); err != nil {
-		s.turnBack(w, r, t, err)
-		return
-	}
-	pages.Show(w, http.StatusOK, pages.Emergency{Who: who.Label(), Until: s.now().Add(emergencyLife), Next: pathAuthorized + "?id=" + url.QueryEscape(t.authRequest)})
 }
 
 // provenByKey is who proves themselves by an enrolled key in r, and the way they are on.

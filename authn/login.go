@@ -180,19 +180,27 @@ func (s *Service) callback(w http.ResponseWriter, r *http.Request) {
 		s.turnBack(w, r, t, err)
 		return
 	}
+	if next, done := s.goOn(w, r, t, who); done {
+		http.Redirect(w, r, next, http.StatusSeeOther)
+	}
+}
+
+// goOn takes somebody who has proven themselves further on the way that they came: to the page that asks whether they mean it, or to
+// the end of the sign-in. next is where the browser goes then; where it is not done, the answer has been given.
+func (s *Service) goOn(w http.ResponseWriter, r *http.Request, t trip, who Identity) (next string, done bool) {
 	switch {
 	case t.device != nil:
 		s.askDevice(w, r, t, who)
-		return
+		return "", false
 	case t.hold != "":
 		s.askHold(w, r, t, who, "")
-		return
+		return "", false
 	}
-	if err := s.finish(ctx, t, who); err != nil {
+	if err := s.finish(r.Context(), t, who); err != nil {
 		s.turnBack(w, r, t, err)
-		return
+		return "", false
 	}
-	http.Redirect(w, r, pathAuthorized+"?id="+url.QueryEscape(t.authRequest), http.StatusSeeOther)
+	return pathAuthorized + "?id=" + url.QueryEscape(t.authRequest), true
 }
 
 // finish records a sign-in and gives it to the client's request that t is the way of.

@@ -104,7 +104,7 @@ func (m *Manager) Kill(ctx context.Context, id string, by authn.Identity, reason
 		sentence += ": " + reason
 	}
 	// The cut comes first: it must not wait for, or fail with, the store.
-	s.cut(Ending{Reason: EndKilled, Sentence: sentence, By: by.Label()})
+	s.cut(Ending{Reason: EndKilled, Sentence: sentence})
 	return m.store.Audit(ctx, store.AuditEvent{
 		Kind: "session.killed", Actor: by.Key(), ActorName: by.Label(), Target: s.opening.Target.Name,
 		Account: s.opening.Account.Name, Grant: s.opening.Lease.Grant.ID, Session: id, Reason: reason,

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +65,6 @@ type Opening struct {
 type Ending struct {
 	Reason   string // one of the End words above
 	Sentence string // for the user, without a full stop
-	By       string // who, where somebody did
 }
 
 // Session is one connection under one grant. Safe for concurrent use.
@@ -339,14 +337,10 @@ func (s *Session) finish() {
 	why := s.ending
 	s.mu.Unlock()
 	ended := time.Now().UTC()
-	detail := why.Sentence
-	if why.By != "" && !strings.Contains(detail, why.By) {
-		detail += " (by " + why.By + ")"
-	}
-	if err := s.recording.End(format.End{Reason: why.Reason, Detail: detail, Ended: ended}); err != nil {
+	if err := s.recording.End(format.End{Reason: why.Reason, Detail: why.Sentence, Ended: ended}); err != nil {
 		s.manager.log.Error("the recording could not be sealed; recovery will close it", "session", s.id, "error", err)
 	}
-	s.manager.forget(s, why.Reason, detail, ended)
+	s.manager.forget(s, why.Reason, why.Sentence, ended)
 	s.opening.Lease.Return()
 	close(s.finished)
 }
