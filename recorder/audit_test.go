@@ -171,7 +171,7 @@ func TestVerifyNamesWhatIsWrong(t *testing.T) {
 	if err != nil || !report.Whole || len(report.Recordings) != 2 || report.Recordings[1].State != verify.Live {
 		t.Fatalf("%+v %v", report, err)
 	}
-	sealed := filepath.Join(dir, g.paths["s1"])
+	sealed := pathOf(g.Recorder, "s1")
 	content, err := os.ReadFile(sealed)
 	if err != nil {
 		t.Fatal(err)

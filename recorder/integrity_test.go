@@ -3,7 +3,6 @@ package recorder
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,19 +40,18 @@ func TestIntegrityOfOneRecording(t *testing.T) {
 	if !good.Whole || !good.Bound || good.Leaf < 0 || good.Events == 0 || len(good.Chain) != 64 || c == nil || c.Size <= good.Leaf || c.Origin != "gateway.example/log" || len(c.Root) != 64 {
 		t.Errorf("%+v %+v", good, c)
 	}
-	path := func(session string) string { return filepath.Join(dir, r.paths[session]) }
-	content, err := os.ReadFile(path("two"))
+	content, err := os.ReadFile(pathOf(r, "two"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := os.ReadFile(path("three"))
+	other, err := os.ReadFile(pathOf(r, "three"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	changed := append([]byte{}, content...)
 	changed[len(changed)-10] ^= 1
 	for name, bad := range map[string][]byte{"a changed byte": changed, "another's recording": other, "cut short": content[:len(content)-40]} {
-		if err := errors.Join(os.Chmod(path("two"), 0o600), os.WriteFile(path("two"), bad, 0o600)); err != nil {
+		if err := errors.Join(os.Chmod(pathOf(r, "two"), 0o600), os.WriteFile(pathOf(r, "two"), bad, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		found, err := r.Integrity(t.Context(), "two")
@@ -67,7 +65,7 @@ func TestIntegrityOfOneRecording(t *testing.T) {
 			t.Errorf("%s: %v", name, found.Problems)
 		}
 	}
-	if err := os.WriteFile(path("two"), content, 0o600); err != nil {
+	if err := os.WriteFile(pathOf(r, "two"), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -91,12 +91,6 @@ func expectNoPlaintext(t testing.TB, dir string) {
 	}
 }
 
-func pathOf(r *Recorder, session string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return filepath.Join(r.Dir, r.paths[session])
-}
-
 func openedTexts(t testing.TB, path string, who age.Identity) (texts []string, last string) {
 	t.Helper()
 	c, err := OpenCopy(path, nil, who)

@@ -37,7 +37,7 @@ func end(t testing.TB, rec *Recording) {
 
 func look(t testing.TB, r *Recorder, session string) (format.Info, int64) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(r.Dir, r.paths[session]))
+	f, err := os.Open(pathOf(r, session))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestDamagedIsNotPacked(t *testing.T) {
 	rec := begin(t, r, "s1")
 	recordMuch(t, rec)
 	end(t, rec)
-	path := filepath.Join(dir, r.paths["s1"])
+	path := pathOf(r, "s1")
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

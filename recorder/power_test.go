@@ -331,7 +331,7 @@ func beforeStart(t *testing.T, dir string, acknowledged map[string]map[int]bool)
 // missing are the acknowledged events of a session that a recorder does not find.
 func missing(t *testing.T, r *Recorder, session string, numbers map[int]bool) (lost []string) {
 	t.Helper()
-	if _, ok := r.paths[session]; !ok {
+	if path, _ := r.Stored(session); path == "" {
 		return []string{"there is no " + session}
 	}
 	found := map[int]bool{}
@@ -405,7 +405,7 @@ func TestAFailedCheckpointEndsAll(t *testing.T) {
 	if err := r.Ready(); !errors.Is(err, errNoSync) {
 		t.Errorf("ready: %v", err)
 	}
-	path := filepath.Join(dir, r.paths["busy"])
+	path := pathOf(r, "busy")
 	if err := r.Close(t.Context()); !errors.Is(err, errNoSync) {
 		t.Errorf("close: %v", err)
 	}

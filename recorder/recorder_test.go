@@ -41,6 +41,13 @@ func openRecorder(t testing.TB, dir string, level configs.Durability) *Recorder 
 	return r
 }
 
+// pathOf takes the lock: audit files come to the same map at any time.
+func pathOf(r *Recorder, session string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return filepath.Join(r.Dir, r.paths[session])
+}
+
 func header(session string) format.Header {
 	return format.Header{
 		Session: session, Protocol: "test", Target: "orders", Account: "app", Grant: "g-1",
@@ -302,7 +309,7 @@ func TestOpenClosesWhatWasLeft(t *testing.T) {
 			}
 		}
 	}
-	path := filepath.Join(dir, r.paths["torn"])
+	path := pathOf(r, "torn")
 	if err := r.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +361,7 @@ func TestDamageInTheMiddleIsKeptAndTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path := filepath.Join(dir, r.paths["s1"])
+	path := pathOf(r, "s1")
 	r.Close(t.Context())
 	content, err := os.ReadFile(path)
 	if err != nil {

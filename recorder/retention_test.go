@@ -61,7 +61,7 @@ func recorded(t *testing.T, g *gateway, session, target string, end bool) string
 			t.Fatal(err)
 		}
 	}
-	return filepath.Join(g.Dir, g.paths[session])
+	return pathOf(g.Recorder, session)
 }
 
 // after lets that time pass for a gateway.
@@ -166,7 +166,7 @@ func TestPurge(t *testing.T) {
 	}
 
 	// Somebody else's delete is not told of, and missing.
-	if err := os.Remove(filepath.Join(dir, g.paths["s3"])); err != nil {
+	if err := os.Remove(pathOf(g.Recorder, "s3")); err != nil {
 		t.Fatal(err)
 	}
 	g.close(t)
