@@ -154,6 +154,7 @@ func (f *filling) discover(ctx context.Context) error {
 		return nil
 	}
 	var unknown []string
+	begun := map[string]bool{} // by now: what has no file yet may have one, and its ending too, before this is done
 	all := r.sessions()
 	f.mu.Lock()
 	for _, session := range all {
@@ -161,6 +162,7 @@ func (f *filling) discover(ctx context.Context) error {
 		_, broken := f.broken[session]
 		if _, open := f.open[session]; !whole && !open && !broken {
 			unknown = append(unknown, session)
+			begun[session] = !r.Live(session)
 		}
 	}
 	f.mu.Unlock()
@@ -200,10 +202,10 @@ func (f *filling) discover(ctx context.Context) error {
 		if _, read := f.open[session]; read || slices.Contains(locked, session) {
 			continue
 		}
-		if r.Live(session) { // it is just being begun
-			f.counted = -1
-		} else {
+		if begun[session] {
 			f.broken[session] = struct{}{}
+		} else {
+			f.counted = -1
 		}
 	}
 	f.change()

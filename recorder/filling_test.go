@@ -1,8 +1,10 @@
 package recorder
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,5 +70,51 @@ func TestALiveRecordingThatFailedIsFollowedAgain(t *testing.T) {
 	}
 	if one := states["s1"]; !one.Whole || one.Entries < 2 {
 		t.Errorf("the index has %+v", one)
+	}
+}
+
+// meanwhile does something when it is first asked for its end: discover has read headers by then and writes to the index.
+type meanwhile struct {
+	context.Context
+	do func()
+}
+
+func (m meanwhile) Done() <-chan struct{} {
+	m.do()
+	return m.Context.Done()
+}
+
+// TestAShortRecordingIsFound: one that had no file yet when the index looked, and has ended when that look is over, is not
+// taken for one that cannot be read.
+func TestAShortRecordingIsFound(t *testing.T) {
+	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close(t.Context())
+	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFilling(t.Context(), r, x)
+	defer f.close()
+	claimed := &Recording{header: header("s1")}
+	if err := r.claim(claimed, "recordings/to-come"+extension); err != nil {
+		t.Fatal(err)
+	}
+	whole := sync.OnceFunc(func() {
+		r.ended(claimed)
+		r.mu.Lock()
+		delete(r.paths, "s1")
+		r.mu.Unlock()
+		end(t, begin(t, r, "s1"))
+	})
+	for range 2 {
+		if err := f.discover(meanwhile{t.Context(), whole}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.open["s1"] == nil {
+		t.Errorf("it is not brought into the index: %v is given up", f.broken)
 	}
 }
