@@ -6,9 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,8 +19,9 @@ import (
 // register is the demo's entry in a well-known directory: which processes it started and which directory is its own. It
 // is written before there is anything to leave behind, so that a demo killed half-way is cleaned up by the next.
 type register struct {
-	path string
-	mu   sync.Mutex
+	path   string
+	claims []io.Closer // of the ports
+	mu     sync.Mutex
 	entry
 }
 
@@ -75,39 +75,10 @@ func newRegister(ports int) (*register, error) {
 	}
 	r := &register{path: filepath.Join(dir, fmt.Sprintf("%d-%d.json", os.Getpid(), time.Now().UnixNano()))}
 	r.Owner = identify("demo", os.Getpid())
-	if r.Ports, err = freePorts(ports, taken); err != nil {
+	if r.Ports, r.claims, err = freePorts(ports, taken); err != nil {
 		return nil, err
 	}
 	return r, r.save()
-}
-
-// Ports are chosen below the range from which systems take those of outgoing connections, so that a process which is
-// being restarted finds its port free.
-const (
-	lowestPort  = 20_000
-	highestPort = 32_000
-)
-
-// freePorts finds so many ports of loopback that nobody listens on and no other demo has taken.
-func freePorts(count int, taken map[int]bool) ([]int, error) {
-	var free []int
-	for range 10_000 {
-		if len(free) == count {
-			return free, nil
-		}
-		port := lowestPort + rand.IntN(highestPort-lowestPort)
-		if taken[port] {
-			continue
-		}
-		taken[port] = true
-		listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		listener.Close()
-		free = append(free, port)
-	}
-	return nil, fmt.Errorf("no %d free ports on 127.0.0.1 between %d and %d", count, lowestPort, highestPort)
 }
 
 // cleanLeftovers ends the processes and removes the directories of demos that are gone. It returns the ports of those
@@ -200,6 +171,9 @@ func (r *register) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
+	for _, claim := range r.claims {
+		errs = append(errs, claim.Close())
+	}
 	for _, dir := range r.Remove {
 		errs = append(errs, removeOwn(dir))
 	}

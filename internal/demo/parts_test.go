@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -200,6 +201,34 @@ func TestLiveDemoIsLeftAlone(t *testing.T) {
 }
 
 // TestOnlyOwnDirectories: a directory with somebody's files in it is not taken.
+// TestPortsAreClaimed: a demo that has another register, as another user's has, takes none of the ports of one that lives.
+func TestPortsAreClaimed(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has names for it that go with the process")
+	}
+	d := partial(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, port := range d.register.Ports {
+		if claim, err := claimPort(port); err == nil {
+			claim.Close()
+			t.Errorf("port %d can be had a second time", port)
+		}
+	}
+	other, err := newRegister(ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	freed := other.Ports[0]
+	if err := other.close(); err != nil {
+		t.Fatal(err)
+	}
+	claim, err := claimPort(freed)
+	if err != nil {
+		t.Fatalf("the ports of a demo that has ended are still claimed: %v", err)
+	}
+	claim.Close()
+}
+
 func TestOnlyOwnDirectories(t *testing.T) {
 	t.Setenv("TMPDIR", shortDir(t))
 	dir := t.TempDir()

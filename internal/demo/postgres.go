@@ -163,6 +163,7 @@ func (p *postgres) initialise(ctx context.Context, d *Demo) error {
 		"port = " + strconv.Itoa(p.port),
 		"unix_socket_directories = ''",
 		"max_connections = 300",
+		"dynamic_shared_memory_type = mmap", // files in the cluster, which go with it however the server ends
 		"ssl = on",
 		"ssl_cert_file = " + quoteSetting(certificate),
 		"ssl_key_file = " + quoteSetting(key),

@@ -63,8 +63,11 @@ func TestFullDisk(t *testing.T) {
 
 	fill(20 << 20) // of the configuration's reserve of 64 MiB
 	var out rig.Outcome
-	s.Until(time.Minute, "new sessions are refused", func() error {
-		if out = s.PSQL("SALLYPORT_PG", "-c", "SELECT 'too late 1'"); out.Code == 0 {
+	tries, late := 0, ""
+	s.Until(time.Minute, "new sessions are refused", func() error { // the gateway looks at its disk every now and then
+		tries++
+		late = fmt.Sprintf("SELECT 'too late, the %dth'", tries)
+		if out = s.PSQL("SALLYPORT_PG", "-c", late); out.Code == 0 {
 			return errors.New("they are let in")
 		}
 		return nil
@@ -110,7 +113,7 @@ func TestFullDisk(t *testing.T) {
 	if strings.Contains(log, refused) {
 		t.Error("the target received a statement that could not be recorded")
 	}
-	if strings.Contains(log, "too late 1") {
+	if strings.Contains(log, late) {
 		t.Error("the target received a statement of a session that was refused")
 	}
 

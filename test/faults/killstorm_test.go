@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -107,65 +106,76 @@ func newStorm(t *testing.T, binary string, flags ...string) *storm {
 	return &storm{t: t, rig: rig.Start(t, binary, flags...), answered: map[string]bool{}}
 }
 
-// round sends numbered statements in every way while the gateway is killed under them, until there were enough and it
-// was killed.
+// round sends numbered statements in every way while the gateway is killed under them.
 func (s *storm) round(round int, place string) {
+	s.t.Helper()
+	s.under(place, statements, func(ctx context.Context, over *atomic.Bool) (senders []func()) {
+		for worker := range 2 {
+			for name, send := range ways {
+				mode := pgx.QueryExecModeCacheStatement
+				if name == "pipelined" {
+					mode = pgx.QueryExecModeExec
+				}
+				count := 0 // statements are numbered across reconnects
+				senders = append(senders, func() {
+					s.connection(ctx, mode, send, over, func() string {
+						count++
+						return fmt.Sprintf("storm-%d-%s-%d-%d", round, name, worker, count)
+					})
+				})
+			}
+		}
+		return senders
+	})
+}
+
+// under runs senders, each again and again, until at least so many things were sent and the gateway was killed under them: at a place of
+// its write path, or from outside at a random instant. Then it leaves a gateway without faults that is ready.
+func (s *storm) under(place string, least int64, prepare func(ctx context.Context, over *atomic.Bool) (senders []func())) {
 	s.t.Helper()
 	if place != "" {
 		// A gateway that is started now kills itself when it comes to the place for the Nth time, and so does the next.
 		s.write("gateway.env", fmt.Sprintf("SALLYPORT_FAULTS=1\nSALLYPORT_CRASH_AT=%s:%d\n", place, 20+rand.IntN(60)))
-		s.kill()
+		s.rig.KillGateway()
 	}
 	s.rig.Ready()
 	before := s.pid()
 
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
-	defer cancel()
 	start := s.sent.Load()
 	var over atomic.Bool
 	var workers sync.WaitGroup
-	for worker := range 2 {
-		for name, send := range ways {
-			mode := pgx.QueryExecModeCacheStatement
-			if name == "pipelined" {
-				mode = pgx.QueryExecModeExec
+	defer func() { // also where the round fails
+		over.Store(true)
+		cancel()
+		workers.Wait()
+	}()
+	for _, send := range prepare(ctx, &over) {
+		workers.Go(func() {
+			for !over.Load() && ctx.Err() == nil {
+				send()
 			}
-			workers.Go(func() {
-				// Statements are numbered across reconnects.
-				for count := 0; !over.Load() && ctx.Err() == nil; {
-					s.connection(ctx, mode, send, &over, func() string {
-						count++
-						return fmt.Sprintf("storm-%d-%s-%d-%d", round, name, worker, count)
-					})
-				}
-			})
-		}
-	}
-	enough := func() error {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case s.sent.Load()-start < statements:
-			return fmt.Errorf("%d statements sent", s.sent.Load()-start)
-		}
-		return nil
+		})
 	}
 	if place == "" {
-		threshold := start + int64(rand.IntN(statements))
-		s.rig.Until(time.Minute, "statements flow", func() error {
+		threshold := start + rand.Int64N(least)
+		s.rig.Until(time.Minute, "something is sent", func() error {
 			if s.sent.Load() <= threshold {
-				return errors.New("too few so far")
+				return errors.New("too little so far")
 			}
 			return nil
 		})
 		time.Sleep(rand.N(20 * time.Millisecond)) // a random instant
-		s.kill()
+		s.rig.KillGateway()
 	}
-	s.rig.Until(2*time.Minute, "enough statements were sent and the gateway was killed", func() error {
-		if s.pid() == before {
+	s.rig.Until(2*time.Minute, "enough was sent and the gateway was killed", func() error {
+		switch sent := s.sent.Load() - start; {
+		case s.pid() == before:
 			return errors.New("the gateway still runs")
+		case sent < least:
+			return fmt.Errorf("%d of %d sent", sent, least)
 		}
-		return enough()
+		return nil
 	})
 	over.Store(true)
 	workers.Wait()
@@ -174,7 +184,7 @@ func (s *storm) round(round int, place string) {
 		if err := os.Remove(s.rig.Path("gateway.env")); err != nil {
 			s.t.Fatal(err)
 		}
-		s.kill() // the next one is without faults
+		s.rig.KillGateway() // the next one is without faults
 	}
 	s.rig.Ready()
 }
@@ -187,24 +197,12 @@ func (s *storm) write(name, text string) {
 }
 
 func (s *storm) pid() int {
+	s.t.Helper()
 	pid, err := s.rig.GatewayPID()
 	if err != nil {
-		return 0
+		s.t.Fatal(err)
 	}
 	return pid
-}
-
-// kill kills the gateway and waits until another one has been started.
-func (s *storm) kill() {
-	s.t.Helper()
-	pid := s.pid()
-	_ = syscall.Kill(pid, syscall.SIGKILL) // it may have killed itself
-	s.rig.Until(time.Minute, "another gateway is started", func() error {
-		if s.pid() == pid {
-			return errors.New("not yet")
-		}
-		return nil
-	})
 }
 
 // way of sending statements: sends a few under fresh numbers and reports those that were answered.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -192,59 +191,19 @@ const sshStatements = 60 // of a round at least, as each command is a process
 
 func (s *sshStorm) round(round int, place string) {
 	s.t.Helper()
-	if place != "" {
-		s.write("gateway.env", fmt.Sprintf("SALLYPORT_FAULTS=1\nSALLYPORT_CRASH_AT=%s:%d\n", place, 20+rand.IntN(60)))
-		s.kill()
-	}
-	s.rig.Ready()
-	before := s.pid()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
-	defer cancel()
-	start := s.sent.Load()
-	var over atomic.Bool
-	var workers sync.WaitGroup
-	for name, send := range sshWays {
-		workers.Go(func() {
-			for count := 0; !over.Load() && ctx.Err() == nil; {
-				s.connect(send, &over, func() string {
+	s.under(place, sshStatements, func(_ context.Context, over *atomic.Bool) (senders []func()) {
+		for name, send := range sshWays {
+			count := 0
+			senders = append(senders, func() {
+				s.connect(send, over, func() string {
 					count++
 					s.sent.Add(1)
 					return fmt.Sprintf("storm-%d-%s-0-%d", round, name, count)
 				})
-			}
-		})
-	}
-	if place == "" {
-		threshold := start + int64(rand.IntN(sshStatements))
-		s.rig.Until(time.Minute, "commands flow", func() error {
-			if s.sent.Load() <= threshold {
-				return errors.New("too few so far")
-			}
-			return nil
-		})
-		time.Sleep(rand.N(20 * time.Millisecond)) // a random instant
-		s.kill()
-	}
-	s.rig.Until(2*time.Minute, "enough was sent and the gateway was killed", func() error {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case s.pid() == before:
-			return errors.New("the gateway still runs")
-		case s.sent.Load()-start < sshStatements:
-			return fmt.Errorf("%d sent", s.sent.Load()-start)
+			})
 		}
-		return nil
+		return senders
 	})
-	over.Store(true)
-	workers.Wait()
-	if place != "" {
-		if err := os.Remove(s.rig.Path("gateway.env")); err != nil {
-			s.t.Fatal(err)
-		}
-		s.kill() // the next one is without faults
-	}
-	s.rig.Ready()
 }
 
 func (s *sshStorm) connect(send func(*sshStorm, *ssh.Client, *atomic.Bool, func() string) error, over *atomic.Bool, next func() string) {

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package rig is the black-box tests' way to the product: it builds the binary, starts `sallyport demo --env` with it and
 // gives what that exports. It knows nothing of the product's insides; docs/rig.md is all it stands on.
 package rig
@@ -5,7 +7,6 @@ package rig
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,96 +33,6 @@ type Rig struct {
 	cmd *exec.Cmd
 	out *output
 	end chan struct{} // closed when the process has ended
-}
-
-// builds are the binaries of this test process, by build tags.
-var builds = struct {
-	sync.Mutex
-	paths map[string]string
-	dir   string
-}{paths: map[string]string{}}
-
-// Main runs the tests of a package that uses Binary, and removes what was built.
-func Main(m *testing.M) {
-	// A program with the race detector in it waits a second before it ends, in case another thread still does something wrong;
-	// the tests run hundreds.
-	if os.Getenv("GORACE") == "" {
-		if err := os.Setenv("GORACE", "atexit_sleep_ms=50"); err != nil {
-			panic(err)
-		}
-	}
-	code := m.Run()
-	if builds.dir != "" {
-		os.RemoveAll(builds.dir)
-	}
-	os.Exit(code)
-}
-
-// Binary builds the sallyport binary with those build tags, once a test process; it is built as for a release.
-func Binary(t testing.TB, tags string) string {
-	t.Helper()
-	return build(t, tags)
-}
-
-// raceFlags are what builds and tests with the race detector take, one on each line; `make test` takes them too. The detector
-// looks at everything but SQLite's C code, which was translated into Go, keeps its own memory and locks, and under it takes most of
-// the tests' time. Take no package out that has generic or inlined code of others in it, such as sync's maps: the linker keeps one copy
-// of that for the whole program, and where it is the one without the detector, races are missed or seen where there are none.
-//
-//go:embed race.flags
-var raceFlags string
-
-// Checked is Binary with the race detector in it, where the tests have it; what it finds in the gateway fails the test.
-func Checked(t testing.TB) string {
-	t.Helper()
-	if raceDetector {
-		return build(t, "", strings.Fields(raceFlags)...)
-	}
-	return build(t, "")
-}
-
-// Verifier builds the auditor's binary, sallyport-verify, once a test process.
-func Verifier(t testing.TB) string {
-	t.Helper()
-	return buildProgram(t, "sallyport/cmd/sallyport-verify", "")
-}
-
-func build(t testing.TB, tags string, flags ...string) string {
-	t.Helper()
-	return buildProgram(t, "sallyport/cmd/sallyport", tags, flags...)
-}
-
-func buildProgram(t testing.TB, program, tags string, flags ...string) string {
-	t.Helper()
-	// Go gives the results of an earlier run where a test asks for nothing that is other now. It knows nothing of what is built here,
-	// so it is asked for the run's own number, which `make test` gives.
-	_ = os.Getenv("SALLYPORT_TEST_RUN")
-	builds.Lock()
-	defer builds.Unlock()
-	key := program + tags + strings.Join(flags, " ")
-	if path := builds.paths[key]; path != "" {
-		return path
-	}
-	if builds.dir == "" {
-		dir, err := os.MkdirTemp("", "sallyport-test-*")
-		if err != nil {
-			t.Fatal(err)
-		}
-		builds.dir = dir
-	}
-	path := filepath.Join(builds.dir, "sallyport-"+strconv.Itoa(len(builds.paths)))
-	environment := os.Environ()
-	if len(flags) == 0 { // as the Makefile does, so that what it has compiled serves here too
-		flags, environment = []string{"-trimpath"}, append(environment, "CGO_ENABLED=0")
-	}
-	args := append([]string{"build", "-o", path, "-tags", tags}, flags...)
-	cmd := exec.Command("go", append(args, program)...)
-	cmd.Env = environment
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	builds.paths[key] = path
-	return path
 }
 
 // output keeps what the rig says, for when it fails.
@@ -161,8 +72,10 @@ func Start(t testing.TB, binary string, flags ...string) *Rig {
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	tellKeeper("began", r.cmd.Process.Pid)
 	go func() {
 		_ = r.cmd.Wait() // how it ended is in ProcessState
+		tellKeeper("ended", r.cmd.Process.Pid)
 		close(r.end)
 	}()
 	t.Cleanup(r.stop)
@@ -224,19 +137,23 @@ func (r *Rig) Path(names ...string) string {
 	return filepath.Join(append([]string{r.dir, "state"}, names...)...)
 }
 
-// Until tries something until it works or patience ends, which fails the test.
+// Until tries something until it works or patience ends, which fails the test with what the rig and the gateway said.
 func (r *Rig) Until(patience time.Duration, what string, try func() error) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
+	Until(r.t, patience, what, try)
+}
+
+// Until tries something until it works or patience ends, which fails the test.
+func Until(t testing.TB, patience time.Duration, what string, try func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("after %s still not: %s: %v\n%s", patience, what, err, r.out)
+			t.Fatalf("after %s still not: %s: %v", patience, what, err)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -320,16 +237,39 @@ func (r *Rig) GatewayPID() (int, error) {
 // EndGateway ends the gateway by a signal and waits until another one has been started in its place.
 func (r *Rig) EndGateway(how os.Signal) {
 	r.t.Helper()
+	if err := r.endGateway(how); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// KillGateway kills a gateway that may be about to kill itself, and waits until another one has been started in its place: one that was
+// started after the call.
+func (r *Rig) KillGateway() {
+	r.t.Helper()
+	for {
+		err := r.endGateway(os.Kill)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, os.ErrProcessDone) { // then the next may have been started before
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// endGateway returns os.ErrProcessDone, wrapped, where another one has been started in the place of one that had ended by itself.
+func (r *Rig) endGateway(how os.Signal) error {
+	r.t.Helper()
 	before, err := r.GatewayPID()
 	if err != nil {
-		r.t.Fatal(err)
+		return err
 	}
 	gateway, err := os.FindProcess(before)
 	if err == nil {
 		err = gateway.Signal(how)
 	}
-	if err != nil {
-		r.t.Fatalf("end the gateway, process %d: %v", before, err)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end the gateway, process %d: %w", before, err)
 	}
 	r.Until(time.Minute, "another gateway runs", func() error {
 		now, err := r.GatewayPID()
@@ -338,6 +278,10 @@ func (r *Rig) EndGateway(how os.Signal) {
 		}
 		return err
 	})
+	if err != nil {
+		return fmt.Errorf("the gateway, process %d: %w", before, err)
+	}
+	return nil
 }
 
 // Ready waits until the gateway takes sessions.
