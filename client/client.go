@@ -7,7 +7,6 @@
 package client
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -16,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"mime"
 	"net/http"
 	"net/url"
@@ -101,96 +99,6 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return nil
 	}
 	return decode(answer.Body, out)
-}
-
-// Stream calls the API and returns its answer to be read as it comes. The caller closes it.
-func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
-	answer, err := c.call(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return nil, err
-	}
-	return answer.Body, nil
-}
-
-// Lines calls the API and reads its answer as JSON Lines of T.
-func Lines[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var zero T
-		body, err := c.Stream(ctx, path)
-		if err != nil {
-			yield(zero, err)
-			return
-		}
-		defer body.Close()
-		scanner := bufio.NewScanner(body)
-		scanner.Buffer(make([]byte, 64<<10), maxLine)
-		for scanner.Scan() {
-			// The last line of a stream that failed half-way tells why.
-			var failed struct {
-				Problem *api.Problem `json:"problem"`
-			}
-			if bytes.HasPrefix(scanner.Bytes(), []byte(`{"problem":`)) && json.Unmarshal(scanner.Bytes(), &failed) == nil && failed.Problem != nil {
-				yield(zero, refusalOf(failed.Problem))
-				return
-			}
-			var v T
-			if err := json.Unmarshal(scanner.Bytes(), &v); err != nil {
-				yield(zero, fmt.Errorf("read the gateway's answer: %w", err))
-				return
-			}
-			if !yield(v, nil) {
-				return
-			}
-		}
-		if err := scanner.Err(); err != nil {
-			yield(zero, fmt.Errorf("the gateway's answer was cut short: %w", err))
-		}
-	}
-}
-
-// Events calls the API and reads its answer as server-sent events with a T each, until it ends. Those without data are passed over.
-func Events[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var zero T
-		body, err := c.Stream(ctx, path)
-		if err != nil {
-			yield(zero, err)
-			return
-		}
-		defer body.Close()
-		scanner := bufio.NewScanner(body)
-		scanner.Buffer(make([]byte, 64<<10), maxLine)
-		name := ""
-		for scanner.Scan() {
-			field, value, _ := strings.Cut(scanner.Text(), ": ")
-			switch {
-			case field == "":
-				name = ""
-			case field == "event":
-				name = value
-			case field == "data" && name == "problem":
-				var p api.Problem
-				if err := json.Unmarshal([]byte(value), &p); err != nil {
-					yield(zero, fmt.Errorf("read the gateway's answer: %w", err))
-				} else {
-					yield(zero, refusalOf(&p))
-				}
-				return
-			case field == "data" && name == "":
-				var v T
-				if err := json.Unmarshal([]byte(value), &v); err != nil {
-					yield(zero, fmt.Errorf("read the gateway's answer: %w", err))
-					return
-				}
-				if !yield(v, nil) {
-					return
-				}
-			}
-		}
-		if err := scanner.Err(); err != nil {
-			yield(zero, fmt.Errorf("the gateway's answer was cut short: %w", err))
-		}
-	}
 }
 
 // call sends a request with the access token; when the gateway no longer takes it, it is refreshed once.

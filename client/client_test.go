@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -196,5 +197,59 @@ func TestLoginAddresses(t *testing.T) {
 		if _, err := Login(t.Context(), Home{Dir: t.TempDir()}, LoginOptions{Gateway: gateway}); !refusal.Is(err, refusal.Invalid) {
 			t.Errorf("%s: %v", gateway, err)
 		}
+	}
+}
+
+// What waits for another process of the same home ends with its context: Ctrl-C ends it.
+func TestALockIsNotWaitedForForEver(t *testing.T) {
+	c := failing(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
+	held, err := c.home.lock(t.Context(), "lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Do(ctx, http.MethodGet, "/v1/x", nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("while another has the lock: %v", err)
+	}
+	held()
+	// Also the one that was given up lets go of it once it comes.
+	if err := c.Do(t.Context(), http.MethodGet, "/v1/x", nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// A run that is interrupted while the gateway files its request gives back what was filed.
+func TestAnInterruptedRunGivesBackWhatItAskedFor(t *testing.T) {
+	for _, name := range []string{envToken, envIDToken, envGitHubURL} {
+		t.Setenv(name, "")
+	}
+	asked, released := make(chan struct{}), make(chan string, 1)
+	ctx, interrupt := context.WithCancel(t.Context())
+	c := failing(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/me":
+			fmt.Fprint(w, `{"name":"Alice","expires":"2999-01-01T00:00:00Z"}`)
+		case "POST /v1/requests":
+			interrupt()
+			<-ctx.Done()
+			close(asked)
+			fmt.Fprint(w, `{"id":"g-1","state":"pending"}`)
+		case "POST /v1/grants/g-1/release":
+			released <- r.URL.Path
+			fmt.Fprint(w, `{}`)
+		default:
+			t.Errorf("%s %s", r.Method, r.URL.Path)
+		}
+	})
+	_, err := Run(ctx, c.home, RunOptions{Accounts: []Account{{"app", "orders"}, {"app", "stock"}}, Reason: "x", Wait: time.Minute, Command: []string{"true"}, Progress: io.Discard})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	<-asked
+	select {
+	case <-released:
+	default:
+		t.Error("what was asked for was not given back")
 	}
 }

@@ -107,7 +107,7 @@ func (r *run) watch(ctx context.Context) {
 		r.keep(ctx, g)
 		if left := time.Until(end); !g.warned && left < min(warnAt, g.Duration/4) {
 			g.warned = true
-			r.say("the access to %s ends in %s, at %s", g.account, left.Round(time.Second), clock(end))
+			r.say("the access to %s ends in %s, at %s", g.account, brief(left), clock(end))
 		}
 	}
 }

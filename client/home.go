@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
 
 	"sallyport/internal/refusal"
 )
@@ -111,6 +114,36 @@ func (h Home) write(name string, data []byte, mode fs.FileMode) error {
 		return fmt.Errorf("make the directory for settings: %w", err)
 	}
 	return writeFile(h.Path(name), data, mode)
+}
+
+// lock takes a lock that other processes of the same home take too, and returns what gives it back. It waits no longer than ctx.
+func (h Home) lock(ctx context.Context, name string) (unlock func(), err error) {
+	type outcome struct {
+		unlock func()
+		err    error
+	}
+	came := make(chan outcome, 1)
+	go func() {
+		unlock, err := lockedfile.MutexAt(h.Path(name)).Lock()
+		came <- outcome{unlock, err}
+	}()
+	select {
+	case o := <-came:
+		if o.err != nil {
+			return nil, fmt.Errorf("lock the directory for settings: %w", o.err)
+		}
+		return o.unlock, nil
+	case <-ctx.Done():
+		go func() { // whenever it comes
+			if o := <-came; o.err == nil {
+				o.unlock()
+			}
+		}()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, fmt.Errorf("another sallyport command is renewing the sign-in in %s and does not come to an end", h.Dir)
+		}
+		return nil, ctx.Err()
+	}
 }
 
 // remove removes files of the home; what is not there is fine.

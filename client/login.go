@@ -48,6 +48,10 @@ func Login(ctx context.Context, home Home, o LoginOptions) (api.Identity, error)
 		return who, err
 	}
 	gateway, authority, err := home.chooseGateway(o)
+	if o.Gateway == "" && refusal.Is(err, refusal.NotAuthenticated) {
+		return who, refusal.New(refusal.Invalid, "which gateway is not known yet").
+			WithDetail("nobody has signed in with %s", home.Dir).WithHint("sallyport login --gateway https://GATEWAY; whoever runs it knows its address")
+	}
 	if err != nil {
 		return who, err
 	}

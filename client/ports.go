@@ -423,7 +423,7 @@ func (t *tunnels) watch(ctx context.Context, before map[string]api.Grant) error 
 				last, was := told[g.ID]
 				if left <= at && (!was || at < last) {
 					if told[g.ID] = at; g.Until.Equal(old.Until) {
-						t.say("%s: %s left, until %s", a, left.Round(time.Second), clock(g.Until))
+						t.say("%s: %s left, until %s", a, brief(left), clock(g.Until))
 					}
 					break
 				}
@@ -438,8 +438,8 @@ func (t *tunnels) sayStanding(a Account, g api.Grant) {
 	case g.ID == "":
 		t.say("%s: no grant; ask for one with: sallyport request %s", a, a)
 	case g.Until.IsZero():
-		t.say("%s: grant %s for %s, whose time begins with the first connection", a, g.ID, g.Duration)
+		t.say("%s: grant %s for %s, whose time begins with the first connection", a, g.ID, brief(g.Duration))
 	default:
-		t.say("%s: grant %s, %s left, until %s", a, g.ID, time.Until(g.Until).Round(time.Second), clock(g.Until))
+		t.say("%s: grant %s, %s left, until %s", a, g.ID, brief(time.Until(g.Until)), clock(g.Until))
 	}
 }

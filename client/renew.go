@@ -8,8 +8,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
 // renewBefore is how long before their end certificates are renewed, at the most; short-lived ones are in their last
@@ -55,9 +53,9 @@ func (c *Client) Renew(ctx context.Context, out io.Writer, always bool) (until t
 	if yes, err := due(); err != nil || !yes {
 		return until, false, err
 	}
-	unlock, err := lockedfile.MutexAt(c.home.Path("renew.lock")).Lock()
+	unlock, err := c.home.lock(ctx, "renew.lock")
 	if err != nil {
-		return until, false, fmt.Errorf("lock the directory for settings: %w", err)
+		return until, false, err
 	}
 	defer unlock()
 	if yes, err := due(); err != nil || !yes {

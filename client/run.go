@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
 )
@@ -206,9 +207,15 @@ func (r *run) known(ctx context.Context) error {
 
 // ask asks for all grants, and waits until all are approved.
 func (r *run) ask(ctx context.Context) error {
+	// A request that is on its way is not let go of when somebody interrupts: what the gateway files has to be known to be given back.
+	asking, done := lingering(ctx, 15*time.Second)
+	defer done()
 	for _, a := range r.o.Accounts {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		g := &heldGrant{account: a, asked: true}
-		err := r.client.Do(ctx, http.MethodPost, "/v1/requests", api.GrantRequest{Target: a.Target, Account: a.Name, Duration: r.o.Duration, Reason: r.o.Reason, Ticket: r.o.Ticket}, &g.Grant)
+		err := r.client.Do(asking, http.MethodPost, "/v1/requests", api.GrantRequest{Target: a.Target, Account: a.Name, Duration: r.o.Duration, Reason: r.o.Reason, Ticket: r.o.Ticket}, &g.Grant)
 		if refusal.Is(err, refusal.Conflict) {
 			g.asked = false
 			g.Grant, err = r.held(ctx, a, err)
@@ -225,6 +232,19 @@ func (r *run) ask(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lingering is a context that ends a while after ctx does.
+func lingering(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(while):
+			cancel()
+		case <-out.Done():
+		}
+	})
+	return out, func() { stop(); cancel() }
 }
 
 // held is the grant that stands in the way of a request: the identity's own for the same, which will do.
@@ -266,7 +286,7 @@ func (r *run) await(ctx context.Context, g *heldGrant, until time.Time) error {
 			r.say("%s: request %s waits for %s, until %s at the latest", g.account, g.ID, g.WaitsFor(), clock(until))
 		}
 		if !time.Now().Before(until) {
-			return &Stopped{StoppedTimedOut, refusal.New(refusal.NotPermitted, "nobody decided on request %s for %s within %s", g.ID, g.account, r.o.Wait).
+			return &Stopped{StoppedTimedOut, refusal.New(refusal.NotPermitted, "nobody decided on request %s for %s within %s", g.ID, g.account, configs.Duration(r.o.Wait)).
 				WithHint("wait longer with --wait, or have one of %s ready", strings.Join(g.Asked(), ", "))}
 		}
 		select {
@@ -287,7 +307,7 @@ func (r *run) await(ctx context.Context, g *heldGrant, until time.Time) error {
 		}
 		return no
 	}
-	r.say("%s: grant %s for %s, approved by %s", g.account, g.ID, g.Duration, strings.Join(g.Approvers, ", "))
+	r.say("%s: grant %s for %s, approved by %s", g.account, g.ID, configs.Duration(g.Duration), strings.Join(g.Approvers, ", "))
 	return nil
 }
 
@@ -313,7 +333,7 @@ func (r *run) enough() error {
 		}
 		left = min(left, time.Until(r.who.Expires))
 		if left < r.o.Need {
-			return &Stopped{StoppedTimedOut, refusal.New(refusal.NotPermitted, "only %s are left of the access to %s, and --need is %s", left.Round(time.Second), g.account, r.o.Need).
+			return &Stopped{StoppedTimedOut, refusal.New(refusal.NotPermitted, "only %s are left of the access to %s, and --need is %s", brief(left), g.account, configs.Duration(r.o.Need)).
 				WithHint("ask for more with --duration, as far as the policy and the sign-in (until %s) go", clock(r.who.Expires))}
 		}
 	}
@@ -390,6 +410,9 @@ func (c *Client) forget(ctx context.Context) error {
 	}
 	return nil
 }
+
+// brief writes a length of time as people do, to the second.
+func brief(d time.Duration) configs.Duration { return configs.Duration(d.Round(time.Second)) }
 
 // clock writes a time as people do, with its day where that is not today.
 func clock(t time.Time) string {

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rogpeppe/go-internal/lockedfile"
 	"golang.org/x/oauth2"
 
 	"sallyport/internal/refusal"
@@ -52,9 +51,11 @@ func (t *tokens) access(ctx context.Context, stale string) (string, error) {
 	if usable(t.cached, stale) {
 		return t.cached.AccessToken, nil
 	}
-	unlock, err := lockedfile.MutexAt(t.home.Path("lock")).Lock()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout) // also where what the token is for may take for ever
+	defer cancel()
+	unlock, err := t.home.lock(ctx, "lock")
 	if err != nil {
-		return "", fmt.Errorf("lock the directory for settings: %w", err)
+		return "", err
 	}
 	defer unlock()
 	token, err := t.load() // another process may have refreshed it

@@ -3,6 +3,7 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -55,6 +56,9 @@ func Load(path string) (*Config, error) {
 	config := &Config{File: path}
 	main := l.file(path, config)
 	if main == nil {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			l.problems[0].Message += "; name another with -c, or write a commented one: sallyport init DIRECTORY"
+		}
 		return nil, l.problems
 	}
 	l.origin(config.Targets, main, "targets", &l.targets)

@@ -148,15 +148,12 @@ func (t *teller) common(event Event) {
 		}
 		item.Command, item.Text, item.Fields = note.Kind, note.Text, note.Fields
 	case format.TypeConnected:
-		var fields map[string]any
+		var fields map[string]json.RawMessage // as they stand: a certificate's serial takes all 64 bits, which a float has not
 		item.Command, item.Fields = "connected", map[string]string{}
 		if json.Unmarshal(event.Data, &fields) == nil {
 			for name, value := range fields {
-				text, ok := value.(string)
-				if !ok {
-					number, _ := json.Marshal(value)
-					text = string(number)
-				}
+				text := string(value)
+				_ = json.Unmarshal(value, &text) // else it is a number
 				item.Fields[name] = text
 			}
 		}

@@ -44,7 +44,7 @@ func TestItems(t *testing.T) {
 	r.Interpreters = map[string]func(format.Header) Interpreter{"test": func(format.Header) Interpreter { return &shouting{} }}
 	rec := begin(t, r, "s1")
 	if err := rec.Record(t.Context(), said("SELECT 1"), format.JSON(format.TypeNote, 0, format.Note{Kind: "warned", Text: "soon"}),
-		format.JSON(format.TypeConnected, 0, format.Connected{Local: "a", Remote: "b", BackendPID: 42}), said("SELECT 2")); err != nil {
+		format.JSON(format.TypeConnected, 0, format.Connected{Local: "a", Remote: "b", BackendPID: 42, Serial: 11526125837594357761}), said("SELECT 2")); err != nil {
 		t.Fatal(err)
 	}
 	if live := told(t, r, "s1"); live[len(live)-1].Kind != ItemEnd || live[len(live)-1].Reason != "unfinished" {
@@ -55,6 +55,9 @@ func TestItems(t *testing.T) {
 	}
 	var got []string
 	for i, item := range told(t, r, "s1") {
+		if item.Command == "connected" && (item.Fields["backend_pid"] != "42" || item.Fields["certificate_serial"] != "11526125837594357761") {
+			t.Errorf("connected: %v", item.Fields)
+		}
 		if item.Session != "s1" || item.Number != i+1 || item.Time.IsZero() || i > 0 && item.At <= 0 {
 			t.Errorf("item %d: %+v", i, item)
 		}

@@ -54,7 +54,7 @@ func (r *Recorder) open(session string) (*os.File, *Recording, *format.Reader, e
 	path, ok := r.paths[session]
 	r.mu.Unlock()
 	if !ok || !strings.HasPrefix(path, "recordings") {
-		return nil, nil, nil, refusal.New(refusal.NotFound, "there is no recording of session %.80q", session)
+		return nil, nil, nil, refusal.New(refusal.NotFound, "there is no recording of session %.80q", session).WithHint("list sessions with: sallyport sessions --all")
 	}
 	file, live, err := r.openFile(path)
 	if err != nil {

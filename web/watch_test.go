@@ -21,7 +21,9 @@ func (r *rig) watching(person, id string) func() (api.Item, bool) {
 		r.t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+r.tokens[person])
-	answer, err := r.client().Do(request)
+	client := r.client()
+	client.Timeout = 0 // which bounds the whole stream; a slow machine takes long for a flood
+	answer, err := client.Do(request)
 	if err != nil {
 		r.t.Fatal(err)
 	}

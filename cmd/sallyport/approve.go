@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -34,12 +33,8 @@ func newApproveCommand() *cobra.Command {
 
 // transition asks for one change of a grant and prints what it is now.
 func transition(command *cobra.Command, path, comment string) error {
-	c, err := open()
+	g, err := post[api.Grant](command, path, api.Decision{Comment: comment})
 	if err != nil {
-		return err
-	}
-	var g api.Grant
-	if err := c.Do(command.Context(), http.MethodPost, path, api.Decision{Comment: comment}, &g); err != nil {
 		return err
 	}
 	if asJSON(command) {

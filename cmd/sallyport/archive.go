@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -19,6 +18,7 @@ func newArchiveCommand() *cobra.Command {
 		Use:   "archive",
 		Short: "The store that recordings are copied to: how it stands, and a copy of it",
 		Args:  noArguments,
+		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	command.AddCommand(newArchiveStatusCommand(), newArchivePullCommand())
 	return command
@@ -26,18 +26,15 @@ func newArchiveCommand() *cobra.Command {
 
 func newArchiveStatusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "How far the archive has come",
+		Use:     "status",
+		Short:   "How far the archive has come",
+		Example: "  sallyport archive status",
 		Long: `Show what is in the archive, what is still to go there, and what was destroyed here and is still to be deleted there. Exit 1 if
 it is behind (archive.max_behind), something that was destroyed can't be deleted for that long, or there is none.`,
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			s, err := get[api.Status](command, "/v1/status")
 			if err != nil {
-				return err
-			}
-			var s api.Status
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
 				return err
 			}
 			if s.Archive == nil {
@@ -126,7 +123,7 @@ Exit 1 if an object is not what its name says.`,
 		Example: `  sallyport archive pull -c archive.yaml copy
   sallyport-verify copy --archive --log-key log.pub --witness-key witness.pub
   sallyport replay copy/recordings/…/SESSION.srec`,
-		Args: cobra.MinimumNArgs(1),
+		Args: atLeast("DIRECTORY"),
 		RunE: func(command *cobra.Command, args []string) error {
 			config, err := configs.LoadArchive(file)
 			if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,15 +14,24 @@ import (
 )
 
 func newAuditCommand() *cobra.Command {
-	var since, until string
+	var since, until, kind, actor, target, grant, session string
+	var last int
 	command := &cobra.Command{
 		Use:   "audit",
 		Short: "The control plane's own log: who did what, and what was refused",
 		Long: `Print the audit log, oldest first: sign-ins, requests, decisions, sessions, refusals, and every reading of recordings, this
 one included. --since and --until take a date (2026-01-31), a time (2026-01-31T15:04) or how long ago (90m, 7d).`,
-		Args: noArguments,
+		Example: "  sallyport audit --last 20\n  sallyport audit --since 7d --kind grant --person alice\n  sallyport audit --session s-0abc --json",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
+			if last < 0 {
+				return usage(command, "--last is more than 0")
+			}
 			q := url.Values{}
+			setGiven(q, map[string]string{"kind": kind, "actor": actor, "target": target, "grant": grant, "session": session})
+			if last > 0 {
+				q.Set("last", strconv.Itoa(last))
+			}
 			if err := addTimes(command, q, since, until); err != nil {
 				return err
 			}
@@ -47,8 +57,15 @@ one included. --since and --until take a date (2026-01-31), a time (2026-01-31T1
 			return nil
 		},
 	}
-	command.Flags().StringVar(&since, "since", "", "only after this `TIME`")
-	command.Flags().StringVar(&until, "until", "", "only before this `TIME`")
+	flags := command.Flags()
+	flags.StringVar(&since, "since", "", "only after this `TIME`")
+	flags.StringVar(&until, "until", "", "only before this `TIME`")
+	flags.StringVar(&kind, "kind", "", "only this `KIND` of event, or what begins with it up to a dot: grant, recording.replayed")
+	flags.StringVar(&actor, "person", "", "only what this `PERSON` did: part of a name, an issuer or a subject")
+	flags.StringVar(&target, "target", "", "only about this `TARGET`")
+	flags.StringVar(&grant, "grant", "", "only about this grant (`ID`)")
+	flags.StringVar(&session, "session", "", "only about this session (`ID`)")
+	flags.IntVar(&last, "last", 0, "only the newest, this `NUMBER` of them; 0: all")
 	return command
 }
 
@@ -75,6 +92,15 @@ func auditLine(e api.AuditEvent) string {
 		words = append(words, fmt.Sprintf("%q", e.Reason))
 	}
 	return strings.Join(words, "  ")
+}
+
+// setGiven puts what was given into a query.
+func setGiven(q url.Values, given map[string]string) {
+	for name, value := range given {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
 }
 
 // addTimes puts --since and --until into a query.

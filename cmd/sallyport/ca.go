@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -19,7 +18,7 @@ func newAuthoritiesCommand() *cobra.Command {
 	}
 	command.AddCommand(
 		&cobra.Command{
-			Use: "list", Short: "The authorities, their keys, and until when old keys count", Args: noArguments,
+			Use: "list", Short: "The authorities, their keys, and until when old keys count", Example: "  sallyport ca list", Args: noArguments,
 			RunE: func(command *cobra.Command, _ []string) error { return listAuthorities(command) },
 		},
 		newRotateCommand(),
@@ -46,12 +45,8 @@ after ssh-host and target nothing connects until the new key is trusted.`,
 		Args:      exactly("NAME"),
 		ValidArgs: []string{"ssh-host", "login", "tls-client", "target", "issuer"},
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
+			all, err := post[[]api.Authority](command, "/v1/authorities/"+url.PathEscape(args[0])+"/rotate", how)
 			if err != nil {
-				return err
-			}
-			var all []api.Authority
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/authorities/"+url.PathEscape(args[0])+"/rotate", how, &all); err != nil {
 				return err
 			}
 			for _, a := range all {
@@ -68,12 +63,8 @@ after ssh-host and target nothing connects until the new key is trusted.`,
 }
 
 func listAuthorities(command *cobra.Command) error {
-	c, err := open()
+	all, err := get[[]api.Authority](command, "/v1/authorities")
 	if err != nil {
-		return err
-	}
-	var all []api.Authority
-	if err := c.Do(command.Context(), http.MethodGet, "/v1/authorities", nil, &all); err != nil {
 		return err
 	}
 	return showAuthorities(command, all)

@@ -50,10 +50,12 @@ func (c *checked) tell(command *cobra.Command) error {
 			fmt.Fprintln(out, p)
 		}
 	}
-	switch len(c.Problems) {
-	case 0:
+	switch n := len(c.Problems); {
+	case n == 0:
 		return nil
-	case 1:
+	case n == 1 && c.Problems[0].Line == 0:
+		return errors.New("the configuration can't be used")
+	case n == 1:
 		return errors.New("one of the configuration's lines needs mending")
 	}
 	return fmt.Errorf("%d of the configuration's lines need mending", len(c.Problems))
@@ -71,7 +73,8 @@ win, roles and evidence that nothing names, patterns that match anywhere in a te
 
 --used also looks into the gateway's database, on its machine and as its user, whether it runs or not: what policies give that nobody has
 used in the last 90 days (longer than anybody needed, accounts, groups, all of it), and groups in which too few people are known.`,
-		Args: cobra.NoArgs,
+		Example: "  sallyport check -c /etc/sallyport/sallyport.yaml\n  sallyport check -c /etc/sallyport/sallyport.yaml --used",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			config, err := configs.Load(file)
 			if err == nil {

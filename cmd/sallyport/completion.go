@@ -30,11 +30,17 @@ var completions = map[string]cobra.CompletionFunc{
 	"shred": first(completeSessions("?all=true")),
 }
 
-// addCompletions gives commands the completions of their arguments.
+// addCompletions gives commands the completions of their arguments, and cobra's own command for that errors like all others'.
 func addCompletions(root *cobra.Command) {
 	for _, command := range root.Commands() {
 		addCompletions(command)
 		path := strings.TrimPrefix(command.CommandPath(), command.Root().Name()+" ")
+		if path == "completion" || strings.HasPrefix(path, "completion ") {
+			command.Args = noArguments
+			if command.RunE == nil {
+				command.RunE = func(command *cobra.Command, _ []string) error { return command.Help() }
+			}
+		}
 		if complete := completions[path]; complete != nil && command.ValidArgsFunction == nil {
 			command.ValidArgsFunction = complete
 		}

@@ -46,16 +46,13 @@ gateway keeps only what verifies it. It opens nothing that you have no grant for
 	}
 	command.Flags().StringVar(&ask.Duration, "duration", "", "for how `LONG`: 30m, 8h; default: as long as your sign-in")
 	command.AddCommand(&cobra.Command{
-		Use:   "list",
-		Short: "Your passwords that are still good",
-		Args:  noArguments,
+		Use:     "list",
+		Short:   "Your passwords that are still good",
+		Example: "  sallyport credentials list",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			list, err := get[[]api.Credential](command, "/v1/credentials")
 			if err != nil {
-				return err
-			}
-			var list []api.Credential
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/credentials", nil, &list); err != nil {
 				return err
 			}
 			return show(command, list, func(t *table) {
@@ -66,15 +63,12 @@ gateway keeps only what verifies it. It opens nothing that you have no grant for
 			})
 		},
 	}, &cobra.Command{
-		Use:   "revoke ID",
-		Short: "End one of your passwords; sessions that it opened go on",
-		Args:  exactly("ID"),
+		Use:     "revoke ID",
+		Short:   "End one of your passwords; sessions that it opened go on",
+		Example: "  sallyport credentials revoke baxpw4r65u",
+		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
-			if err != nil {
-				return err
-			}
-			return c.Do(command.Context(), http.MethodDelete, "/v1/credentials/"+url.PathEscape(args[0]), nil, nil)
+			return done(command, http.MethodDelete, "/v1/credentials/"+url.PathEscape(args[0]), nil, "Password %s is ended; sessions that it opened go on: sallyport sessions", args[0])
 		},
 	})
 	return command

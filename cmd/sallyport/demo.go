@@ -20,8 +20,9 @@ func newDemoCommand() *cobra.Command {
 	var check bool
 	var file, durability string
 	command := &cobra.Command{
-		Use:   "demo",
-		Short: "All of it on this machine: provider, gateway, a throw-away PostgreSQL and sshd",
+		Use:     "demo",
+		Short:   "All of it on this machine: provider, gateway, a throw-away PostgreSQL and sshd",
+		Example: "  sallyport demo\n  sallyport demo --check",
 		Long: `Start an OpenID provider with three people, the gateway, a throw-away PostgreSQL and a private sshd, all on loopback and in one
 directory; print lines to paste, and stay up until Ctrl-C, which removes everything again.
 

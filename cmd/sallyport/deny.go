@@ -9,9 +9,10 @@ import (
 func newDenyCommand() *cobra.Command {
 	var comment string
 	command := &cobra.Command{
-		Use:   "deny ID",
-		Short: "Deny somebody's request",
-		Args:  exactly("ID"),
+		Use:     "deny ID",
+		Short:   "Deny somebody's request",
+		Example: "  sallyport deny g-7k3mq2 --comment \"wait until the backup is done\"",
+		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
 			return transition(command, "/v1/requests/"+url.PathEscape(args[0])+"/deny", comment)
 		},

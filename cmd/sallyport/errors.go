@@ -120,6 +120,15 @@ func exactly(what ...string) cobra.PositionalArgs {
 	}
 }
 
+func atLeast(what string) cobra.PositionalArgs {
+	return func(command *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage(command, "%s is missing", what)
+		}
+		return nil
+	}
+}
+
 func atMost(n int) cobra.PositionalArgs {
 	return func(command *cobra.Command, args []string) error {
 		if len(args) > n {

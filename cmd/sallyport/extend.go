@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -23,12 +22,8 @@ then the grant goes on to its old end.`,
 			if ask.Duration == "" {
 				return usage(command, "by how long is missing: --duration 30m")
 			}
-			c, err := open()
+			g, err := post[api.Grant](command, "/v1/grants/"+url.PathEscape(args[0])+"/extend", ask)
 			if err != nil {
-				return err
-			}
-			var g api.Grant
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/grants/"+url.PathEscape(args[0])+"/extend", ask, &g); err != nil {
 				return err
 			}
 			if asJSON(command) {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -14,16 +13,13 @@ import (
 
 func newPolicyHeldCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "held",
-		Short: "The policies that may widen access and wait for a second person",
-		Args:  noArguments,
+		Use:     "held",
+		Short:   "The policies that may widen access and wait for a second person",
+		Example: "  sallyport policy held",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			all, err := get[[]api.HeldPolicies](command, "/v1/policies/held")
 			if err != nil {
-				return err
-			}
-			var all []api.HeldPolicies
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/policies/held", nil, &all); err != nil {
 				return err
 			}
 			return showHeld(command, all)
@@ -40,12 +36,8 @@ It takes the permission policies.confirm. Read the change before, where it was r
 		Example: "  sallyport policy confirm 3f9a1c0b7d22",
 		Args:    exactly("REVISION"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
+			one, err := post[api.HeldPolicies](command, "/v1/policies/"+url.PathEscape(args[0])+"/confirm", nil)
 			if err != nil {
-				return err
-			}
-			var one api.HeldPolicies
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/policies/"+url.PathEscape(args[0])+"/confirm", nil, &one); err != nil {
 				return err
 			}
 			return showHeld(command, []api.HeldPolicies{one})
@@ -63,12 +55,8 @@ permission policies.confirm.`,
 		Example: `  sallyport policy reject 3f9a1c0b7d22 --reason "nobody needs that for a day"`,
 		Args:    exactly("REVISION"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
+			one, err := post[api.HeldPolicies](command, "/v1/policies/"+url.PathEscape(args[0])+"/reject", api.Decision{Comment: reason})
 			if err != nil {
-				return err
-			}
-			var one api.HeldPolicies
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/policies/"+url.PathEscape(args[0])+"/reject", api.Decision{Comment: reason}, &one); err != nil {
 				return err
 			}
 			return showHeld(command, []api.HeldPolicies{one})

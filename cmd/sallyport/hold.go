@@ -30,20 +30,12 @@ ID, list the recordings on hold.`,
 			case reason == "" && !release:
 				return usage(command, "--reason is missing: say why the recording is to be kept")
 			}
-			c, err := open()
-			if err != nil {
-				return err
-			}
 			path := "/v1/sessions/" + url.PathEscape(args[0])
 			if release {
-				if err := c.Do(command.Context(), http.MethodPost, path+"/unhold", api.Decision{Comment: reason}, nil); err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(command.ErrOrStderr(), "The recording of session %s goes when its time is over.\n", visible(args[0]))
-				return err
+				return done(command, http.MethodPost, path+"/unhold", api.Decision{Comment: reason}, "The recording of session %s goes when its time is over.", args[0])
 			}
-			var h api.Hold
-			if err := c.Do(command.Context(), http.MethodPost, path+"/hold", api.Decision{Comment: reason}, &h); err != nil {
+			h, err := post[api.Hold](command, path+"/hold", api.Decision{Comment: reason})
+			if err != nil {
 				return err
 			}
 			if asJSON(command) {
@@ -59,12 +51,8 @@ ID, list the recordings on hold.`,
 }
 
 func listHolds(command *cobra.Command) error {
-	c, err := open()
+	holds, err := get[[]api.Hold](command, "/v1/holds")
 	if err != nil {
-		return err
-	}
-	holds := []api.Hold{}
-	if err := c.Do(command.Context(), http.MethodGet, "/v1/holds", nil, &holds); err != nil {
 		return err
 	}
 	return show(command, holds, func(t *table) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -40,18 +39,15 @@ forgets what is not in DIR any more.`,
 	identityFlag(command.Flags(), &identity)
 	command.Flags().StringVarP(&output, "output", "o", "", "`FILE` of the index")
 	command.AddCommand(&cobra.Command{
-		Use:   "rebuild",
-		Short: "Make the search index anew, from the recordings",
+		Use:     "rebuild",
+		Short:   "Make the search index anew, from the recordings",
+		Example: "  sallyport index rebuild",
 		Long: `Throw the gateway's search index away and make it anew from the recordings, in the background. Searches find everything
 meanwhile; they read what is not in the index yet, which takes longer. sallyport status says how far it is.`,
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			index, err := post[api.Index](command, "/v1/index/rebuild", nil)
 			if err != nil {
-				return err
-			}
-			var index api.Index
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/index/rebuild", nil, &index); err != nil {
 				return err
 			}
 			if asJSON(command) {

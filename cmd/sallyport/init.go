@@ -24,8 +24,13 @@ func newInitCommand() *cobra.Command {
 		Long: `Write sallyport.yaml, targets.yaml and policies.yaml, commented, into DIRECTORY. Nothing is overwritten. docs/install.md goes
 on from there to the first recorded session.`,
 		Example: "  sallyport init /etc/sallyport --host gateway.example --issuer https://login.example",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly("DIRECTORY"),
 		RunE: func(command *cobra.Command, args []string) error {
+			for _, given := range []struct{ flag, value, like string }{{"host", in.Host, "gateway.example"}, {"issuer", in.Issuer, "https://login.example"}} {
+				if given.value == "" {
+					return usage(command, "--%s is missing: like %s", given.flag, given.like)
+				}
+			}
 			directory := args[0]
 			certificate, key := filepath.Join(directory, in.Certificate), filepath.Join(directory, in.Key)
 			if selfSigned {
@@ -53,14 +58,20 @@ on from there to the first recorded session.`,
 			for _, path := range paths {
 				fmt.Fprintln(out, "wrote", path)
 			}
+			proof, trust := fmt.Sprintf("Put the certificate for %s and its key into %s and %s.", in.Host, certificate, key), ""
+			if selfSigned {
+				proof, trust = "Replace the self-signed certificate before anybody but you signs in.", " --ca "+certificate
+			}
 			fmt.Fprintf(out, `
 Next:
   1. Register the gateway at %s with the redirect address https://%s:8443/oauth/callback
      and put the client's secret into %s (mode 0600).
-  2. Write your targets and policies into the two files beside sallyport.yaml.
-  3. sallyport check -c %s
-  4. sallyport serve -c %[4]s
-`, in.Issuer, in.Host, filepath.Join(directory, "provider-secret"), filepath.Join(directory, "sallyport.yaml"))
+  2. %s
+  3. Write your targets and policies into the two files beside sallyport.yaml.
+  4. sallyport check -c %s
+  5. sallyport serve -c %[5]s
+  6. sallyport login --gateway https://%[2]s:8443%s
+`, in.Issuer, in.Host, filepath.Join(directory, "provider-secret"), proof, filepath.Join(directory, "sallyport.yaml"), trust)
 			return nil
 		},
 	}
@@ -69,10 +80,5 @@ Next:
 	flags.StringVar(&in.Issuer, "issuer", "", "your OpenID provider's `ADDRESS` (required)")
 	flags.StringVar(&in.State, "state", "/var/lib/sallyport", "state `DIRECTORY`")
 	flags.BoolVar(&selfSigned, "self-signed", false, "also make a self-signed server certificate, for trying it out")
-	for _, name := range []string{"host", "issuer"} {
-		if err := command.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
 	return command
 }

@@ -18,12 +18,8 @@ nothing installed, where the target allows it. Each is good from one address, un
 		Example: "  sallyport keys\n  sallyport keys revoke k-…",
 		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			list, err := get[[]api.Key](command, "/v1/keys")
 			if err != nil {
-				return err
-			}
-			var list []api.Key
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/keys", nil, &list); err != nil {
 				return err
 			}
 			return show(command, list, func(t *table) {
@@ -35,15 +31,12 @@ nothing installed, where the target allows it. Each is good from one address, un
 		},
 	}
 	command.AddCommand(&cobra.Command{
-		Use:   "revoke ID",
-		Short: "Have a key stand for you no more; sessions that it opened go on",
-		Args:  exactly("ID"),
+		Use:     "revoke ID",
+		Short:   "Have a key stand for you no more; sessions that it opened go on",
+		Example: "  sallyport keys revoke k-2b6s7q",
+		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
-			if err != nil {
-				return err
-			}
-			return c.Do(command.Context(), http.MethodDelete, "/v1/credentials/"+url.PathEscape(args[0]), nil, nil)
+			return done(command, http.MethodDelete, "/v1/credentials/"+url.PathEscape(args[0]), nil, "Key %s stands for you no more; sessions that it opened go on: sallyport sessions", args[0])
 		},
 	})
 	return command

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -13,16 +12,13 @@ import (
 func newKillCommand() *cobra.Command {
 	var reason string
 	command := &cobra.Command{
-		Use:   "kill ID",
-		Short: "Cut a live session; the grant goes on",
-		Args:  exactly("ID"),
+		Use:     "kill ID",
+		Short:   "Cut a live session; the grant goes on",
+		Example: "  sallyport kill s-0abc --reason \"locks the orders table\"",
+		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
+			s, err := post[api.Session](command, "/v1/sessions/"+url.PathEscape(args[0])+"/kill", api.Decision{Comment: reason})
 			if err != nil {
-				return err
-			}
-			var s api.Session
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/sessions/"+url.PathEscape(args[0])+"/kill", api.Decision{Comment: reason}, &s); err != nil {
 				return err
 			}
 			if asJSON(command) {

@@ -10,8 +10,9 @@ import (
 
 func newLogoutCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "logout",
-		Short: "End your sign-in and remove keys and certificates",
+		Use:     "logout",
+		Short:   "End your sign-in and remove keys and certificates",
+		Example: "  sallyport logout",
 		Long: `End all your tokens and certificates at the gateway and remove what login wrote here, the marked blocks in your own files
 included. What is here goes even when the gateway can't be reached.`,
 		Args: noArguments,

@@ -60,6 +60,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not signed in.`,
 	add(groupGateway, gatewayCommands()...)
 	add(groupGateway, newWitnessCommand(), newAuthoritiesCommand())
 	root.AddCommand(newVersionCommand())
+	root.InitDefaultCompletionCmd()
 	addCompletions(root)
 	return root
 }

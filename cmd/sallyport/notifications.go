@@ -16,16 +16,12 @@ func newNotificationsCommand() *cobra.Command {
 		Short: "What waits to be told to Slack, webhooks and so on, and what was given up",
 		Args:  noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
-			if err != nil {
-				return err
-			}
 			path := "/v1/notifications"
 			if all {
 				path += "?all=true"
 			}
-			list := []api.Notification{}
-			if err := c.Do(command.Context(), http.MethodGet, path, nil, &list); err != nil {
+			list, err := get[[]api.Notification](command, path)
+			if err != nil {
 				return err
 			}
 			return showNotifications(command, list)

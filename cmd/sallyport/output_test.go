@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/spf13/cobra"
+
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
 )
@@ -92,18 +94,56 @@ func TestReportSaysWhatWhyAndWhatNext(t *testing.T) {
 	}
 }
 
-// Every command explains itself and has the flags that hold everywhere; names and short words end without a full stop.
+// Every command explains itself, shows how it is used and has the flags that hold everywhere; names and short words end without a full
+// stop. What is wrong about its arguments is a usage error, which exits with 2 and names --help, and so is a word behind commands that
+// only have others.
 func TestCommandsAreWhole(t *testing.T) {
-	root := newRootCommand()
-	if len(root.Commands()) < 15 {
-		t.Fatalf("only %d commands", len(root.Commands()))
-	}
-	for _, c := range root.Commands() {
-		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
-			t.Errorf("%s: %q", c.Name(), c.Short)
+	checked := 0
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, c := range c.Commands() {
+			if c.Name() == "help" || c.Hidden {
+				continue
+			}
+			checked++
+			if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+				t.Errorf("%s: %q", c.CommandPath(), c.Short)
+			}
+			if c.InheritedFlags().Lookup("json") == nil {
+				t.Errorf("%s has no --json", c.CommandPath())
+			}
+			completion := strings.HasPrefix(c.CommandPath(), "sallyport completion")
+			if !c.HasSubCommands() && c.Example == "" && !completion {
+				t.Errorf("%s has no example", c.CommandPath())
+			}
+			if c.RunE == nil || c.Args == nil {
+				t.Errorf("%s runs whatever its arguments are", c.CommandPath())
+				continue
+			}
+			for _, args := range [][]string{nil, {"a"}, {"a", "b"}, {"a", "b", "c"}} {
+				if err := c.Args(c, args); err != nil && report(io.Discard, err) != exitUsage {
+					t.Errorf("%s %q: %v", c.CommandPath(), args, err)
+				}
+			}
+			walk(c)
 		}
-		if c.InheritedFlags().Lookup("json") == nil {
-			t.Errorf("%s has no --json", c.Name())
+	}
+	walk(newRootCommand())
+	if checked < 50 {
+		t.Errorf("only %d commands", checked)
+	}
+}
+
+// Times are read in the user's zone unless they say their own.
+func TestPointInTime(t *testing.T) {
+	zone := time.FixedZone("there", 2*3600)
+	for in, want := range map[string]string{
+		"2026-12-24T22:00": "2026-12-24T20:00:00Z", "2026-12-24": "2026-12-23T22:00:00Z", "2026-12-24T22:00:00Z": "2026-12-24T22:00:00Z",
+		"soon": "", "2h": "",
+	} {
+		got, ok := pointInTime(in, zone)
+		if ok != (want != "") || ok && got.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%q: %s, %v; want %s", in, got, ok, want)
 		}
 	}
 }

@@ -43,7 +43,7 @@ forbids it. Nothing is asked for by this.
 Without --as-groups the gateway answers, for you as you are signed in. With it, the answer comes from the configuration
 files, for somebody in those groups, and no gateway is needed.`,
 		Example: `  sallyport policy explain app@orders --duration 2h --reason "INC-42: slow checkout"
-  sallyport policy explain app@orders -c sallyport.yaml --as-groups engineers,oncall --at 2026-12-24T10:00:00+01:00`,
+  sallyport policy explain app@orders -c sallyport.yaml --as-groups engineers,oncall --at 2026-12-24T10:00`,
 		Args: exactly("ACCOUNT@TARGET"),
 		RunE: func(command *cobra.Command, args []string) error {
 			var found bool
@@ -74,7 +74,7 @@ files, for somebody in those groups, and no gateway is needed.`,
 					return err
 				}
 			}
-			return showExplanation(command, args[0], e)
+			return showExplanation(command, args[0], ask, e)
 		},
 	}
 	flags := command.Flags()
@@ -83,7 +83,7 @@ files, for somebody in those groups, and no gateway is needed.`,
 	flags.StringVar(&ask.Ticket, "ticket", "", "the `TICKET` that it is for")
 	flags.StringSliceVar(&groups, "as-groups", nil, "answer for somebody in these `GROUPS`, from the configuration files")
 	flags.StringVar(&kind, "kind", string(authn.Human), "human or workload (with --as-groups)")
-	flags.StringVar(&at, "at", "", "at this `TIME`, like 2026-12-24T10:00:00+01:00; default: now (with --as-groups)")
+	flags.StringVar(&at, "at", "", "at this `TIME`, like 2026-12-24T10:00; default: now (with --as-groups)")
 	flags.StringVar(&source, "source", "", "from this `ADDRESS` (with --as-groups)")
 	flags.StringVarP(&file, "config", "c", "sallyport.yaml", "configuration `FILE` (with --as-groups)")
 	return command
@@ -114,8 +114,9 @@ func explainOffline(command *cobra.Command, config *configs.Config, policies []*
 		ask.Duration = d.D()
 	}
 	if at != "" {
-		if ask.Time, err = time.Parse(time.RFC3339, at); err != nil {
-			return api.Explanation{}, usage(command, "--at %s is no time; write it like 2026-12-24T10:00:00+01:00", at)
+		var ok bool
+		if ask.Time, ok = pointInTime(at, time.Local); !ok {
+			return api.Explanation{}, usage(command, "--at %q is no time; write it like 2026-12-24T10:00, which is in your zone, or with another: 2026-12-24T10:00:00+01:00", at)
 		}
 	}
 	if source != "" {
@@ -127,11 +128,12 @@ func explainOffline(command *cobra.Command, config *configs.Config, policies []*
 	return web.ExplanationOf(policy.Explain(policies, ask)), nil
 }
 
-func showExplanation(command *cobra.Command, what string, e api.Explanation) error {
+func showExplanation(command *cobra.Command, what string, ask api.GrantRequest, e api.Explanation) error {
 	if asJSON(command) {
 		return printJSON(command.OutOrStdout(), e)
 	}
 	out := command.OutOrStdout()
+	unsaid := false // that a reason is what is missing somewhere
 	switch e.Outcome {
 	case "permit":
 		who := "at once"
@@ -170,7 +172,11 @@ func showExplanation(command *cobra.Command, what string, e api.Explanation) err
 		}
 		for _, m := range c.Misses {
 			fmt.Fprintf(out, "  policy %s: %s\n", visible(c.Policy), visible(m.Text))
+			unsaid = unsaid || m.Clause == string(policy.Reason)
 		}
+	}
+	if unsaid && ask.Reason == "" {
+		fmt.Fprintf(out, "Next: say a reason as the request would: sallyport policy explain %s --reason \"…\"\n", visible(what))
 	}
 	return nil
 }
@@ -178,8 +184,9 @@ func showExplanation(command *cobra.Command, what string, e api.Explanation) err
 func newPolicyTestCommand() *cobra.Command {
 	var file string
 	command := &cobra.Command{
-		Use:   "test FILE",
-		Short: "Check that the policies answer as a file of tests expects",
+		Use:     "test FILE",
+		Short:   "Check that the policies answer as a file of tests expects",
+		Example: "  sallyport policy test policies_test.yaml -c /etc/sallyport/sallyport.yaml",
 		Long: `Check that the policies of the configuration files answer as a file of tests expects. No gateway is needed. Exit 0 if all do,
 1 otherwise. docs/policies.md describes the tests.`,
 		Args: exactly("FILE"),

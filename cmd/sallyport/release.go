@@ -13,10 +13,11 @@ import (
 
 func newReleaseCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "release [ID]",
-		Short: "Give a grant back before its time, or withdraw a request",
-		Long:  "Give your own grant back, which ends its sessions, or withdraw your own request. Without an ID: the only one you have.",
-		Args:  atMost(1),
+		Use:     "release [ID]",
+		Short:   "Give a grant back before its time, or withdraw a request",
+		Example: "  sallyport release\n  sallyport release g-7k3mq2",
+		Long:    "Give your own grant back, which ends its sessions, or withdraw your own request. Without an ID: the only one you have.",
+		Args:    atMost(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				id, err := onlyGrant(command)

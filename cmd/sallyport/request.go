@@ -25,7 +25,7 @@ func newRequestCommand() *cobra.Command {
 		Use:   "request ACCOUNT@TARGET",
 		Short: "Ask for an account on a target, for a time",
 		Example: `  sallyport request app@orders --duration 30m --reason "INC-42: slow checkout"
-  sallyport request owner@orders --start 2026-12-24T22:00:00+01:00 --reason "the migration of OPS-7" --ticket OPS-7
+  sallyport request owner@orders --start 2026-12-24T22:00 --reason "the migration of OPS-7" --ticket OPS-7
   sallyport request owner@orders --break-glass --reason "INC-43: orders is down, nobody answers"`,
 		Args: exactly("ACCOUNT@TARGET"),
 		RunE: func(command *cobra.Command, args []string) error {
@@ -34,9 +34,9 @@ func newRequestCommand() *cobra.Command {
 				return usage(command, "%q is not ACCOUNT@TARGET", args[0])
 			}
 			if start != "" {
-				at, err := time.Parse(time.RFC3339, start)
-				if err != nil {
-					return usage(command, "--start %s is no time; write it like 2026-12-24T10:00:00+01:00", start)
+				at, ok := pointInTime(start, time.Local)
+				if !ok {
+					return usage(command, "--start %q is no time; write it like 2026-12-24T22:00, which is in your zone, or with another: 2026-12-24T22:00:00+01:00", start)
 				}
 				ask.Start = &at
 			}
@@ -55,7 +55,9 @@ func newRequestCommand() *cobra.Command {
 			}
 			if wait && g.State == "pending" {
 				fmt.Fprintf(command.ErrOrStderr(), "Request %s waits for %s.\n", g.ID, visible(g.WaitsFor()))
-				if g, err = waitForDecision(command.Context(), c, g.ID); err != nil {
+				id := g.ID
+				if g, err = waitForDecision(command.Context(), c, id); err != nil {
+					fmt.Fprintf(command.ErrOrStderr(), "The request goes on waiting: sallyport requests show %s; sallyport release %[1]s withdraws it.\n", id)
 					return err
 				}
 			}
@@ -66,7 +68,7 @@ func newRequestCommand() *cobra.Command {
 	flags.StringVar(&ask.Duration, "duration", "", "for how `LONG`: 30m, 8h, 1d; default: the policy's")
 	flags.StringVar(&ask.Reason, "reason", "", "`WHY`, for those who approve and for the record")
 	flags.StringVar(&ask.Ticket, "ticket", "", "the `TICKET` that it is for, where the policy asks for one: OPS-42")
-	flags.StringVar(&start, "start", "", "to begin at this `TIME`, like 2026-12-24T10:00:00+01:00; default: when you first connect")
+	flags.StringVar(&start, "start", "", "to begin at this `TIME`, like 2026-12-24T22:00; default: when you first connect")
 	flags.BoolVar(&ask.BreakGlass, "break-glass", false, "an emergency: waits for nobody, everybody is told, and it is reviewed")
 	flags.BoolVar(&wait, "wait", false, "wait until it is decided")
 	return command

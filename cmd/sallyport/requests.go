@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -15,9 +14,10 @@ import (
 func newRequestsCommand() *cobra.Command {
 	var all bool
 	command := &cobra.Command{
-		Use:   "requests",
-		Short: "Requests that wait: yours, and those you may decide",
-		Args:  noArguments,
+		Use:     "requests",
+		Short:   "Requests that wait: yours, and those you may decide",
+		Example: "  sallyport requests\n  sallyport requests show g-7k3mq2",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			return listGrants(command, "/v1/requests", all)
 		},
@@ -37,12 +37,8 @@ changes afterwards.`,
 		Example: "  sallyport requests show g-7k3mq2",
 		Args:    exactly("ID"),
 		RunE: func(command *cobra.Command, args []string) error {
-			c, err := open()
+			g, err := get[api.Grant](command, "/v1/grants/"+url.PathEscape(args[0]))
 			if err != nil {
-				return err
-			}
-			var g api.Grant
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/grants/"+url.PathEscape(args[0]), nil, &g); err != nil {
 				return err
 			}
 			return show(command, g, func(t *table) { describeRequest(t, g) })

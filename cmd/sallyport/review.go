@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -33,16 +32,12 @@ Look at the sessions of a grant with: sallyport sessions --all, sallyport replay
 			if len(args) == 1 {
 				return transition(command, "/v1/grants/"+url.PathEscape(args[0])+"/review", comment)
 			}
-			c, err := open()
-			if err != nil {
-				return err
-			}
 			path := "/v1/reviews"
 			if all {
 				path += "?all=true"
 			}
-			reviews := []api.Review{}
-			if err := c.Do(command.Context(), http.MethodGet, path, nil, &reviews); err != nil {
+			reviews, err := get[[]api.Review](command, path)
+			if err != nil {
 				return err
 			}
 			return show(command, reviews, func(t *table) {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -31,11 +34,7 @@ is how locked recordings are searched.`,
 		Args: exactly("TEXT"),
 		RunE: func(command *cobra.Command, args []string) error {
 			q := url.Values{"text": {args[0]}, "limit": {strconv.Itoa(limit)}}
-			for name, value := range map[string]string{"target": target, "account": account, "person": person, "grant": grant, "protocol": protocol} {
-				if value != "" {
-					q.Set(name, value)
-				}
-			}
+			setGiven(q, map[string]string{"target": target, "account": account, "person": person, "grant": grant, "protocol": protocol})
 			if failed {
 				q.Set("errors", "true")
 			}
@@ -80,6 +79,9 @@ func searchHere(command *cobra.Command, index string, q url.Values, limit int) e
 			}
 		}
 	}
+	if _, err := os.Stat(index); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no index %s; make it with: sallyport index DIR --output %[1]s", index)
+	}
 	found := recorder.SearchFiles(command.Context(), index, query)
 	return printMatches(command, func(yield func(api.Match, error) bool) {
 		for m, err := range found {
@@ -114,6 +116,9 @@ func printMatches(command *cobra.Command, matches iter.Seq2[api.Match, error], l
 			return err
 		}
 	}
+	if found == 0 && !asJSON(command) {
+		fmt.Fprintln(command.ErrOrStderr(), "Nothing was found.")
+	}
 	if found == limit && !asJSON(command) {
 		fmt.Fprintf(command.ErrOrStderr(), "There may be more: --limit was reached.\n")
 	}
@@ -129,12 +134,20 @@ func partyName(names ...string) string {
 	return ""
 }
 
+// pointInTime reads a date or a time, in the zone where it does not say its own.
+func pointInTime(text string, zone *time.Location) (time.Time, bool) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
 // moment reads a date, a time in the user's zone, or how long before now.
 func moment(text string, now time.Time) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return t, nil
-		}
+	if t, ok := pointInTime(text, now.Location()); ok {
+		return t, nil
 	}
 	ago, err := configs.ParseDuration(text)
 	if err != nil {

@@ -53,7 +53,8 @@ func newServeCommand() *cobra.Command {
 		Short: "Run the gateway",
 		Long: `Run the gateway until SIGTERM or Ctrl-C, which drain it: no new sessions, up to limits.drain for the open ones.
 SIGHUP reads the configuration and the certificate again.`,
-		Args: cobra.NoArgs,
+		Example: "  sallyport serve -c /etc/sallyport/sallyport.yaml",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(command.ErrOrStderr(), nil))
 			slog.SetDefault(slog.New(authn.LibraryLog(log.Handler()))) // the issuer's library has no other logger

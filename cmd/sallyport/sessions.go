@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -16,6 +17,7 @@ const liveTime = 2 * time.Second
 
 func newSessionsCommand() *cobra.Command {
 	var all, live bool
+	var person, target, account, protocol, grant, since, until string
 	command := &cobra.Command{
 		Use:   "sessions",
 		Short: "Sessions: yours, and with the permission everybody's",
@@ -23,21 +25,25 @@ func newSessionsCommand() *cobra.Command {
 
 --live says what is done in them: the last command, how many there were, and the bytes of what was said and shown, of sessions that you
 may watch (permission sessions.watch; that you looked is in the audit log). "watch ID" follows one of them, "kill ID" ends it.`,
-		Example: "  sallyport sessions --live\n  sallyport sessions --all --json",
+		Example: "  sallyport sessions --live\n  sallyport sessions --all --since 7d --target orders\n  sallyport sessions --all --json",
 		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if all && live {
 				return usage(command, "--all lists sessions that are over, of which --live has nothing to say")
 			}
+			q := url.Values{}
+			if all {
+				q.Set("all", "true")
+			}
+			setGiven(q, map[string]string{"person": person, "target": target, "account": account, "protocol": protocol, "grant": grant})
+			if err := addTimes(command, q, since, until); err != nil {
+				return err
+			}
 			c, err := open()
 			if err != nil {
 				return err
 			}
-			path := "/v1/sessions"
-			if all {
-				path += "?all=true"
-			}
-			sessions, err := client.List[api.Session](command.Context(), c, path)
+			sessions, err := client.List[api.Session](command.Context(), c, "/v1/sessions?"+q.Encode())
 			if err != nil {
 				return err
 			}
@@ -56,8 +62,16 @@ may watch (permission sessions.watch; that you looked is in the audit log). "wat
 			})
 		},
 	}
-	command.Flags().BoolVar(&all, "all", false, "those that have ended too")
-	command.Flags().BoolVar(&live, "live", false, "what is done in them: the last command, and how much")
+	flags := command.Flags()
+	flags.BoolVar(&all, "all", false, "those that have ended too")
+	flags.BoolVar(&live, "live", false, "what is done in them: the last command, and how much")
+	flags.StringVar(&person, "person", "", "only those of this `PERSON`: part of a name, an e-mail address or a subject")
+	flags.StringVar(&target, "target", "", "only those on this `TARGET`")
+	flags.StringVar(&account, "account", "", "only those as this `ACCOUNT`")
+	flags.StringVar(&protocol, "protocol", "", "only those of this `PROTOCOL`: postgres or ssh")
+	flags.StringVar(&grant, "grant", "", "only those under this grant (`ID`)")
+	flags.StringVar(&since, "since", "", "only those that began after this `TIME`: a date, a time, or how long ago")
+	flags.StringVar(&until, "until", "", "only those that began before this `TIME`")
 	return command
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -26,15 +25,8 @@ reached. There is no way back.`,
 			if reason == "" {
 				return usage(command, "--reason is missing: say why the recording is to be destroyed")
 			}
-			c, err := open()
-			if err != nil {
-				return err
-			}
-			if err := c.Do(command.Context(), http.MethodPost, "/v1/sessions/"+url.PathEscape(args[0])+"/shred", api.Decision{Comment: reason}, nil); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(command.ErrOrStderr(), "The recording of session %s is destroyed. What it was is still in the log: sallyport verify\n", visible(args[0]))
-			return err
+			return done(command, http.MethodPost, "/v1/sessions/"+url.PathEscape(args[0])+"/shred", api.Decision{Comment: reason},
+				"The recording of session %s is destroyed. What it was is still in the log: sallyport verify", args[0])
 		},
 	}
 	command.Flags().StringVar(&reason, "reason", "", "`WHY`, for the record")

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -14,18 +13,15 @@ import (
 
 func newStatusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "How the gateway stands: recorder, disk, index, audit log",
+		Use:     "status",
+		Short:   "How the gateway stands: recorder, disk, index, audit log",
+		Example: "  sallyport status\n  sallyport status --json | jq .log",
 		Long: `Show whether sessions can begin, what recordings take of the disk and how long it lasts, and which roles made for grants are
 still to be dropped. Exit 1 if no session can begin.`,
 		Args: noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			c, err := open()
+			s, err := get[api.Status](command, "/v1/status")
 			if err != nil {
-				return err
-			}
-			var s api.Status
-			if err := c.Do(command.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
 				return err
 			}
 			if err := show(command, s, func(t *table) { statusTable(t, s) }); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -15,23 +14,24 @@ import (
 func newTargetsCommand() *cobra.Command {
 	list := func(command *cobra.Command, _ []string) error { return listTargets(command) }
 	command := &cobra.Command{
-		Use:   "targets",
-		Short: "What you may ask for, and what targets need",
-		Args:  noArguments,
-		RunE:  list,
+		Use:     "targets",
+		Short:   "What you may ask for, and what targets need",
+		Example: "  sallyport targets\n  sallyport targets check orders",
+		Args:    noArguments,
+		RunE:    list,
 	}
 	command.AddCommand(
-		&cobra.Command{Use: "list", Short: "What you may ask for", Args: noArguments, RunE: list},
+		&cobra.Command{Use: "list", Short: "What you may ask for", Example: "  sallyport targets list", Args: noArguments, RunE: list},
 		&cobra.Command{
-			Use: "setup NAME", Short: "Print what a target needs: SQL, files, the same for Ansible", Args: exactly("NAME"),
+			Use: "setup NAME", Short: "Print what a target needs: SQL, files, the same for Ansible", Example: "  sallyport targets setup orders", Args: exactly("NAME"),
 			RunE: func(command *cobra.Command, args []string) error { return setUpTarget(command, args[0]) },
 		},
 		&cobra.Command{
-			Use: "check NAME", Short: "Log in to a target with every account and look whether it has what it needs", Args: exactly("NAME"),
+			Use: "check NAME", Short: "Log in to a target with every account and look whether it has what it needs", Example: "  sallyport targets check orders", Args: exactly("NAME"),
 			RunE: func(command *cobra.Command, args []string) error { return checkTarget(command, args[0]) },
 		},
 		&cobra.Command{
-			Use: "trust NAME", Short: "Show the keys a target proves itself with now, to be compared and pinned", Args: exactly("NAME"),
+			Use: "trust NAME", Short: "Show the keys a target proves itself with now, to be compared and pinned", Example: "  sallyport targets trust web-1", Args: exactly("NAME"),
 			RunE: func(command *cobra.Command, args []string) error { return trustTarget(command, args[0]) },
 		},
 	)
@@ -39,12 +39,8 @@ func newTargetsCommand() *cobra.Command {
 }
 
 func listTargets(command *cobra.Command) error {
-	c, err := open()
+	offers, err := get[[]api.Offer](command, "/v1/targets")
 	if err != nil {
-		return err
-	}
-	offers := []api.Offer{}
-	if err := c.Do(command.Context(), http.MethodGet, "/v1/targets", nil, &offers); err != nil {
 		return err
 	}
 	return show(command, offers, func(t *table) {
@@ -65,12 +61,8 @@ func listTargets(command *cobra.Command) error {
 func targetPath(name, what string) string { return "/v1/targets/" + url.PathEscape(name) + "/" + what }
 
 func setUpTarget(command *cobra.Command, name string) error {
-	c, err := open()
+	setup, err := get[api.Setup](command, targetPath(name, "setup"))
 	if err != nil {
-		return err
-	}
-	var setup api.Setup
-	if err := c.Do(command.Context(), http.MethodGet, targetPath(name, "setup"), nil, &setup); err != nil {
 		return err
 	}
 	out := command.OutOrStdout()
@@ -101,12 +93,8 @@ func furtherHint(hint, target string) string {
 }
 
 func checkTarget(command *cobra.Command, name string) error {
-	c, err := open()
+	check, err := post[api.Check](command, targetPath(name, "check"), nil)
 	if err != nil {
-		return err
-	}
-	var check api.Check
-	if err := c.Do(command.Context(), http.MethodPost, targetPath(name, "check"), nil, &check); err != nil {
 		return err
 	}
 	err = show(command, check, func(t *table) {
@@ -128,12 +116,8 @@ func checkTarget(command *cobra.Command, name string) error {
 }
 
 func trustTarget(command *cobra.Command, name string) error {
-	c, err := open()
+	trust, err := get[api.Trust](command, targetPath(name, "trust"))
 	if err != nil {
-		return err
-	}
-	var trust api.Trust
-	if err := c.Do(command.Context(), http.MethodGet, targetPath(name, "trust"), nil, &trust); err != nil {
 		return err
 	}
 	out := command.OutOrStdout()

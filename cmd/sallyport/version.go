@@ -12,9 +12,10 @@ var version = "dev"
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Say which version this is",
-		Args:  noArguments,
+		Use:     "version",
+		Short:   "Say which version this is",
+		Example: "  sallyport version --json",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			v := struct {
 				Version string `json:"version"`

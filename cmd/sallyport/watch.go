@@ -14,8 +14,9 @@ import (
 func newWatchCommand() *cobra.Command {
 	o := replay.Options{Live: true, Zone: time.Local}
 	command := &cobra.Command{
-		Use:   "watch ID",
-		Short: "Follow a live session until it ends",
+		Use:     "watch ID",
+		Short:   "Follow a live session until it ends",
+		Example: "  sallyport watch s-0abc\n  sallyport watch s-0abc --json | jq -r .sql",
 		Long: `Show what has happened in a live session so far, and then what happens, as soon as its record is safe: nothing is shown that
 the recording could lose. It ends with the session; Ctrl-C ends it sooner. The session does not notice, and never waits; that
 you watched is in the audit log. --json prints the items as JSON Lines.`,

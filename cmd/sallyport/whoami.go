@@ -11,9 +11,10 @@ import (
 
 func newWhoamiCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "whoami",
-		Short: "Say who you are to the gateway",
-		Args:  noArguments,
+		Use:     "whoami",
+		Short:   "Say who you are to the gateway",
+		Example: "  sallyport whoami --json",
+		Args:    noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
 			c, err := open()
 			if err != nil {

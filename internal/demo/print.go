@@ -31,7 +31,7 @@ Bob approves (Alice can't, not her own):
 Alice goes in, with the stock programs:
 
   as alice
-  psql service=orders
+  psql service=orders        # such as: select * from orders;
   ssh -F "$SALLYPORT_HOME/ssh_config" web-1
 
 Carol watches over it:
@@ -39,7 +39,7 @@ Carol watches over it:
   as carol
   sallyport sessions --all
   sallyport replay ID
-  sallyport search checkout
+  sallyport search "from orders"
   sallyport verify
 
 Or all of it in a browser, each as themselves in a window of their own: {{.URL}}/console/
