@@ -14,6 +14,8 @@ import (
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/configs"
 )
 
 // What is between a client and its server, which the gateway is, and does not go through it.
@@ -170,32 +172,44 @@ func TestHostKeysAsClientsKnowThem(t *testing.T) {
 	}
 }
 
-// TestAnswerOfAChannelThatNeverComes: a target that answers a channel never holds up that one alone, and not for ever; what it opens too
-// late leads nowhere.
-func TestAnswerOfAChannelThatNeverComes(t *testing.T) {
+// TestAnswersThatNeverCome: a target that never answers, be it a channel, a command or a request about the connection, holds up that
+// one alone, and not for ever; what it opens too late leads nowhere.
+func TestAnswersThatNeverCome(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.AnswerTimeout = 3 * time.Second })
 	r.oddTarget(t)
 	c := r.client("me@odd")
 	if err := must(c.NewSession())(t).Run("mute"); err != nil {
 		t.Fatal(err)
 	}
-	held := make(chan error, 1)
+	channel, command, listen := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 	go func() {
 		_, _, err := c.OpenChannel("session", nil)
-		held <- err
+		channel <- err
 	}()
 	eventually(t, "the target holds a channel", r.held.Load) // until then another could be the one that it holds
+	stuck := must(c.NewSession())(t)
+	go func() { command <- stuck.Start("stuck") }()
+	silent := r.client(r.roleAt("listens", "odd", configs.SSHLimits{RemoteForward: true}))
+	if err := must(silent.NewSession())(t).Run("silent"); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := silent.Listen("tcp", "127.0.0.1:1")
+		listen <- err
+	}()
 	if out, err := must(c.NewSession())(t).Output("meanwhile"); err != nil || string(out) != "meanwhile\n" {
 		t.Errorf("%q, %v", out, err)
 	}
-	select {
-	case err := <-held:
-		var refused *xssh.OpenChannelError
-		if !errors.As(err, &refused) || refused.Reason != xssh.ConnectionFailed {
-			t.Errorf("it was told %v", err)
+	for what, answer := range map[string]<-chan error{"the channel": channel, "the command": command, "the place to listen at": listen} {
+		select {
+		case err := <-answer:
+			var refused *xssh.OpenChannelError
+			if err == nil || what == "the channel" && (!errors.As(err, &refused) || refused.Reason != xssh.ConnectionFailed) {
+				t.Errorf("%s: it was told %v", what, err)
+			}
+		case <-time.After(deadline):
+			t.Fatalf("%s: it waits for ever", what)
 		}
-	case <-time.After(deadline):
-		t.Fatal("it waits for ever")
 	}
 	if out, err := must(c.NewSession())(t).Output("afterwards"); err != nil || string(out) != "afterwards\n" {
 		t.Errorf("%q, %v", out, err)

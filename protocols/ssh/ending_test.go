@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -80,44 +82,75 @@ func TestCutStopsWhatIgnoresItsInput(t *testing.T) {
 	eventually(t, "the command is stopped", func() bool { return !running() })
 }
 
-// TestAnswerThatNeverComes: a command that the target never answers is given up, in time, and the connection goes on.
-func TestAnswerThatNeverComes(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.AnswerTimeout = 500 * time.Millisecond })
-	r.oddTarget(t)
-	c := r.client("me@odd")
-	if err := must(c.NewSession())(t).Start("stuck"); err == nil {
-		t.Error("a command without an answer runs")
-	}
-	if out, err := must(c.NewSession())(t).Output("still here"); err != nil || string(out) != "still here\n" {
-		t.Fatalf("%q, %v", out, err)
-	}
-}
-
-// TestWarning: whoever is at a terminal is told before the grant ends; a command without one sees nothing.
+// TestWarning: whoever is at a terminal is told before the grant ends; a command without one sees nothing. One warning a second is due
+// for two minutes, so that there is one after both run, however long that takes.
 func TestWarning(t *testing.T) {
 	r := newRig(t)
-	r.config.Targets[0].WarnBefore = []configs.Duration{configs.Duration(time.Hour - 4*time.Second), configs.Duration(time.Minute)}
+	var before []configs.Duration
+	for second := range 120 {
+		before = append(before, configs.Duration(time.Hour-time.Duration(second)*time.Second))
+	}
+	r.config.Targets[0].WarnBefore = before
 	if err := r.grants.Reload(t.Context(), r.config); err != nil {
 		t.Fatal(err)
 	}
 	g := r.grant("me", "web-1")
-	term := r.terminal(t, "-tt", "me@web-1@gw")
-	term.send("echo rea''dy\n")
-	term.expect("ready")
-	plain := r.command("ssh", "me@web-1@gw", "cat")
+	warning := "sallyport: your grant " + g.ID + " ends in 5"
+	plain := r.command("ssh", "me@web-1@gw", "echo ready; exec cat")
 	input := must(plain.StdinPipe())(t)
-	var said bytes.Buffer
-	plain.Stdout, plain.Stderr = &said, &said
+	said := must(plain.StdoutPipe())(t)
+	var errs bytes.Buffer
+	plain.Stderr = &errs
 	if err := plain.Start(); err != nil {
 		t.Fatal(err)
 	}
-	term.expect("sallyport: your grant " + g.ID + " ends in 59m")
+	if _, err := io.ReadFull(said, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	term := r.terminal(t, "-tt", "me@web-1@gw")
+	term.send("echo rea''dy\n")
+	term.expect("ready")
+	was := strings.Count(term.shown(), warning)
+	eventually(t, "the terminal is told", func() bool { return strings.Count(term.shown(), warning) > was })
 	input.Close()
-	if err := plain.Wait(); err != nil || said.Len() > 0 {
-		t.Errorf("a command without a terminal was told %q, %v", said.String(), err)
+	more, err := io.ReadAll(said)
+	if err := errors.Join(err, plain.Wait()); err != nil || len(more)+errs.Len() > 0 {
+		t.Errorf("a command without a terminal was told %q and %q, %v", more, errs.String(), err)
 	}
 	term.send("exit\n")
 	term.status()
+}
+
+// TestWarningsThatAreDue: each once for an end, none that was due long ago, and all anew when the end is moved.
+func TestWarningsThatAreDue(t *testing.T) {
+	now := time.Now()
+	end := now.Add(time.Hour)
+	w := newWarnings([]time.Duration{time.Minute, 5 * time.Minute, 2 * time.Hour})
+	for _, step := range []struct {
+		what       string
+		at         time.Duration // before the end
+		moved      time.Duration // by how much the end is, before that
+		due, again time.Duration // what is due is told: how long before the end; when to look again
+	}{
+		{"at the beginning", time.Hour, 0, 0, lookTime},
+		{"a while before", 5*time.Minute + 3*time.Second, 0, 0, 3 * time.Second},
+		{"just in time", 5 * time.Minute, 0, 5 * time.Minute, lookTime},
+		{"once more", 5*time.Minute - time.Second, 0, 0, lookTime},
+		{"a little late", time.Minute - time.Second, 0, time.Minute, lookTime},
+		{"when it was moved", time.Hour, time.Hour, 0, lookTime},
+		{"for the new end", 5 * time.Minute, 0, 5 * time.Minute, lookTime},
+		{"much too late", time.Minute - settleTime - time.Second, 0, 0, lookTime},
+		{"when it is over", -time.Second, 0, 0, lookTime},
+	} {
+		end = end.Add(step.moved)
+		due, again := w.look(end, end.Add(-step.at))
+		if (step.due == 0) != (len(due) == 0) || step.due != 0 && due[0] != step.due || again != step.again {
+			t.Errorf("%s: %v is due, and it looks again in %s", step.what, due, again)
+		}
+	}
+	if due, again := w.look(time.Time{}, now); len(due) > 0 || again != lookTime {
+		t.Errorf("without an end: %v, %s", due, again)
+	}
 }
 
 // TestTargetsBanner is shown once, on a terminal, without what a terminal would obey.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
@@ -45,6 +46,7 @@ func (p *proof) plain(meta xssh.ConnMetadata, key xssh.PublicKey) (*xssh.Permiss
 		return nil, p.refuse(err)
 	}
 	p.identity = identity
+	p.conn.known.Store(true)
 	return &xssh.Permissions{}, nil
 }
 
@@ -77,12 +79,22 @@ func (p *proof) signIn(meta xssh.ConnMetadata, key xssh.PublicKey, to address) (
 // errClientGone is why nobody waits any more.
 var errClientGone = errors.New("the client went away while it waited")
 
-// watched is a connection that tells when there is nothing more to read from it.
+// maxStrange is how much is read of a client that has proven nothing yet. Twenty keys with certificates, each offered and shown, are half
+// of it. The library keeps what it has read and nobody takes, after a connection has failed too.
+const maxStrange = 256 << 10
+
+var errTooStrange = errors.New("the client sent too much before it proved anything")
+
+// watched is a connection that tells when there is nothing more to read from it, and of which not much is read before it is known
+// whose it is.
 type watched struct {
 	net.Conn
 	gone context.Context // ends then
 	end  context.CancelFunc
 	once sync.Once
+
+	known   atomic.Bool // whose it is
+	strange int         // bytes read before; belongs to the reader
 }
 
 func watch(conn net.Conn) *watched {
@@ -92,6 +104,11 @@ func watch(conn net.Conn) *watched {
 
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
+	if !w.known.Load() {
+		if w.strange += n; w.strange > maxStrange {
+			n, err = 0, errTooStrange
+		}
+	}
 	if err != nil {
 		w.once.Do(w.end)
 	}

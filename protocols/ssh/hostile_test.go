@@ -22,8 +22,8 @@ import (
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
 // a broken exit status for "broken", and tries to open channels towards the client for "open"; "deaf" reads nothing before it is
 // sent a signal, and "drip" sends a byte a packet; what is returned is closed when it has. "asks" asks the gateway things, "many" opens many
-// channels to the agent, "heard" says what the gateway has asked of the connection, "twice" says more than once how it ended, "vanishes" never, "mute" has it answer the next channel never, and
-// "alive" asks whether the client is there.
+// channels to the agent, "heard" says what the gateway has asked of the connection, "twice" says more than once how it ended, "vanishes" never, "mute" has it answer the next channel never, "silent"
+// no request about the connection from then on, and "alive" asks whether the client is there.
 func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
 	dripped := make(chan struct{})
@@ -49,7 +49,9 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 						o.mu.Lock()
 						o.heard = append(o.heard, r.Type)
 						o.mu.Unlock()
-						r.Reply(true, nil)
+						if !o.silent.Load() {
+							r.Reply(true, nil)
+						}
 					}
 				}()
 				for n := range channels {
@@ -89,6 +91,7 @@ type oddConn struct {
 	mu      sync.Mutex
 	heard   []string
 	mute    atomic.Bool // the next channel is not answered
+	silent  atomic.Bool // requests about the connection are not
 }
 
 func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
@@ -142,6 +145,9 @@ func (c *oddConn) session(channel xssh.Channel, requests <-chan *xssh.Request) {
 			exit()
 		case "mute":
 			c.mute.Store(true)
+			exit()
+		case "silent":
+			c.silent.Store(true)
 			exit()
 		case "alive":
 			_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
@@ -319,6 +325,22 @@ func strangers(t *testing.T, r *rig) {
 			}
 		})
 	}
+}
+
+// TestStrangersSayLittle: who has proven nothing is not listened to for long.
+func TestStrangersSayLittle(t *testing.T) {
+	r := newRig(t)
+	c := r.raw(t)
+	nothing := append([]byte{2}, xssh.Marshal(struct{ Data []byte }{make([]byte, 8<<10)})...) // an ignored message
+	for sent := 0; ; sent += len(nothing) {
+		if _, err := c.conn.Write(c.packet(nothing)); err != nil {
+			break
+		}
+		if sent > 64<<20 { // far beyond what sockets hold
+			t.Fatal("it listens on and on")
+		}
+	}
+	eventually(t, "the connection is over", func() bool { return r.serving.Load() == 0 })
 }
 
 // TestForeignCertificates: only the gateway's own authority vouches for anybody.

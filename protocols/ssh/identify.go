@@ -60,6 +60,7 @@ func (p *proof) verified(meta xssh.ConnMetadata, key xssh.PublicKey, _ *xssh.Per
 		return nil, p.refuse(err)
 	}
 	p.identity, p.certificate = identity, certificate.Marshal()
+	p.conn.known.Store(true)
 	// The library enforces source-address, where the certificate has one.
 	return &xssh.Permissions{CriticalOptions: certificate.CriticalOptions}, nil
 }

@@ -461,6 +461,10 @@ func TestRoleSaysWhatIsForwarded(t *testing.T) {
 	}
 	c := r.client(all)
 	remote := must(c.Listen("tcp", "127.0.0.1:0"))(t)
+	if again, err := c.Listen("tcp", remote.Addr().String()); err == nil { // and the one that is there goes on
+		again.Close()
+		t.Error("the target listens twice at one place")
+	}
 	go func() {
 		conn, err := remote.Accept()
 		if err == nil {

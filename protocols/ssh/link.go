@@ -38,7 +38,8 @@ type link struct {
 	bannerShown atomic.Bool
 	admit       context.Context // never ends: a record that was begun is finished, whatever the client does
 	numbers     atomic.Uint32   // of channels in the recording, from 1
-	lost        chan struct{}   // closed when the target's connection has ended
+	over        chan struct{}   // closed when the library has nothing more from the target's connection
+	lost        chan struct{}   // closed when the session has been told so
 	told        chan struct{}   // closed when a cut has said all it had to say
 
 	mu       sync.Mutex
@@ -73,7 +74,7 @@ func (c *connection) begin() (*link, error) {
 	}
 	l := &link{
 		connection: c, session: s, flow: newFlow(c.handler.purse), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
-		lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
+		over: make(chan struct{}), lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
 		listens: map[string]struct{}{},
 	}
 	s.OnCut(l.farewell)
@@ -149,7 +150,10 @@ func (l *link) connect(ctx context.Context, lease *grant.Lease) error {
 	if err != nil {
 		return err
 	}
-	l.connection.spawn(func() { l.targetChannels(channels) })
+	l.connection.spawn(func() {
+		defer close(l.over)
+		l.targetChannels(channels)
+	})
 	l.connection.spawn(func() { answerGlobals(requests) })
 	return l.session.Connected(format.Connected{
 		Local: conn.LocalAddr().String(), Remote: conn.RemoteAddr().String(),
@@ -172,9 +176,10 @@ func answerGlobals(requests <-chan *xssh.Request) {
 	}
 }
 
-// watch ends the session when the target's connection does.
+// watch ends the session when the target's connection does. The library's own Wait would be the way to know, but never returns where
+// the target sent on after a packet that ended its connection.
 func (l *link) watch() {
-	_ = l.target.Wait() // how a target broke off says nothing more
+	<-l.over
 	close(l.lost)
 	l.session.End(session.Ending{
 		Reason: session.EndTargetClosed, Sentence: fmt.Sprintf("the connection to %s was lost", l.to.Name),
@@ -256,9 +261,11 @@ func (l *link) farewell(ctx context.Context, why session.Ending) {
 	if !within(ctx, telling.Wait) || len(open) == 0 {
 		return
 	}
-	leave, stop := context.WithTimeout(ctx, leaveTime)
-	defer stop()
-	within(leave, func() { _ = l.connection.client.Wait() })
+	select {
+	case <-l.connection.ctx.Done():
+	case <-time.After(leaveTime):
+	case <-ctx.Done():
+	}
 }
 
 // part is the session's OnPart: what runs without a terminal is told to stop, as it would not notice that its connection is

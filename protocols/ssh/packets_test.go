@@ -5,16 +5,19 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
 
+	"sallyport/configs"
 	"sallyport/recorder"
 	"sallyport/session"
 )
@@ -284,4 +287,93 @@ func pings(t *testing.T, r *rig) {
 			t.Errorf("recorded: %+v", item)
 		}
 	}
+}
+
+// TestWhatComesAfterTheEnd: a client that sends on after a packet that ends its connection holds nothing of the gateway's, whoever it is and
+// however far it has come; nor does a target. The library reads on for a peer that nobody listens to any more, and waits for that reader
+// when it is told to close.
+func TestWhatComesAfterTheEnd(t *testing.T) {
+	r := newRig(t)
+	r.oddTarget(t)
+	for state, reach := range map[string]func(c *raw){
+		"a stranger": func(*raw) {},
+		"logged in":  func(c *raw) { c.login("me@odd", r.signer) },
+		"a session": func(c *raw) {
+			c.login("me@odd", r.signer)
+			c.run(1<<20, 1<<15, "deaf")
+		},
+	} {
+		t.Run(state, func(t *testing.T) {
+			c := r.raw(t)
+			reach(c)
+			_, _ = c.conn.Write(afterTheEnd(c)) // it may have hung up meanwhile
+			c.hungUp()
+			eventually(t, "the connection is over", func() bool { return r.serving.Load() == 0 })
+		})
+	}
+	host := newSigner(t)
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer l.Close()
+	var atOnce atomic.Bool
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				c := rawTarget(t, conn, host)
+				if c == nil {
+					return
+				}
+				if !atOnce.Load() {
+					c.upTo(rawChannelOpen)
+				}
+				_, _ = conn.Write(afterTheEnd(c)) // it may have hung up meanwhile
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	target := configs.Target{
+		Name: "babbling", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: []string{line(host.PublicKey())}, Accounts: []configs.Account{{Name: "me"}},
+	}
+	r.config.Targets = append(r.config.Targets, target)
+	if err := r.grants.Reload(t.Context(), r.config); err != nil {
+		t.Fatal(err)
+	}
+	r.grant("me", "babbling")
+	t.Run("a target", func(t *testing.T) {
+		c := r.client("me@babbling")
+		if s, err := c.NewSession(); err == nil {
+			t.Error("it has a session", s.Wait())
+		}
+		eventually(t, "the session is over", func() bool { return r.sessions.Live() == 0 })
+		eventually(t, "the connection is over", func() bool { return r.serving.Load() == 0 })
+		if info := r.last(); info.Target != "babbling" || info.EndReason != session.EndTargetClosed {
+			t.Errorf("%+v", info)
+		}
+	})
+	t.Run("a target that is checked", func(t *testing.T) {
+		atOnce.Store(true)
+		checked := make(chan struct{})
+		go func() {
+			defer close(checked)
+			_, _ = r.handler.Check(t.Context(), r.alice, target, target.Accounts[0]) // whether it came to its end is open
+		}()
+		select {
+		case <-checked:
+		case <-time.After(deadline):
+			t.Error("the check waits for ever")
+		}
+	})
+}
+
+// afterTheEnd are many packets that would end the connection each, as they stand on the wire: in one write, so that they are all there when
+// the first is read.
+func afterTheEnd(c *raw) (all []byte) {
+	for range 200 {
+		all = append(all, c.packet(c.data(77, 0, []byte("for a channel that there is not")))...)
+	}
+	return all
 }

@@ -99,9 +99,78 @@ func (r *rig) rawOver(t *testing.T, conn net.Conn) *raw {
 	return c
 }
 
+// rawTarget is raw as the other side: a target that makes the first keys and lets everybody in. It is nil where the gateway is gone before.
+func rawTarget(t *testing.T, conn net.Conn, host xssh.Signer) *raw {
+	c := &raw{t: t, conn: conn, in: bufio.NewReader(conn)}
+	_, _ = io.WriteString(conn, rawVersion+"\r\n")
+	client, err := c.in.ReadString('\n')
+	if err != nil {
+		return nil
+	}
+	c.send(c.offerFor(host.PublicKey()))
+	theirs, begun := c.upTo(rawKexInit)
+	asked, there := c.upTo(rawKexECDHInit)
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if !begun || !there || err != nil {
+		return nil
+	}
+	peer, err := ecdh.X25519().NewPublicKey(asked[5:])
+	if err != nil {
+		return nil
+	}
+	shared, err := private.ECDH(peer)
+	if err != nil {
+		return nil
+	}
+	public := private.PublicKey().Bytes()
+	secret := xssh.Marshal(struct{ K *big.Int }{new(big.Int).SetBytes(shared)})
+	hash := sha256.Sum256(append(xssh.Marshal(struct{ A, B, C, D, E, F, G []byte }{
+		[]byte(strings.TrimRight(client, "\r\n")), []byte(rawVersion), theirs, c.ours, host.PublicKey().Marshal(), asked[5:], public,
+	}), secret...))
+	signature, err := host.Sign(rand.Reader, hash[:])
+	if err != nil {
+		return nil
+	}
+	c.session = hash[:]
+	c.send(append([]byte{rawKexECDHReply}, xssh.Marshal(struct{ Host, Q, Signature []byte }{host.PublicKey().Marshal(), public, xssh.Marshal(signature)})...))
+	c.send([]byte{rawNewKeys})
+	c.seal = c.made(secret, hash[:], 'B', 'D')
+	if _, there = c.upTo(rawNewKeys); !there {
+		return nil
+	}
+	c.open = c.made(secret, hash[:], 'A', 'C')
+	_, there = c.upTo(rawServiceRequest)
+	c.send(append([]byte{rawServiceAccept}, xssh.Marshal(struct{ Name string }{"ssh-userauth"})...))
+	_, asks := c.upTo(rawAuthRequest)
+	c.send([]byte{rawAuthSuccess})
+	if !there || !asks {
+		return nil
+	}
+	return c
+}
+
+// upTo reads up to a message of one kind; false where the other side is gone before.
+func (c *raw) upTo(kind byte) ([]byte, bool) {
+	for {
+		if p, err := c.next(); err != nil || p[0] == kind {
+			return p, err == nil
+		}
+	}
+}
+
+// made is one direction's cipher (RFC 4253, section 7.2).
+func (c *raw) made(secret, hash []byte, iv, key byte) *rawCipher {
+	derived := func(letter byte, size int) []byte {
+		sum := sha256.Sum256(append(append(append(bytes.Clone(secret), hash...), letter), c.session...))
+		return bytes.Clone(sum[:size])
+	}
+	return &rawCipher{aead: must(cipher.NewGCM(must(aes.NewCipher(derived(key, 16)))(c.t)))(c.t), iv: derived(iv, 12)}
+}
+
 // offer is the client's offer of algorithms.
-func (c *raw) offer(r *rig) []byte {
-	c.t.Helper()
+func (c *raw) offer(r *rig) []byte { return c.offerFor(r.authn.HostKey().PublicKey()) }
+
+func (c *raw) offerFor(host xssh.PublicKey) []byte {
 	gcm, mac, none := []string{xssh.CipherAES128GCM}, []string{xssh.HMACSHA256ETM}, []string{"none"}
 	offer := struct {
 		Cookie                                       [16]byte
@@ -109,7 +178,7 @@ func (c *raw) offer(r *rig) []byte {
 		Follows                                      bool
 		Reserved                                     uint32
 	}{
-		Kex: []string{xssh.KeyExchangeCurve25519}, Host: []string{r.authn.HostKey().PublicKey().Type()},
+		Kex: []string{xssh.KeyExchangeCurve25519}, Host: []string{host.Type()},
 		C1: gcm, C2: gcm, M1: mac, M2: mac, Z1: none, Z2: none,
 	}
 	rand.Read(offer.Cookie[:])
@@ -142,17 +211,10 @@ func (c *raw) exchange(r *rig, theirs []byte) {
 	if c.session == nil {
 		c.session = hash[:]
 	}
-	made := func(iv, key byte) *rawCipher {
-		derived := func(letter byte, size int) []byte {
-			sum := sha256.Sum256(append(append(append(bytes.Clone(secret), hash[:]...), letter), c.session...))
-			return bytes.Clone(sum[:size])
-		}
-		return &rawCipher{aead: must(cipher.NewGCM(must(aes.NewCipher(derived(key, 16)))(c.t)))(c.t), iv: derived(iv, 12)}
-	}
 	c.send([]byte{rawNewKeys})
-	c.seal = made('A', 'C')
+	c.seal = c.made(secret, hash[:], 'A', 'C')
 	c.read(rawNewKeys)
-	c.open = made('B', 'D')
+	c.open = c.made(secret, hash[:], 'B', 'D')
 }
 
 // send sends a packet; that the gateway has hung up meanwhile shows in what is read.

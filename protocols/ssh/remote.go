@@ -38,7 +38,7 @@ const (
 )
 
 // remoteForward asks the target to listen for the client, or to listen no more; the target's answer is the client's. What
-// the role does not allow is refused, and no target is dialled for it.
+// the role does not allow is refused.
 func (c *connection) remoteForward(r *xssh.Request) (done bool, payload []byte) {
 	if c.address.target == "" {
 		return false, nil
@@ -67,17 +67,21 @@ func (c *connection) remoteForward(r *xssh.Request) (done bool, payload []byte) 
 	if err != nil {
 		return false, nil
 	}
+	already := l.listensAt(place) // a target refuses what it does already, and goes on doing it
 	if !cancels {
 		l.listen(place, true) // a connection can come before the answer is read
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.handler.AnswerTimeout)
 	defer cancel()
-	if !within(ctx, func() { done, payload, err = sendGlobal(&pass, l.target, r) }) {
+	var answered bool // not done and payload themselves: it may come while this returns
+	var chosen []byte
+	if !within(ctx, func() { answered, chosen, err = sendGlobal(&pass, l.target, r) }) {
 		l.session.End(session.Ending{Reason: session.EndTargetFailed, Sentence: l.to.Name + " does not answer"})
 		return false, nil
 	}
+	done, payload = answered, chosen
 	if err != nil || l.session.Observe(interpret.Reply(0, r.Type, done)) != nil || !done {
-		if !cancels {
+		if !cancels && !already {
 			l.listen(place, false)
 		}
 		return false, nil

@@ -53,7 +53,8 @@ type rig struct {
 	sshd     *sshd
 	port     int // of the gateway
 	signer   xssh.Signer
-	held     atomic.Bool // the odd target has a channel that it never answers
+	serving  atomic.Int64 // connections that the handler serves
+	held     atomic.Bool  // the odd target has a channel that it never answers
 }
 
 // sshd is a private sshd on a loopback port.
@@ -156,7 +157,8 @@ func (r *rig) serve() {
 			}
 			n++
 			go func() {
-				defer func() { connections <- struct{}{} }()
+				r.serving.Add(1)
+				defer func() { r.serving.Add(-1); connections <- struct{}{} }()
 				r.handler.Serve(ctx, conn)
 			}()
 		}

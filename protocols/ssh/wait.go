@@ -269,14 +269,18 @@ func (w *waiting) Accept() (xssh.Channel, <-chan *xssh.Request, error) {
 	return &resumedChannel{w.channel, w.pipeOut}, w.replay, nil
 }
 
-// Reject says why the channel leads nowhere after all.
+// Reject says why the channel leads nowhere after all, and waits until the client has closed it: what was said on a channel that is
+// closed too soon is lost.
 func (w *waiting) Reject(_ xssh.RejectionReason, message string) error {
-	w.connection.spawn(func() {
-		for r := range w.replay {
-			_ = r.Reply(starts(r), nil)
+	said := false
+	for r := range w.replay {
+		first := starts(r) && !said
+		_ = r.Reply(first, nil) // a failed write shows in the connection's end
+		if first {
+			said = true
+			w.connection.say(w.client, answer{text: "sallyport: " + message + "\n", status: exitFailed}, w.terminal)
 		}
-	})
-	w.connection.say(w.client, answer{text: "sallyport: " + message + "\n", status: exitFailed}, w.terminal)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -19,12 +20,16 @@ import (
 	"sallyport/grant"
 )
 
-// slow has every grant of alice's need an approval by leads, and ends what she has.
-func (r *rig) slow() authn.Identity {
+// slow has every grant of alice's, or those for the roles alone, need an approval by leads, and ends what she has.
+func (r *rig) slow(roles ...string) authn.Identity {
 	r.t.Helper()
 	config := *r.config
+	accounts := []string{"*@*"}
+	if len(roles) > 0 {
+		accounts = nil
+	}
 	config.Policies = []configs.Policy{{
-		Name: "slow", Groups: []string{"engineers"}, Accounts: []string{"*@*"}, MaxDuration: configs.Duration(time.Hour), DefaultDuration: configs.Duration(time.Hour), ReasonLength: 1,
+		Name: "slow", Groups: []string{"engineers"}, Accounts: accounts, Roles: roles, MaxDuration: configs.Duration(time.Hour), DefaultDuration: configs.Duration(time.Hour), ReasonLength: 1,
 		Approve: configs.Approve{Groups: []string{"leads"}, Count: 1, Within: configs.Duration(time.Hour), Start: configs.Duration(time.Hour)},
 	}}
 	if err := r.grants.Reload(r.t.Context(), &config); err != nil {
@@ -100,13 +105,17 @@ func (p *typist) ends() int {
 
 func (r *rig) pending() grant.Grant {
 	r.t.Helper()
-	for _, g := range must(r.grants.List(r.t.Context(), r.alice, false))(r.t) {
-		if g.State == grant.Pending {
-			return g
+	var pending grant.Grant
+	eventually(r.t, "something waits for approval", func() bool {
+		for _, g := range must(r.grants.List(r.t.Context(), r.alice, false))(r.t) {
+			if g.State == grant.Pending {
+				pending = g
+				return true
+			}
 		}
-	}
-	r.t.Fatal("nothing waits for approval")
-	return grant.Grant{}
+		return false
+	})
+	return pending
 }
 
 func (r *rig) released() {
@@ -229,6 +238,32 @@ func TestTerminalWaitsForApproval(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// TestTerminalThatWaitedForNothing: where there is no session on the target after all, whoever has waited for it hears why.
+func TestTerminalThatWaitedForNothing(t *testing.T) {
+	r := newRig(t)
+	off := false
+	user := r.role("once", configs.SSHLimits{Multiplex: &off})
+	bob := r.slow("once")
+	c := r.client(user)
+	first := must(c.NewSession())(t)
+	second := must(c.NewSession())(t)
+	heard := make(chan string, 2)
+	for _, s := range []*xssh.Session{first, second} {
+		if err := errors.Join(s.Setenv("SALLYPORT_REASON", "stuck"), s.RequestPty("xterm", 24, 80, nil)); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			out, _ := s.Output("echo in") // how it ended says which of them it was, and nothing more
+			heard <- string(out)
+		}()
+	}
+	eventually(t, "both wait", func() bool { return r.grants.Waiting() == 2 })
+	must(r.grants.Approve(t.Context(), bob, r.pending().ID, ""))(t)
+	if both := <-heard + <-heard; !strings.Contains(both, "in\r\n") || !strings.Contains(both, "allows one session a connection") {
+		t.Errorf("they heard %q", both)
+	}
 }
 
 // A terminal waits for five minutes, or as long as the gateway was told, and is told then that it was not enough.
