@@ -108,7 +108,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return code
 		}
 	}
-	fmt.Fprintf(stderr, "sallyport-verify: %v\nTry: sallyport-verify --help\n", err)
+	fmt.Fprintf(stderr, "sallyport-verify: %s\nTry: sallyport-verify --help\n", verify.Visible(err.Error()))
 	return exitUsage
 }
 
@@ -132,7 +132,7 @@ func check(o options, stdout, stderr io.Writer) (int, error) {
 		return 0, err
 	}
 	for _, damage := range damages {
-		fmt.Fprintf(stderr, "the write-ahead log is damaged; what it lacks may be lacking in recordings: %s\n", damage)
+		fmt.Fprintf(stderr, "the write-ahead log is damaged; what it lacks may be lacking in recordings: %s\n", verify.Visible(damage))
 	}
 	report, err := verify.Check(o.directory, trust)
 	if err != nil {

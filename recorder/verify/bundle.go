@@ -258,22 +258,22 @@ func readEntry(archive *zip.ReadCloser, name string, most int64) ([]byte, error)
 func (b *Bundle) WriteTo(w io.Writer) (int64, error) {
 	var out strings.Builder
 	for _, p := range b.Problems {
-		fmt.Fprintf(&out, "%s: %s\n", p.Kind, p.What)
+		say(&out, "%s: %s\n", p.Kind, p.What)
 	}
 	for _, s := range b.Sessions {
-		fmt.Fprintf(&out, "%s: %s as %s@%s, grant %s, %s, ended %s: %s; leaves %d and %d\n", s.Session, s.Person, s.Account, s.Target, s.Grant,
+		say(&out, "%s: %s as %s@%s, grant %s, %s, ended %s: %s; leaves %d and %d\n", s.Session, s.Person, s.Account, s.Target, s.Grant,
 			s.Started.UTC().Format(time.RFC3339), s.ended.UTC().Format(time.RFC3339), s.Ending, s.OpenLeaf, s.EndLeaf)
 		if s.Reason != "" {
-			fmt.Fprintf(&out, "  reason: %q; approved by: %s\n", s.Reason, strings.Join(s.Approvers, ", "))
+			say(&out, "  reason: %q; approved by: %s\n", s.Reason, strings.Join(s.Approvers, ", "))
 		}
 	}
-	fmt.Fprintf(&out, "log over all recordings: %s, checkpoint over %d leaves", b.Origin, b.Size)
+	say(&out, "log over all recordings: %s, checkpoint over %d leaves", b.Origin, b.Size)
 	for _, c := range b.Cosigned {
-		fmt.Fprintf(&out, ", cosigned by %s %s", c.Witness, c.Time.Format(time.RFC3339))
+		say(&out, ", cosigned by %s %s", c.Witness, c.Time.Format(time.RFC3339))
 	}
 	out.WriteByte('\n')
 	for _, n := range b.NotProven {
-		fmt.Fprintf(&out, "not proven: %s\n", n)
+		say(&out, "not proven: %s\n", n)
 	}
 	switch {
 	case b.Proven:

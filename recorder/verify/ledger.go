@@ -480,13 +480,13 @@ func (r *Ledger) write(b *strings.Builder, covered int) {
 		return
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(b, "%s: %s\n", p.Kind, p.What)
+		say(b, "%s: %s\n", p.Kind, p.What)
 	}
-	fmt.Fprintf(b, "log over all recordings: %s, %d leaves, %d signed", r.Origin, r.Leaves, r.Signed)
+	say(b, "log over all recordings: %s, %d leaves, %d signed", r.Origin, r.Leaves, r.Signed)
 	if r.Witnessed > 0 {
-		fmt.Fprintf(b, ", %d witnessed", r.Witnessed)
+		say(b, ", %d witnessed", r.Witnessed)
 		for _, c := range r.Cosigned {
-			fmt.Fprintf(b, " (%s, %s)", c.Witness, c.Time.Format(time.RFC3339))
+			say(b, " (%s, %s)", c.Witness, c.Time.Format(time.RFC3339))
 		}
 	}
 	b.WriteByte('\n')
@@ -495,10 +495,10 @@ func (r *Ledger) write(b *strings.Builder, covered int) {
 		if !k.Consistent {
 			outcome = "the log does not begin with it"
 		}
-		fmt.Fprintf(b, "the checkpoint kept over %d leaves: %s\n", k.Size, outcome)
+		say(b, "the checkpoint kept over %d leaves: %s\n", k.Size, outcome)
 	}
-	fmt.Fprintf(b, "%d files are wholly bound by leaves that nobody can have changed who holds the gateway alone\n", covered)
+	say(b, "%d files are wholly bound by leaves that nobody can have changed who holds the gateway alone\n", covered)
 	for _, n := range r.NotProven {
-		fmt.Fprintf(b, "not proven: %s\n", n)
+		say(b, "not proven: %s\n", n)
 	}
 }

@@ -297,29 +297,29 @@ func syslogTime(line string, o ReconcileOptions) time.Time {
 func (out *Reconciliation) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
 	for _, l := range out.Foreign {
-		fmt.Fprintf(&b, "line %d: %s logged in from %s", l.Line, l.Account, l.From)
+		say(&b, "line %d: %s logged in from %s", l.Line, l.Account, l.From)
 		if !l.Time.IsZero() { // sshd's own lines have none where no syslog put it there
-			fmt.Fprintf(&b, " at %s", l.Time.Format(time.RFC3339))
+			say(&b, " at %s", l.Time.Format(time.RFC3339))
 		}
 		if l.Method != "" {
-			fmt.Fprintf(&b, " by %s", l.Method)
+			say(&b, " by %s", l.Method)
 		}
 		fmt.Fprint(&b, ", not through the gateway")
 		if l.Note != "" {
-			fmt.Fprintf(&b, ": %s", l.Note)
+			say(&b, ": %s", l.Note)
 		}
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "%d logins in the target's own log: %d are sessions, %d the gateway's own acts, %d did not come through the gateway\n",
+	say(&b, "%d logins in the target's own log: %d are sessions, %d the gateway's own acts, %d did not come through the gateway\n",
 		out.Logins, out.Matched, len(out.Acts), len(out.Foreign))
 	if out.Unseen > 0 {
-		fmt.Fprintf(&b, "%d sessions' connections are not in the file; it may cover less time\n", out.Unseen)
+		say(&b, "%d sessions' connections are not in the file; it may cover less time\n", out.Unseen)
 	}
 	if out.Purged > 0 {
-		fmt.Fprintf(&b, "%d recordings were purged; logins of their time can't be told from others\n", out.Purged)
+		say(&b, "%d recordings were purged; logins of their time can't be told from others\n", out.Purged)
 	}
 	if out.Skipped > 0 {
-		fmt.Fprintf(&b, "%d lines could not be read\n", out.Skipped)
+		say(&b, "%d lines could not be read\n", out.Skipped)
 	}
 	n, err := io.WriteString(w, b.String())
 	return int64(n), err

@@ -429,39 +429,39 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	for _, files := range [][]File{r.Recordings, r.Audit.Files} {
 		for _, f := range files {
 			if len(f.Problems) > 0 || f.State == Open {
-				fmt.Fprintf(&b, "%s: %s\n", f.Path, f.State)
+				say(&b, "%s: %s\n", f.Path, f.State)
 			}
 			for _, p := range f.Problems {
-				fmt.Fprintf(&b, "  %s\n", p)
+				say(&b, "  %s\n", p)
 			}
 		}
 	}
 	for _, missing := range r.Audit.Missing {
-		fmt.Fprintf(&b, "audit log: events %s are missing\n", missing)
+		say(&b, "audit log: events %s are missing\n", missing)
 	}
 	for _, repeated := range r.Audit.Repeated {
-		fmt.Fprintf(&b, "audit log: events %s stand there more than once\n", repeated)
+		say(&b, "audit log: events %s stand there more than once\n", repeated)
 	}
 	for _, waiting := range r.Audit.Waiting {
-		fmt.Fprintf(&b, "audit log: events %s are not moved yet\n", waiting)
+		say(&b, "audit log: events %s are not moved yet\n", waiting)
 	}
 	for _, missing := range r.Missing {
-		fmt.Fprintf(&b, "recordings: that of session %s, begun at %s, is missing\n", missing.Session, missing.Begun.UTC().Format(time.RFC3339))
+		say(&b, "recordings: that of session %s, begun at %s, is missing\n", missing.Session, missing.Begun.UTC().Format(time.RFC3339))
 	}
 	r.Log.write(&b, r.Covered)
 	for _, shredded := range r.Shredded {
-		fmt.Fprintf(&b, "%s\n", shredded)
+		say(&b, "%s\n", shredded)
 	}
 	if len(r.Purged) > 0 {
-		fmt.Fprintf(&b, "%d recordings were purged when their time was over\n", len(r.Purged))
+		say(&b, "%d recordings were purged when their time was over\n", len(r.Purged))
 	}
 	states := map[State]int{}
 	for _, f := range r.Recordings {
 		states[f.State]++
 	}
-	fmt.Fprintf(&b, "%d recordings: %d sealed, %d live, %d open, %d torn, %d damaged\n", len(r.Recordings),
+	say(&b, "%d recordings: %d sealed, %d live, %d open, %d torn, %d damaged\n", len(r.Recordings),
 		states[Sealed], states[Live], states[Open], states[Torn], states[Damaged])
-	fmt.Fprintf(&b, "audit log: %d events in %d files\n", r.Audit.Events, len(r.Audit.Files))
+	say(&b, "audit log: %d events in %d files\n", r.Audit.Events, len(r.Audit.Files))
 	if r.Whole {
 		b.WriteString("whole\n")
 	} else {
