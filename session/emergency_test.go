@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,10 @@ type company struct {
 	*httptest.Server
 	key *ecdsa.PrivateKey
 
+	// The next question is not answered where it hangs.
+	hanging atomic.Bool
+	asked   chan struct{}
+
 	mu           sync.Mutex
 	down, closed bool
 	nonces       map[string]string // by code
@@ -51,7 +56,7 @@ func newCompany(t *testing.T) *company {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &company{key: key, nonces: map[string]string{}}
+	c := &company{key: key, nonces: map[string]string{}, asked: make(chan struct{})}
 	c.Server = httptest.NewTLSServer(http.HandlerFunc(c.serve))
 	t.Cleanup(c.Close)
 	return c
@@ -64,6 +69,12 @@ func (c *company) set(down, closed bool) {
 }
 
 func (c *company) serve(w http.ResponseWriter, r *http.Request) {
+	if c.hanging.CompareAndSwap(true, false) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that whoever asked has given it up
+		c.asked <- struct{}{}
+		<-r.Context().Done()
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	reply := func(status int, body any) {
@@ -267,8 +278,8 @@ func TestEmergencyWithoutTheProvider(t *testing.T) {
 		t.Fatalf("after standing_grace an emergency finds the door shut: %v", err)
 	}
 	for range 5 { // what watch does
-		if why, gone := emergency.withoutStanding(); gone {
-			t.Fatalf("the session of an emergency is cut: %+v", why)
+		if why := emergency.withoutStanding(t.Context()); why != nil {
+			t.Fatalf("the session of an emergency is cut: %+v", *why)
 		}
 	}
 	for _, s := range []*Session{emergency, second} {
@@ -317,6 +328,31 @@ func TestEmergencyOfSomebodyClosed(t *testing.T) {
 		t.Error("another session began")
 	}
 	h.told(t, "session.unvouched", 1)
+}
+
+// TestEndDoesNotWaitForTheProvider: while it is asked about an identity and does not answer, a grant that ends ends its session.
+func TestEndDoesNotWaitForTheProvider(t *testing.T) {
+	h, c := newEmergencyHouse(t)
+	l := h.lease(t, &grant.Ask{Duration: time.Hour}, "app")
+	s, err := h.open(t, l, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.hanging.Store(true)
+	h.unheardFor(t, time.Minute)
+	wait(t, "the question", c.asked)
+	if _, err := h.grants.Release(t.Context(), h.alice, l.Grant.ID); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Done():
+	case <-time.After(cutTime - 2*time.Second): // before the question is given up
+		t.Fatal("the end of the grant waits for the provider")
+	}
+	if reason := s.Ending().Reason; reason != "grant_released" {
+		t.Errorf("ended as %s", reason)
+	}
+	c.CloseClientConnections()
 }
 
 // told counts the audit events of a kind.

@@ -43,7 +43,7 @@ func (s *Session) Dial(ctx context.Context, handshake func(net.Conn) error) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	conn, err := dial(ctx, s.opening.Target)
+	conn, err := s.dialUncut(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,25 @@ func (s *Session) Dial(ctx context.Context, handshake func(net.Conn) error) erro
 		return fmt.Errorf("lift the handshake's deadline: %w", err)
 	}
 	return s.live()
+}
+
+// dialUncut is dial until the session is cut: a target that does not answer keeps nobody waiting then.
+func (s *Session) dialUncut(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	dialled := make(chan struct{})
+	defer close(dialled)
+	go func() {
+		defer cancel()
+		select {
+		case <-s.done:
+		case <-dialled:
+		}
+	}()
+	conn, err := dial(ctx, s.opening.Target)
+	if err != nil && s.isCut.Load() {
+		return nil, errCut
+	}
+	return conn, err
 }
 
 // Admit records what the client is about to do. It returns when that record is safe at the target's durability level

@@ -35,18 +35,20 @@ type Manager struct {
 	log      *slog.Logger
 	meter    Meter         // nil: nobody wants to know
 	standing time.Duration // standingInterval, but in tests
+	patience time.Duration // oweTime, but in tests
 
 	mu       sync.Mutex
 	live     map[string]*Session
 	draining bool
 	emptied  chan struct{} // not nil while Drain waits; closed when live is empty
+	owed     []end         // that the store did not take yet
 }
 
 // Open marks the sessions that an earlier run left as ended "crashed".
 func Open(ctx context.Context, o Options) (*Manager, error) {
 	m := &Manager{
 		store: o.Store, recorder: o.Recorder, authn: o.Authn, config: o.Config, log: o.Log,
-		live: map[string]*Session{}, standing: standingInterval,
+		live: map[string]*Session{}, standing: standingInterval, patience: oweTime,
 	}
 	if err := m.store.Migrate(ctx, "session", migrations); err != nil {
 		return nil, err
@@ -74,11 +76,12 @@ func (m *Manager) register(ctx context.Context, s *Session) error {
 }
 
 // forget takes an ended session off the list of live ones and writes its end.
-func (m *Manager) forget(s *Session, reason, detail string, ended time.Time) {
-	if err := m.updateEnd(s, reason, detail, ended); err != nil {
-		m.log.Error("a session's end could not be kept; its recording has it", "session", s.id, "error", err)
+func (m *Manager) forget(e end) {
+	if err := m.updateEnd(e); err != nil {
+		m.log.Error("a session's end could not be kept yet; its recording has it", "session", e.session.id, "error", err)
+		m.owe(e)
 	}
-	m.unregister(s)
+	m.unregister(e.session)
 }
 
 func (m *Manager) unregister(s *Session) {
@@ -91,7 +94,8 @@ func (m *Manager) unregister(s *Session) {
 	}
 }
 
-// Kill cuts a live session and returns when nothing can reach its target any more.
+// Kill cuts a live session and returns when nothing can reach its target any more. It refuses with Conflict where the session
+// is ending already, for another reason.
 func (m *Manager) Kill(ctx context.Context, id string, by authn.Identity, reason string) error {
 	m.mu.Lock()
 	s := m.live[id]
@@ -104,7 +108,9 @@ func (m *Manager) Kill(ctx context.Context, id string, by authn.Identity, reason
 		sentence += ": " + reason
 	}
 	// The cut comes first: it must not wait for, or fail with, the store.
-	s.cut(Ending{Reason: EndKilled, Sentence: sentence})
+	if !s.cut(Ending{Reason: EndKilled, Sentence: sentence}) {
+		return refusal.New(refusal.Conflict, "session %s is ending already", id).WithDetail("%s", s.Ending().Sentence)
+	}
 	return m.store.Audit(ctx, store.AuditEvent{
 		Kind: "session.killed", Actor: by.Key(), ActorName: by.Label(), Target: s.opening.Target.Name,
 		Account: s.opening.Account.Name, Grant: s.opening.Lease.Grant.ID, Session: id, Reason: reason,
@@ -138,6 +144,7 @@ func (m *Manager) Draining() bool {
 
 // Drain refuses new sessions, waits for the live ones until ctx ends, then cuts them and waits until they are sealed.
 func (m *Manager) Drain(ctx context.Context) {
+	defer m.repay()
 	m.mu.Lock()
 	m.draining = true
 	emptied := make(chan struct{})

@@ -74,6 +74,9 @@ type Session struct {
 	opening   Opening
 	started   time.Time
 	recording *recorder.Recording
+	signedOut <-chan struct{} // has something when sign-ins of the identity have ended
+	unwatch   func()          // ends that
+	begun     chan struct{}   // closed when it stands in the register, or will not
 
 	isCut    atomic.Bool   // set first of all when the session ends; every writer to the target checks it
 	done     chan struct{} // closed right after isCut is set
@@ -89,8 +92,8 @@ type Session struct {
 }
 
 // Begin begins the recording (durable before it returns) and registers the session. It refuses while draining, when
-// the recorder can't record, when the lease has ended, and when the identity is not good any more. The lease is given back when the session has ended, also when Begin
-// fails.
+// the recorder can't record, when the lease has ended, and when the identity is not good any more. The lease is given back
+// when the session has ended, also when Begin fails.
 func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
 	s, err := m.begin(ctx, o)
 	if err != nil {
@@ -102,7 +105,14 @@ func (m *Manager) Begin(ctx context.Context, o Opening) (*Session, error) {
 	return s, nil
 }
 
-func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
+func (m *Manager) begin(ctx context.Context, o Opening) (_ *Session, err error) {
+	// Before it is looked at whether the identity is good: of what ends it from then on the session hears.
+	signedOut, unwatch := m.authn.Watch(o.Identity)
+	defer func() {
+		if err != nil {
+			unwatch()
+		}
+	}()
 	if err := o.Lease.Live(); err != nil {
 		return nil, err
 	}
@@ -146,14 +156,28 @@ func (m *Manager) begin(ctx context.Context, o Opening) (*Session, error) {
 		return nil, fmt.Errorf("begin the recording: %w", err)
 	}
 	s := &Session{
-		manager: m, id: id, opening: o, started: recording.Header().Started, recording: recording,
-		done: make(chan struct{}), told: make(chan struct{}), finished: make(chan struct{}),
+		manager: m, id: id, opening: o, started: recording.Header().Started, recording: recording, signedOut: signedOut, unwatch: unwatch,
+		begun: make(chan struct{}), done: make(chan struct{}), told: make(chan struct{}), finished: make(chan struct{}),
 	}
+	defer close(s.begun)
 	if err := m.register(ctx, s); err != nil {
-		end := format.End{Reason: EndRefused, Detail: "the session could not be registered", Ended: time.Now().UTC()}
-		return nil, errors.Join(err, recording.End(end))
+		return nil, errors.Join(err, s.abandon())
 	}
 	return s, nil
+}
+
+// abandon ends a session that never came to be. Somebody may have cut it meanwhile, as it was known already.
+func (s *Session) abandon() error {
+	s.cut(Ending{Reason: EndRefused, Sentence: "the session could not be registered"})
+	<-s.told
+	s.mu.Lock()
+	s.sealed = true // as begun is not closed, nobody else has
+	why := s.ending
+	s.mu.Unlock()
+	err := s.recording.End(format.End{Reason: why.Reason, Detail: why.Sentence, Ended: time.Now().UTC()})
+	s.manager.unregister(s)
+	close(s.finished)
+	return err
 }
 
 // stillGood refuses who has signed out, was disabled, or whose sign-in ran out since the connection proved them: an SSH
@@ -186,10 +210,21 @@ func excepted(o Opening, err error) bool {
 
 // watch cuts the session when its grant ends, its recorder fails, or its identity is found disabled.
 func (s *Session) watch() {
+	defer s.unwatch()
 	standing := time.NewTicker(s.manager.standing)
 	defer standing.Stop()
-	signedOut, stop := s.manager.authn.Watch(s.opening.Identity)
-	defer stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// The provider may take long to answer, and the end of a grant must not wait for it: so it is asked apart, once at a time.
+	var answers chan *Ending // of the question under way; nil: none
+	again := false           // it may have been answered before what it was to be asked about
+	ask := func() {
+		again = answers != nil
+		if !again {
+			answers = make(chan *Ending, 1)
+			go func(answer chan<- *Ending) { answer <- s.withoutStanding(ctx) }(answers)
+		}
+	}
 	for {
 		select {
 		case <-s.done:
@@ -201,29 +236,33 @@ func (s *Session) watch() {
 			s.cut(recorderEnding(s.recording.Err()))
 			return
 		case <-standing.C:
-			if why, gone := s.withoutStanding(); gone {
-				s.cut(why)
+			if answers == nil {
+				ask()
+			}
+		case <-s.signedOut:
+			ask()
+		case gone := <-answers:
+			if gone != nil {
+				s.cut(*gone)
 				return
 			}
-		case <-signedOut:
-			if why, gone := s.withoutStanding(); gone {
-				s.cut(why)
-				return
+			if answers = nil; again {
+				ask()
 			}
 		}
 	}
 }
 
 // withoutStanding asks whether the identity is still good, and says how the session ends if it is known not to be.
-func (s *Session) withoutStanding() (why Ending, gone bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
+func (s *Session) withoutStanding(ctx context.Context) *Ending {
+	ctx, cancel := context.WithTimeout(ctx, cutTime)
 	defer cancel()
 	err := s.manager.authn.Standing(ctx, s.opening.Identity)
 	r := refusal.Of(err)
 	if r == nil || excepted(s.opening, err) {
-		return Ending{}, false
+		return nil
 	}
-	return Ending{Reason: EndIdentityDisabled, Sentence: r.Message}, true
+	return &Ending{Reason: EndIdentityDisabled, Sentence: r.Message}
 }
 
 func (s *Session) leaseEnding() Ending {
@@ -239,34 +278,27 @@ func recorderEnding(err error) Ending {
 	return Ending{Reason: EndRecorderFailed, Sentence: sentence}
 }
 
-// cut ends the passing of bytes, now; the first ending wins. What takes time goes on in the background.
-func (s *Session) cut(why Ending) {
+// cut ends the passing of bytes, now; the first ending wins, and true says that it is this one. Who comes later returns no
+// sooner than bytes have stopped passing. What takes time goes on in the background.
+func (s *Session) cut(why Ending) (first bool) {
 	s.mu.Lock()
 	if s.isCut.Load() {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	s.ending = why
 	s.isCut.Store(true)
 	target, onCut, onPart := s.target, s.onCut, s.onPart
+	if target != nil && onPart == nil {
+		target.Close()
+	}
 	s.mu.Unlock()
 	close(s.done)
-	part := make(chan struct{})
-	switch {
-	case target == nil:
-		close(part)
-	case onPart == nil:
-		target.Close()
-		close(part)
-	default:
-		go func() {
-			defer close(part)
-			s.runOnPart(target, onPart, why)
-		}()
-	}
 	begun := time.Now()
 	go func() {
-		<-part
+		if target != nil && onPart != nil {
+			s.runOnPart(target, onPart, why)
+		}
 		if onCut != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), cutTime)
 			s.runOnCut(ctx, onCut, why)
@@ -276,12 +308,14 @@ func (s *Session) cut(why Ending) {
 			}
 		}
 		close(s.told)
+		<-s.begun // before, there is no handler that could end it
 		select {
 		case <-s.finished:
 		case <-time.After(handlerTime):
 			s.finish() // a handler that hangs must not keep a recording open
 		}
 	}()
+	return true
 }
 
 // runOnPart gives the protocol its last word to the target and closes the connection, whatever that does.
@@ -340,7 +374,7 @@ func (s *Session) finish() {
 	if err := s.recording.End(format.End{Reason: why.Reason, Detail: why.Sentence, Ended: ended}); err != nil {
 		s.manager.log.Error("the recording could not be sealed; recovery will close it", "session", s.id, "error", err)
 	}
-	s.manager.forget(s, why.Reason, why.Sentence, ended)
+	s.manager.forget(end{s, why.Reason, why.Sentence, ended})
 	s.opening.Lease.Return()
 	close(s.finished)
 }

@@ -41,18 +41,18 @@ func (m *Manager) insert(ctx context.Context, s *Session) error {
 	})
 }
 
-func (m *Manager) updateEnd(s *Session, reason, detail string, ended time.Time) error {
+func (m *Manager) updateEnd(e end) error {
 	ctx, cancel := context.WithTimeout(context.Background(), cutTime)
 	defer cancel()
 	return m.store.Do(ctx, func(tx *store.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = ?, end_reason = ?, end_detail = ? WHERE id = ?`,
-			ended.UnixMilli(), reason, detail, s.id)
+			e.at.UnixMilli(), e.reason, e.detail, e.session.id)
 		if err != nil {
 			return fmt.Errorf("update session: %w", err)
 		}
-		event := s.event("session.ended")
-		event.Reason = reason
-		event.Fields = map[string]string{"detail": detail}
+		event := e.session.event("session.ended")
+		event.Reason = e.reason
+		event.Fields = map[string]string{"detail": e.detail}
 		return tx.Audit(event)
 	})
 }
