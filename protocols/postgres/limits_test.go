@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -125,36 +124,6 @@ func TestReadOnly(t *testing.T) {
 	}
 	if info := h.ended(); info.EndReason != "refused" || !strings.Contains(info.EndDetail, "default_transaction_read_only") {
 		t.Errorf("it ended by %q: %q", info.EndReason, info.EndDetail)
-	}
-}
-
-// TestWarnBefore: the warnings come between answers, and those alone that are still to come.
-func TestWarnBefore(t *testing.T) {
-	h := newHouseOf(t, func(c *configs.Config) {
-		for i := range c.Targets {
-			if c.Targets[i].Kind == configs.KindPostgres {
-				c.Targets[i].WarnBefore = []configs.Duration{configs.Duration(2 * time.Second), configs.Duration(5 * time.Second), configs.Duration(100 * time.Hour)}
-			}
-		}
-	}, grant.Ask{Target: "orders", Account: "writer", Reason: "test", Duration: 9 * time.Second})
-	ctx := context.Background()
-	config, err := pgx.ParseConfig(h.connection(h.alice))
-	h.must(err)
-	var said []string
-	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { said = append(said, n.Severity+": "+n.Message) }
-	conn, err := pgx.ConnectConfig(ctx, config)
-	h.must(err)
-	defer conn.Close(ctx)
-	for {
-		if err := runs(ctx, conn, "select generate_series(1, 1000)"); err != nil {
-			if codeOf(err) != "57P01" {
-				t.Fatalf("the session ended otherwise: %v", err)
-			}
-			break
-		}
-	}
-	if strings.Join(said, "; ") != "WARNING: this session ends in 5s; WARNING: this session ends in 2s" {
-		t.Errorf("it was told: %q", said)
 	}
 }
 

@@ -7,18 +7,26 @@ import (
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
+
+	"sallyport/configs"
 )
 
 // warnSlack is by how much an end may have moved without being another one.
 const warnSlack = time.Second
 
 // warnBefore tells the client of the session's end in time, as often as its target's configuration says, until stop is
-// called. An extension of the grant moves the warnings that are still to come.
+// called.
 func (r *relay) warnBefore() (stop func()) {
 	opening := r.session.Opening()
-	var left []time.Duration // warnings to come, the longest before the end first
-	for _, d := range opening.Target.WarnBefore {
-		if time.Until(opening.Lease.Until()) > d.D() {
+	return remind(opening.Target.WarnBefore, opening.Lease.Until, r.warn)
+}
+
+// remind calls warn each of these times before the end, until stop is called. An extension moves those that are still to come; what
+// should have come before now never does.
+func remind(before []configs.Duration, end func() time.Time, warn func(before time.Duration)) (stop func()) {
+	var left []time.Duration // to come, the longest before the end first
+	for _, d := range before {
+		if time.Until(end()) > d.D() {
 			left = append(left, d.D())
 		}
 	}
@@ -30,7 +38,7 @@ func (r *relay) warnBefore() (stop func()) {
 	var mu sync.Mutex
 	var over bool
 	var timer *time.Timer
-	wait := func() time.Duration { return max(0, time.Until(opening.Lease.Until())-left[0]) }
+	wait := func() time.Duration { return max(0, time.Until(end())-left[0]) }
 	due := func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -38,7 +46,7 @@ func (r *relay) warnBefore() (stop func()) {
 			return
 		}
 		if wait() <= warnSlack {
-			r.warn(left[0])
+			warn(left[0])
 			left = left[1:]
 		}
 		if len(left) > 0 {
