@@ -208,6 +208,7 @@ type house struct {
 	until  map[string]time.Time
 	broken error                  // what reaching the target comes to
 	before func(sql string) error // asked before each statement
+	after  func(sql string)       // told after each
 	acts   int
 }
 
@@ -323,14 +324,18 @@ type asked struct {
 
 func (a asked) Query(sql string) ([][]string, error) {
 	a.house.mu.Lock()
-	before := a.house.before
+	before, after := a.house.before, a.house.after
 	a.house.mu.Unlock()
 	if before != nil {
 		if err := before(sql); err != nil {
 			return nil, err
 		}
 	}
-	return a.conn.Query(sql)
+	rows, err := a.conn.Query(sql)
+	if after != nil {
+		after(sql)
+	}
+	return rows, err
 }
 
 func (h *house) account(name string) configs.Account {

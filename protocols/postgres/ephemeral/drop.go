@@ -184,13 +184,26 @@ func drop(c Conn, name string) error {
 	return err
 }
 
+// page is how many names are asked for at a time.
+const page = 500
+
 // strays are the roles of a gateway on a server.
 func strays(c Conn, prefix string) (names []string, err error) {
-	rows, err := c.Query("select rolname from pg_roles where left(rolname, " + strconv.Itoa(len(prefix)) + ") = " + literal(prefix) + " order by rolname limit 900")
-	for _, row := range rows {
-		names = append(names, row[0])
+	after := ""
+	for {
+		rows, err := c.Query(fmt.Sprintf("select rolname from pg_roles where left(rolname, %d) = %s and rolname > %s order by rolname limit %d",
+			len(prefix), literal(prefix), literal(after), page))
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			names = append(names, row[0])
+		}
+		if len(rows) < page {
+			return names, nil
+		}
+		after = names[len(names)-1]
 	}
-	return names, err
 }
 
 // maker finds a target and whether it can drop roles.

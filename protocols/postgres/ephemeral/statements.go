@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -15,8 +16,11 @@ import (
 
 // This file holds what is said to servers to make a role. Utility statements take no parameters, so names and texts are quoted here.
 
-// The SQLSTATE that is looked for.
-const stateUndefinedObject = "42704" // no such role
+// The SQLSTATEs that are looked for.
+const (
+	stateUndefinedObject  = "42704" // no such role
+	stateLockNotAvailable = "55P03" // lock_timeout is over
+)
 
 // sqlState is the server's code for an error; empty: it is none of a server's.
 func sqlState(err error) string {
@@ -74,7 +78,18 @@ const patient = "set search_path = pg_catalog; set lock_timeout = '2s'; set stat
 // given up here and is still at it there.
 func begin(c Conn, name string) error {
 	sum := sha256.Sum256([]byte("sallyport role " + name))
-	for _, sql := range []string{patient, "begin", fmt.Sprintf("select pg_advisory_xact_lock(%d)", int64(binary.BigEndian.Uint64(sum[:])))} {
+	key := binary.BigEndian.Uint64(sum[:])
+	lock := fmt.Sprintf("select pg_advisory_xact_lock(%d)", int64(key))
+	for _, sql := range []string{patient, "begin"} {
+		if _, err := c.Query(sql); err != nil {
+			return err
+		}
+	}
+	_, err := c.Query(lock)
+	if sqlState(err) != stateLockNotAvailable {
+		return err
+	}
+	for _, sql := range []string{"rollback", usurpers(key), "begin", lock} {
 		if _, err := c.Query(sql); err != nil {
 			return err
 		}
@@ -82,7 +97,17 @@ func begin(c Conn, name string) error {
 	return nil
 }
 
-// makeRole makes the role, or has it as if it were new: with a new password and end, and without settings of its own.
+// usurpers ends the sessions that hold an advisory lock of this room's, or wait for it, as another account than the one that makes
+// roles. PostgreSQL lets everybody take any, and a role's name, out of which the key is made, is known to all: whoever takes it
+// keeps others from logging in, and roles from being dropped.
+func usurpers(key uint64) string {
+	return fmt.Sprintf(`select pg_terminate_backend(l.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid join pg_roles r on r.oid = a.usesysid
+where l.locktype = 'advisory' and l.classid = %d and l.objid = %d and l.objsubid = 1 and l.database = (select oid from pg_database where datname = current_database())
+and r.rolname <> current_user and not r.rolsuper`, key>>32, key&math.MaxUint32)
+}
+
+// makeRole makes the role, or has it as if it were new: with a new password and end, without settings of its own, and a member of what
+// its account names now.
 func makeRole(c Conn, name, verifier string, until time.Time, w Wanted) (outcome string, err error) {
 	if err := begin(c, name); err != nil {
 		return "", err
@@ -103,6 +128,13 @@ func makeRole(c Conn, name, verifier string, until time.Time, w Wanted) (outcome
 			strings.Replace(say[0], " nosuperuser nocreaterole nocreatedb noreplication nobypassrls", "", 1), // which from 16 on only those may say who have them
 			fmt.Sprintf("alter role %s reset all", role),
 		}
+		groups, err := formerGroups(c, name, w.Account.MemberOf)
+		if err != nil {
+			return "", err
+		}
+		for _, group := range groups {
+			say = append(say, fmt.Sprintf("revoke %s from %s", identifier(group), role))
+		}
 	}
 	for _, group := range w.Account.MemberOf {
 		say = append(say, fmt.Sprintf("grant %s to %s", identifier(group), role))
@@ -115,6 +147,20 @@ func makeRole(c Conn, name, verifier string, until time.Time, w Wanted) (outcome
 		}
 	}
 	return outcome, nil
+}
+
+// formerGroups are the group roles that the role was made a member of by this account, and that its account does not name any more.
+func formerGroups(c Conn, name string, now []string) (groups []string, err error) {
+	named := make([]string, len(now))
+	for i, group := range now {
+		named[i] = literal(group)
+	}
+	rows, err := c.Query(fmt.Sprintf(`select g.rolname from pg_auth_members a join pg_roles g on g.oid = a.roleid join pg_roles m on m.oid = a.member join pg_roles by on by.oid = a.grantor
+where m.rolname = %s and by.rolname = current_user and g.rolname <> all (array[%s]::name[])`, literal(name), strings.Join(named, ", ")))
+	for _, row := range rows {
+		groups = append(groups, row[0])
+	}
+	return groups, err
 }
 
 func exists(c Conn, name string) (bool, error) {

@@ -51,6 +51,7 @@ func (r *Roles) Sweep(ctx context.Context) (failed error) {
 }
 
 func (r *Roles) sweep(ctx context.Context, t configs.Target) error {
+	known := r.known() // before the target is asked: what is dropped meanwhile is not found
 	var names []string
 	err := r.Reach(ctx, t, "", authn.Identity{}, session.ActSweep, "roles of grants that are over", func(_ context.Context, c Conn) (_ string, err error) {
 		names, err = strays(c, r.prefix())
@@ -61,7 +62,7 @@ func (r *Roles) sweep(ctx context.Context, t configs.Target) error {
 	}
 	for _, name := range names {
 		grant, ours := r.grantOf(name)
-		if !ours || r.row(name) != nil {
+		if !ours || known[name] || r.row(name) != nil {
 			continue
 		}
 		one := row{name: name, grant: grant, target: t.Name, state: making, made: time.Now()}
@@ -76,4 +77,15 @@ func (r *Roles) sweep(ctx context.Context, t configs.Target) error {
 	}
 	r.wake()
 	return nil
+}
+
+// known are the names of the roles that have a row.
+func (r *Roles) known() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := make(map[string]bool, len(r.rows))
+	for name := range r.rows {
+		names[name] = true
+	}
+	return names
 }
