@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"sallyport/authn"
@@ -32,31 +31,42 @@ func (s *Service) paused(ctx context.Context, tx *store.Tx, who authn.Identity, 
 	if !g.BreakGlass {
 		return nil
 	}
-	var id string
-	var groups []byte
-	var due int64
-	err := sql.ErrNoRows
-	for _, key := range s.rules.Load().persons.keys(who) {
-		issuer, subject, _ := strings.Cut(key, " ")
-		err = tx.QueryRowContext(ctx, `SELECT grant_id, reviewers, due FROM grant_reviews WHERE issuer = ? AND subject = ? AND done = 0 AND due <= ? ORDER BY due LIMIT 1`,
-			issuer, subject, toNano(s.clock.stamp())).Scan(&id, &groups, &due)
-		if !errors.Is(err, sql.ErrNoRows) {
-			break
-		}
-	}
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
+	r, found, err := s.overdueOf(ctx, tx, who)
 	if err != nil {
 		return fmt.Errorf("look for reviews that are overdue: %w", err)
 	}
-	var names []string
-	if err := json.Unmarshal(groups, &names); err != nil {
-		return err
+	if !found {
+		return nil
 	}
 	return refusal.New(refusal.NotPermitted, "your right to break the glass is paused").
-		WithDetail("what you did under grant %s was to be reviewed by %s", id, when(fromNano(due))).
-		WithHint("ask a member of %s to run: sallyport review %s", policy.Or(names), id)
+		WithDetail("what you did under grant %s was to be reviewed by %s", r.Grant.ID, when(r.Due)).
+		WithHint("ask a member of %s to run: sallyport review %s", policy.Or(r.Groups), r.Grant.ID)
+}
+
+// overdueOf is the oldest review that nobody has done in time of what somebody did, by whichever of their identities.
+func (s *Service) overdueOf(ctx context.Context, tx *store.Tx, who authn.Identity) (Review, bool, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT r.grant_id, r.reviewers, r.due, g.identity FROM grant_reviews r JOIN grants g ON g.id = r.grant_id
+		WHERE r.done = 0 AND r.due <= ? ORDER BY r.due`, toNano(s.clock.stamp()))
+	if err != nil {
+		return Review{}, false, err
+	}
+	defer rows.Close()
+	all := s.rules.Load().persons
+	for rows.Next() {
+		var r Review
+		var groups, holder []byte
+		var due int64
+		if err := rows.Scan(&r.Grant.ID, &groups, &due, &holder); err != nil {
+			return Review{}, false, err
+		}
+		if err := errors.Join(json.Unmarshal(groups, &r.Groups), json.Unmarshal(holder, &r.Grant.Identity)); err != nil {
+			return Review{}, false, fmt.Errorf("the review of %s: %w", r.Grant.ID, err)
+		}
+		if r.Due = fromNano(due); all.Same(r.Grant.Identity, who) {
+			return r, true, nil
+		}
+	}
+	return Review{}, false, rows.Err()
 }
 
 // breakGlass makes the duty to review, and as much noise as there can be.
@@ -139,7 +149,7 @@ func (s *Service) Review(ctx context.Context, who authn.Identity, id, comment st
 	}
 	id = canonical(id)
 	comment, err := clean("comment", comment)
-	if err != nil {
+	if err := errors.Join(err, s.meet(ctx)); err != nil {
 		return Grant{}, err
 	}
 	g := Grant{ID: id}
@@ -163,7 +173,7 @@ func (s *Service) Review(ctx context.Context, who authn.Identity, id, comment st
 		if p, ok := s.rules.Load().policy(g.Policy); ok && p.BreakGlass { // who may now, and could then
 			names = slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(p.Policy.Review.Groups, n) })
 		}
-		asked, started := s.rules.Load().persons.own(g, who)
+		asked, started := s.rules.Load().persons.Own(g.Identity, who)
 		switch {
 		case asked || started:
 			return refusal.New(refusal.NotPermitted, "you may not review what you did yourself").WithHint("ask a member of %s to run: sallyport review %s", policy.Or(names), id)

@@ -40,23 +40,8 @@ func changes(old, now set) (all []Change) {
 	named(old.Roles, now.Roles, "role ", func(r configs.Role) string { return r.Name }, note)
 	named(old.Evidence, now.Evidence, "evidence ", func(e configs.Evidence) string { return e.Name }, note)
 	named(old.Targets, now.Targets, "target ", func(t target) string { return t.Name }, note)
-	entries := func(list []configs.Permission) (texts []string) {
-		for _, p := range list {
-			texts = append(texts, line(fieldsOf(p)))
-		}
-		return texts
-	}
-	was, is := entries(old.Permissions), entries(now.Permissions)
-	for _, text := range was {
-		if !slices.Contains(is, text) {
-			all = append(all, Change{What: "permissions", Before: shown(text)})
-		}
-	}
-	for _, text := range is {
-		if !slices.Contains(was, text) {
-			all = append(all, Change{What: "permissions", After: shown(text)})
-		}
-	}
+	all = append(all, entries("permissions", old.Permissions, now.Permissions)...)
+	all = append(all, entries("approvals.people", old.People, now.People)...)
 	if old.Confirm != now.Confirm {
 		all = append(all, Change{"policy_changes", "confirm", fmt.Sprint(old.Confirm), fmt.Sprint(now.Confirm)})
 	}
@@ -73,6 +58,28 @@ func changes(old, now set) (all []Change) {
 	if len(all) > mostChanges {
 		left := len(all) - mostChanges
 		all = append(all[:mostChanges], Change{What: "and more", After: fmt.Sprintf("%d further differences; read them where the files are kept", left)})
+	}
+	return all
+}
+
+// entries are those that only one of two lists has, of what has no names.
+func entries[T any](what string, old, now []T) (all []Change) {
+	lines := func(list []T) (texts []string) {
+		for _, x := range list {
+			texts = append(texts, line(fieldsOf(x)))
+		}
+		return texts
+	}
+	was, is := lines(old), lines(now)
+	for _, text := range was {
+		if !slices.Contains(is, text) {
+			all = append(all, Change{What: what, Before: shown(text)})
+		}
+	}
+	for _, text := range is {
+		if !slices.Contains(was, text) {
+			all = append(all, Change{What: what, After: shown(text)})
+		}
 	}
 	return all
 }

@@ -83,7 +83,7 @@ func (s *Service) approve(ctx context.Context, r *rules, g *Grant, who authn.Ide
 	if met {
 		g.State, g.ActivateBy = Approved, maxTime(s.clock.stamp(), g.Start).Add(policy.StartWithin(p.Policy))
 		approved := s.event("grant.approved", &who, *g)
-		approved.Fields["approvers"] = strings.Join(g.By(), ",")
+		approved.Fields["approvers"], approved.Fields["waited"] = strings.Join(g.By(), ","), approved.Time.Sub(g.Requested).String()
 		if stage := event.Fields["stage"]; stage != "" {
 			approved.Fields["stage"] = stage
 		}
@@ -102,7 +102,7 @@ func (s *Service) count(ctx context.Context, r *rules, g *Grant, b *Ballot, stag
 	if err := s.dropLeavers(ctx, b, stages); err != nil {
 		return event, false, err
 	}
-	if mine := r.persons.voted(*b, who); mine >= 0 {
+	if mine := b.by(r.persons, who); mine >= 0 {
 		what, only := "grant "+g.ID, ""
 		if g.Extension != nil {
 			what = "the extension of grant " + g.ID
@@ -151,12 +151,12 @@ func (s *Service) leaves(ctx context.Context, r *rules, g Grant, b Ballot, stage
 	for i := range rest {
 		rest[i].Needed -= n[i]
 	}
-	free := slices.DeleteFunc(r.persons.others(g, members), func(m authn.Identity) bool { return r.persons.voted(b, m) >= 0 })
+	free := slices.DeleteFunc(r.persons.Others(g.Identity, members), func(m authn.Identity) bool { return b.by(r.persons, m) >= 0 })
 	if short(rest, free) != nil {
 		return nil // it is not this approval that makes it so
 	}
 	rest[open].Needed--
-	no := short(rest, slices.DeleteFunc(free, func(m authn.Identity) bool { return r.persons.same(m, who) }))
+	no := short(rest, slices.DeleteFunc(free, func(m authn.Identity) bool { return r.persons.Same(m, who) }))
 	if no == nil {
 		return nil
 	}
@@ -214,6 +214,9 @@ func (s *Service) rowOf(g Grant) *row {
 	if e := s.open[g.ID]; e != nil {
 		if known := e.row.Load(); known.grant.State == g.State {
 			r.entry, r.deadline = e, known.deadline
+			if g.State == Active { // of which memory may not know yet that it was extended
+				r.deadline += g.Until.Sub(known.grant.Until)
+			}
 		}
 	}
 	return r
@@ -241,10 +244,13 @@ func (s *Service) Deny(ctx context.Context, who authn.Identity, id, comment stri
 func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id, comment string, decide func(*Grant, string) (store.AuditEvent, error)) (Grant, error) {
 	id = canonical(id)
 	verb := strings.TrimSuffix(kind, ".refused")
+	if err := s.meet(ctx); err != nil && verb == "approve" { // what is denied is, whatever is not known
+		return Grant{}, err
+	}
 	seen := Grant{ID: id}
 	g, err := s.onGrant(ctx, who, id, comment, func(g *Grant, comment string) (store.AuditEvent, error) {
 		seen = g.clone()
-		asked, started := s.rules.Load().persons.own(*g, who)
+		asked, started := s.rules.Load().persons.Own(g.Identity, who)
 		switch {
 		case g.owned(who) || asked && verb == "approve":
 			r := refusal.New(refusal.NotPermitted, "you may not %s your own request %s", verb, g.ID)
@@ -272,6 +278,11 @@ func (s *Service) vote(ctx context.Context, kind string, who authn.Identity, id,
 	return g, s.refused(ctx, kind, who, seen, err)
 }
 
+// meet looks up what has to be known to tell who is one person with whom.
+func (s *Service) meet(ctx context.Context) error {
+	return s.rules.Load().persons.Learn(ctx, s.current)
+}
+
 type roundKey struct{}
 
 // WithRound narrows Approve and Deny to what was asked: 0 for the request itself, n for the n-th extension. A word on the one
@@ -286,6 +297,14 @@ type stageKey struct{}
 // of whose people they may be as well, because it came late.
 func WithStage(ctx context.Context, stage int) context.Context {
 	return context.WithValue(ctx, stageKey{}, stage)
+}
+
+type noteKey struct{}
+
+// WithNote has what somebody decides by Approve or Deny noted by whoever brings it, in the same transaction: both are there or neither.
+// note is called with the grant as it then is, where their word counts; its error takes the word back.
+func WithNote(ctx context.Context, note func(*store.Tx, Grant) error) context.Context {
+	return context.WithValue(ctx, noteKey{}, note)
 }
 
 // Round is what waits for decision, as WithRound counts: -1 where nothing does.

@@ -3,7 +3,6 @@ package grant
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -127,24 +126,65 @@ func TestOnePersonOfTwoIdentities(t *testing.T) {
 	refused(t, err, refusal.NotPermitted, "a job that you started")
 }
 
-// As many people as a directory has are told apart in no time.
-func TestManyPeople(t *testing.T) {
-	var identities []authn.Identity
-	for i := range 5_000 {
-		who := person(fmt.Sprint("p", i), "leads")
-		who.Email = fmt.Sprintf("P%d@example.com", i)
-		partner := authn.Identity{Issuer: "https://partner.example", Subject: fmt.Sprint(i), Kind: authn.Human, Groups: []string{"security"}, Email: fmt.Sprintf("p%d@example.com", i)}
-		identities = append(identities, who, partner)
+// Who asks by one identity, is linked to a second, and shares an address with a third at another provider is one person by all of them.
+func TestOnePersonByAChain(t *testing.T) {
+	partner := authn.Identity{Issuer: "https://partner.example", Subject: "4711", Kind: authn.Human, Email: "dave@partner.example", Groups: []string{"leads"}}
+	third := authn.Identity{Issuer: "https://third.example", Subject: "9", Kind: authn.Human, Name: "D", Email: "Dave@partner.example", Groups: []string{"leads", "engineers"}}
+	w := newWorld(t)
+	w.stop()
+	w.config.Approvals.People = []configs.LinkedPerson{{Issuer: dave.Issuer, Subject: dave.Subject, Also: []string{partner.Key()}}}
+	w.config.Policies[0].Approve.Count = 2
+	w.config.Policies = append(w.config.Policies, configs.Policy{Name: "glass", BreakGlass: true, Groups: []string{"engineers"}, Accounts: []string{"owner@orders"},
+		MaxDuration: minutes(30), Approve: configs.Approve{Auto: true}, Review: configs.Review{Groups: []string{"leads"}, Within: minutes(60)}})
+	w.current = func(_ context.Context, who authn.Identity) (authn.Identity, error) {
+		if who.Key() == partner.Key() {
+			return partner, nil
+		}
+		return who, nil
 	}
-	linked := personsOf(&configs.Config{Approvals: configs.Approvals{People: []configs.LinkedPerson{
-		{Issuer: identities[0].Issuer, Subject: identities[0].Subject, Also: []string{identities[2].Key()}},
-	}}})
-	people := linked.others(Grant{Identity: identities[4]}, identities)
-	if len(people) != 4_998 { // two are one, and one asks
-		t.Fatalf("%d people", len(people))
+	w.start()
+	ctx := t.Context()
+	g, err := w.Request(ctx, dave, Ask{Target: "orders", Account: "app", Reason: "because"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if groups := people[0].Groups; !slices.Equal(groups, []string{"leads", "security", "leads", "security"}) {
-		t.Errorf("%q", groups)
+	_, err = w.Approve(ctx, third, g.ID, "")
+	refused(t, err, refusal.NotPermitted, "your own request")
+	g = w.request(alice, "app", "orders")
+	w.vote(third, g.ID, Pending)
+	_, err = w.Approve(ctx, dave, g.ID, "")
+	refused(t, err, refusal.Conflict, "you have approved grant "+g.ID+" already")
+
+	// What is paused for one of them is for all.
+	glass, err := w.Request(ctx, dave, Ask{Target: "orders", Account: "owner", Reason: "everything is down", BreakGlass: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Release(ctx, dave, glass.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Service.Review(ctx, third, glass.ID, "all was well")
+	refused(t, err, refusal.NotPermitted, "what you did yourself")
+	w.clocks.pass(2 * time.Hour)
+	_, err = w.Request(ctx, third, Ask{Target: "orders", Account: "owner", Reason: "everything is down", BreakGlass: true})
+	refused(t, err, refusal.NotPermitted, "your right to break the glass is paused", glass.ID)
+	other := person("frank", "engineers")
+	if _, err = w.Request(ctx, other, Ask{Target: "orders", Account: "owner", Reason: "everything is down", BreakGlass: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// How long a request waited stands in the event of its approval, also where the gateway was started anew meanwhile.
+func TestHowLongItWaited(t *testing.T) {
+	w := newWorld(t)
+	g := w.request(alice, "app", "orders")
+	w.pass(time.Hour)
+	w.restart()
+	w.pass(30 * time.Minute)
+	w.vote(bob, g.ID, Approved)
+	w.request(alice, "ro", "orders")
+	if found := w.events("grant.approved"); len(found) != 2 || found[0].Fields["waited"] != "1h30m0s" || found[1].Fields["waited"] != "0s" {
+		t.Errorf("%+v", found)
 	}
 }
 
@@ -478,9 +518,9 @@ func TestRacesWithTheClock(t *testing.T) {
 		g = w.approved(alice, "ro", "orders")
 		l := w.lease(alice, "ro", "orders")
 		until := w.row(g.ID).Until
-		w.pass(until.Sub(w.clocks.now()) - time.Second)
+		w.pass(until.Sub(w.clocks.now()) - lastCall)
 		extended := false
-		race(tick(time.Second), func() error {
+		race(tick(lastCall), func() error {
 			_, err := w.Extend(ctx, alice, g.ID, time.Hour, "not done yet")
 			extended = err == nil
 			return err

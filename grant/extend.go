@@ -19,6 +19,9 @@ import (
 func (s *Service) Extend(ctx context.Context, who authn.Identity, id string, by time.Duration, reason string) (Grant, error) {
 	id = canonical(id)
 	seen := Grant{ID: id}
+	if err := s.meet(ctx); err != nil {
+		return Grant{}, err
+	}
 	s.learnOf(ctx, id)
 	g, err := s.onGrant(ctx, who, id, reason, func(g *Grant, reason string) (store.AuditEvent, error) {
 		seen = g.clone()

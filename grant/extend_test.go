@@ -129,6 +129,108 @@ func TestExtensionDecidedLate(t *testing.T) {
 	w.state(g.ID, Ended, EndExpired)
 }
 
+// An extension that would not be in force before the old end is refused: leases are cut then, whatever is being written. One that is
+// accepted keeps the sessions that there are.
+func TestExtensionInTheLastInstant(t *testing.T) {
+	w := with(t, func(c *configs.Config) { c.Policies[0].MaxTotal, c.Policies[1].MaxTotal = minutes(120), minutes(600) })
+	w.Service.Close() // the keeper, which might be the first to see it
+	ctx := t.Context()
+	for _, account := range []string{"ro", "app"} {
+		g := w.approved(alice, account, "orders")
+		l := w.lease(alice, account, "orders")
+		if account == "app" {
+			w.extend(alice, g.ID, 10*time.Minute)
+		}
+		decide := func() (Grant, error) {
+			if account == "app" {
+				return w.Approve(ctx, bob, g.ID, "")
+			}
+			return w.Extend(ctx, alice, g.ID, 10*time.Minute, "not done yet")
+		}
+		until := w.row(g.ID).Until
+		w.clocks.pass(until.Sub(w.clocks.now()) - lastCall + time.Millisecond)
+		_, err := decide()
+		refused(t, err, refusal.Conflict, "too late to extend")
+		if now := w.row(g.ID); now.State != Active || !now.Until.Equal(until) || now.Extension != nil && len(now.Extension.Votes) > 0 {
+			t.Fatalf("%+v", now)
+		}
+		w.clocks.pass(lastCall)
+		if l.Live() == nil {
+			t.Error("it lives on")
+		}
+		if _, err := w.Release(ctx, alice, g.ID); err != nil {
+			t.Fatal(err)
+		}
+
+		g = w.approved(alice, account, "orders")
+		l = w.lease(alice, account, "orders")
+		if account == "app" {
+			w.extend(alice, g.ID, 10*time.Minute)
+		}
+		until = w.row(g.ID).Until
+		w.clocks.pass(until.Sub(w.clocks.now()) - lastCall)
+		if _, err := decide(); err != nil {
+			t.Fatal(err)
+		}
+		w.clocks.pass(2 * lastCall)
+		if err := errors.Join(w.tick(ctx), l.Live()); err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Release(ctx, alice, g.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What was changed while it was judged is judged again, and ends where it has to: an identity that is gone must not keep a grant because
+// it was extended in that moment.
+func TestWhatChangesWhileItIsJudged(t *testing.T) {
+	w := with(t, func(c *configs.Config) { c.Policies[1].MaxTotal = minutes(600) })
+	g := w.approved(alice, "ro", "orders")
+	l := w.lease(alice, "ro", "orders")
+	other := w.approved(dave, "ro", "orders")
+	w.lease(dave, "ro", "orders")
+	changed := map[string]bool{}
+	err := w.review(t.Context(), func(r *row) (Grant, bool) {
+		if !changed[r.grant.ID] {
+			changed[r.grant.ID] = true
+			w.extend(r.grant.Identity, r.grant.ID, time.Hour)
+		} else if r.grant.ID == other.ID {
+			return r.grant, false // of this one, it made the difference
+		}
+		now := r.grant.clone()
+		now.end(Ended, w.clocks.now(), EndIdentityGone, system, "left")
+		return now, true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.state(g.ID, Ended, EndIdentityGone)
+	w.state(other.ID, Active, "")
+	if l.Live() == nil {
+		t.Error("it lives on")
+	}
+	w.lease(dave, "ro", "orders")
+}
+
+// A grant that ended in the store without memory knowing of it, because the answer to a commit got lost, leaves memory too.
+func TestEndThatMemoryMissed(t *testing.T) {
+	w := newWorld(t)
+	g := w.approved(alice, "ro", "orders")
+	w.lease(alice, "ro", "orders")
+	g = w.row(g.ID)
+	ended := g.clone()
+	ended.end(Ended, w.clocks.now(), EndRevoked, "Carol", "")
+	if err := w.db.Do(t.Context(), func(tx *store.Tx) error { _, err := save(t.Context(), tx, g, ended); return err }); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(2 * time.Hour)
+	if left := w.entries(); len(left) > 0 {
+		t.Errorf("memory still has %+v", left[0].row.Load().grant)
+	}
+	w.state(g.ID, Ended, EndRevoked)
+}
+
 func TestExtendByPolicy(t *testing.T) {
 	w := with(t, func(c *configs.Config) {
 		c.Policies[1].MaxTotal, c.Policies[1].Hours = minutes(600), []string{"tue 08:00-13:30 UTC"}

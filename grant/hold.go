@@ -13,6 +13,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/persons"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -226,10 +227,15 @@ func (s *Service) RejectPolicies(ctx context.Context, who authn.Identity, revisi
 
 // decidePolicies is what confirming and rejecting have in common: who may, and of what. An event without a kind says that nothing changed.
 func (s *Service) decidePolicies(ctx context.Context, who authn.Identity, revision, verb string, decide func(*store.Tx, *Held) (store.AuditEvent, error)) (Held, error) {
+	s.reloading.Lock() // a set comes into force before it, or after: what was rejected does not
+	defer s.reloading.Unlock()
 	var h Held
 	err := s.May(who, ConfirmPolicies, "")
 	if err == nil && who.Kind != authn.Human {
 		err = refusal.New(refusal.NotPermitted, "only people may %s policies", verb)
+	}
+	if err == nil {
+		err = s.meet(ctx)
 	}
 	if err == nil {
 		err = s.store.Do(ctx, func(tx *store.Tx) (err error) {
@@ -260,17 +266,17 @@ func (s *Service) decidePolicies(ctx context.Context, who authn.Identity, revisi
 
 // ofTheirs reports whether the change is said to be somebody's own: by e-mail address, subject, or issuer and subject, of any of their
 // identities.
-func (h Held) ofTheirs(all persons, who authn.Identity) bool {
-	return h.MadeBy != "" && (strings.EqualFold(h.MadeBy, who.Email) || slices.ContainsFunc(all.keys(who), func(key string) bool {
-		_, subject, _ := strings.Cut(key, " ")
-		return h.MadeBy == key || h.MadeBy == subject
-	}))
+func (h Held) ofTheirs(all *persons.Persons, who authn.Identity) bool {
+	return h.MadeBy != "" && slices.ContainsFunc(all.Identities(who), func(one authn.Identity) bool {
+		return h.MadeBy == one.Key() || h.MadeBy == one.Subject || strings.EqualFold(h.MadeBy, one.Email)
+	})
 }
 
 // asBefore is a configuration with the policies that a set has, on those of its targets that are as they were.
 func asBefore(c *configs.Config, old set) *configs.Config {
 	past := *c
 	past.Policies, past.Roles, past.Permissions, past.Evidence, past.PolicyChanges.Confirm = old.Policies, old.Roles, old.Permissions, old.Evidence, old.Confirm
+	past.Approvals.People = old.People
 	past.Targets = slices.DeleteFunc(slices.Clone(c.Targets), func(t configs.Target) bool {
 		return !slices.ContainsFunc(old.Targets, func(o target) bool { return same(o, seen(t)) })
 	})

@@ -166,7 +166,10 @@ func (s *Service) review(ctx context.Context, judge func(*row) (Grant, bool)) er
 		err := s.store.Do(ctx, func(tx *store.Tx) error {
 			for _, e := range some {
 				_, err := s.commit(ctx, tx, e.old, e.g, s.over(e.g))
-				if err != nil && !errors.Is(err, errStale) { // stale: somebody else was faster
+				if errors.Is(err, errStale) { // somebody else was faster
+					err = s.judgeAgain(ctx, tx, e.old.ID, judge)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -177,6 +180,23 @@ func (s *Service) review(ctx context.Context, judge func(*row) (Grant, bool)) er
 			return err
 		}
 	}
+	return nil
+}
+
+// judgeAgain judges a grant as the store has it, which is not as it was when it was judged: what has become of it meanwhile may have to
+// end all the same, and memory may not know of it, where the answer to a commit got lost.
+func (s *Service) judgeAgain(ctx context.Context, tx *store.Tx, id string, judge func(*row) (Grant, bool)) error {
+	now, err := load(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	if !now.State.Over() {
+		if g, over := judge(s.rowOf(now)); over {
+			_, err := s.commit(ctx, tx, now, g, s.over(g))
+			return err
+		}
+	}
+	tx.AfterCommit(func() { s.install(now) })
 	return nil
 }
 

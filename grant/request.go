@@ -72,6 +72,9 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 	if !ask.Start.IsZero() && !ask.Start.After(s.clock.stamp()) {
 		ask.Start = time.Time{} // that is now
 	}
+	if err := s.meet(ctx); err != nil {
+		return Grant{}, fmt.Errorf("file a request: %w", err)
+	}
 	s.learnFor(ctx, who, ask)
 	s.transitions.Lock()
 	defer s.transitions.Unlock()
@@ -101,7 +104,7 @@ func (s *Service) request(ctx context.Context, who authn.Identity, ask Ask) (Gra
 		}
 		if g.State == Approved {
 			approved := s.event("grant.approved", nil, g)
-			approved.Fields["approvers"] = strings.Join(g.Approvers(), ",")
+			approved.Fields["approvers"], approved.Fields["waited"] = strings.Join(g.Approvers(), ","), "0s"
 			err = errors.Join(err, tx.Audit(approved), announce(ctx, tx, approved, g))
 		}
 		tx.AfterCommit(func() { s.install(g) })
@@ -166,7 +169,7 @@ func (s *Service) approvable(ctx context.Context, r *rules, g Grant, what string
 	if err != nil {
 		return err
 	}
-	members = r.persons.others(g, members)
+	members = r.persons.Others(g.Identity, members)
 	lacks := short(stages, members)
 	if lacks == nil {
 		return nil

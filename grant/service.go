@@ -24,6 +24,10 @@ type Service struct {
 	clock clock
 	rules atomic.Pointer[rules]
 
+	// reloading is held while another configuration comes into force, and while somebody decides whether one may. It is taken before
+	// transitions.
+	reloading sync.Mutex
+
 	// transitions is held over every transaction that writes grants and over what follows its commit, so that rows
 	// arrive in memory in the order in which they were committed. It is taken before mu, and never by Lease.Live.
 	transitions sync.Mutex
@@ -168,12 +172,17 @@ func (s *Service) load(ctx context.Context, config *configs.Config) error {
 // Reload takes a new configuration in, at once and whole; grants whose policy, target or account is gone end, and those
 // that it forbids. One whose policies have mistakes (configs.Problems), or have to wait (Hold), changes nothing.
 func (s *Service) Reload(ctx context.Context, config *configs.Config) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
 	if err := s.Hold(ctx, config); err != nil {
 		return err
 	}
 	rules, err := index(config, s.clock.stamp, s.rules.Load(), s.linked)
 	if err != nil {
 		return err
+	}
+	if err := rules.persons.Learn(ctx, s.current); err != nil {
+		s.log.Warn("who is one person is looked up when somebody decides", "error", err)
 	}
 	s.rules.Store(rules) // whatever becomes of the store: it may take something away
 	if err := errors.Join(s.remember(ctx, rules), s.review(ctx, s.judgeAll)); err != nil {
@@ -201,6 +210,15 @@ func (s *Service) Close() error {
 	return nil
 }
 
+// lastCall is how long before its end a grant is extended at the latest. Leases are cut at the end that is in force, whatever is being
+// written then; so an extension needs the time to come into force before.
+const lastCall = time.Second
+
+// left is how much of an active grant's time is left, by the clock by which it is less.
+func (s *Service) left(g Grant) time.Duration {
+	return min(g.Until.Sub(s.clock.stamp()), s.rowOf(g).deadline-s.clock.elapsed())
+}
+
 // change makes one transition: decide gets the grant as it stands in the transaction, changes it and names the event.
 // It may be called although nothing comes of it; an event without a kind changes nothing.
 func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (store.AuditEvent, error)) (Grant, error) {
@@ -224,6 +242,11 @@ func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (st
 		if after, err = s.commit(ctx, tx, old, g, event); err != nil {
 			return err
 		}
+		if note, wanted := ctx.Value(noteKey{}).(func(*store.Tx, Grant) error); wanted && event.Actor != system {
+			if err := note(tx, after); err != nil {
+				return err
+			}
+		}
 		return saveHigh(ctx, tx, s.clock.stamp())
 	})
 	switch {
@@ -243,6 +266,10 @@ func (s *Service) change(ctx context.Context, id string, decide func(*Grant) (st
 
 // commit writes a transition and its event, and lets memory follow once they are durable.
 func (s *Service) commit(ctx context.Context, tx *store.Tx, old, g Grant, event store.AuditEvent) (Grant, error) {
+	if extended(old, g) && s.left(old) < lastCall {
+		return Grant{}, refusal.New(refusal.Conflict, "it is too late to extend grant %s", g.ID).
+			WithDetail("it ends at %s", when(old.Until)).WithHint("ask for another with: %s", command(g.Target, g.Account, g.Duration, 1, g.Ticket))
+	}
 	g, err := save(ctx, tx, old, g)
 	if err != nil {
 		return Grant{}, err

@@ -24,7 +24,9 @@ type set struct {
 	Permissions []configs.Permission `json:"permissions"`
 	Evidence    []configs.Evidence   `json:"evidence"`
 	Targets     []target             `json:"targets"`
-	Confirm     bool                 `json:"confirm,omitempty"` // policy_changes.confirm
+	// People are those who may vote by accounts elsewhere, and who is one person.
+	People  []configs.LinkedPerson `json:"people,omitempty"`
+	Confirm bool                   `json:"confirm,omitempty"` // policy_changes.confirm
 }
 
 // target is what policies see of one: no addresses, no credentials.
@@ -46,7 +48,7 @@ func seen(t configs.Target) target {
 
 // setOf is a configuration's, with its hash.
 func setOf(c *configs.Config) (body string, hash string, err error) {
-	s := set{Policies: c.Policies, Roles: c.Roles, Permissions: c.Permissions, Evidence: c.Evidence, Confirm: c.PolicyChanges.Confirm}
+	s := set{Policies: c.Policies, Roles: c.Roles, Permissions: c.Permissions, Evidence: c.Evidence, People: c.Approvals.People, Confirm: c.PolicyChanges.Confirm}
 	for _, t := range c.Targets {
 		s.Targets = append(s.Targets, seen(t))
 	}
@@ -143,6 +145,7 @@ func difference(before, after string) (map[string]string, error) {
 	}
 	note("evidence", old.Evidence, now.Evidence, true, true, !same(old.Evidence, now.Evidence))
 	note("targets", old.Targets, now.Targets, true, true, true)
+	note("approvals.people", old.People, now.People, true, true, !onlyUnlinked(old.People, now.People))
 	if slices.Equal(added, []string{}) && !orderKept(old.Policies, now.Policies) {
 		changed = append(changed, "the order of the policies")
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sallyport/authn"
+	"sallyport/grant/persons"
 	"sallyport/grant/policy"
 )
 
@@ -120,6 +121,13 @@ func (v Vote) stage() int { return max(v.Stage, 1) - 1 }
 func (b Ballot) counted(stages []Stage) []Vote {
 	return slices.DeleteFunc(slices.Clone(b.Votes), func(v Vote) bool {
 		return v.stage() >= len(stages) || !policy.InAny(b.voters[v.key()], stages[v.stage()].Groups)
+	})
+}
+
+// by is the place of somebody's vote, by whichever of their identities they cast it; -1: they have not.
+func (b Ballot) by(all *persons.Persons, who authn.Identity) int {
+	return slices.IndexFunc(b.Votes, func(v Vote) bool {
+		return all.Same(authn.Identity{Issuer: v.Issuer, Subject: v.Subject, Email: b.addresses[v.key()]}, who)
 	})
 }
 

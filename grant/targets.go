@@ -16,6 +16,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant/evidence"
 	"sallyport/grant/evidence/jira"
+	"sallyport/grant/persons"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 )
@@ -41,7 +42,8 @@ type rules struct {
 	// withEvidence are the policies that look at evidence.
 	withEvidence []*policy.Policy
 	roles        map[string]configs.Role
-	persons      persons
+	people       []configs.LinkedPerson // approvals.people
+	persons      *persons.Persons
 }
 
 // index prepares a configuration. Where two targets claim one name, the first in the file has it. The error is
@@ -64,12 +66,12 @@ func index(c *configs.Config, now func() time.Time, before *rules, who jira.Who)
 		targets:  slices.Clone(c.Targets), policies: policies, permissions: slices.Clone(c.Permissions),
 		names: map[string]configs.Target{}, servers: map[string]configs.Target{}, hosts: map[string]configs.Target{},
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
-		roles: map[string]configs.Role{}, dialled: map[string]bool{}, persons: personsOf(c),
+		roles: map[string]configs.Role{}, dialled: map[string]bool{}, persons: persons.Of(c.Approvals.People),
 	}
 	if r.body, r.revision, err = setOf(c); err != nil {
 		return nil, err
 	}
-	r.onlyKnown, r.stepUp = c.Approvals.Known, slices.Clone(c.StepUp)
+	r.onlyKnown, r.stepUp, r.people = c.Approvals.Known, slices.Clone(c.StepUp), slices.Clone(c.Approvals.People)
 	claim := func(m map[string]configs.Target, key string, t configs.Target) {
 		if _, taken := m[key]; key != "" && !taken {
 			m[key] = t
@@ -176,6 +178,9 @@ func (s *Service) TargetByServerName(name string) (configs.Target, bool) {
 	t, ok := s.rules.Load().servers[hostName(name)]
 	return t, ok
 }
+
+// People are the accounts elsewhere that have a vote, and whose, by the configuration in force. They must not be changed.
+func (s *Service) People() []configs.LinkedPerson { return s.rules.Load().people }
 
 // freshFor is how old the proof of who approves something on that target may be; 0: as old as it is.
 func (r *rules) freshFor(target string) (within time.Duration) {

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/persons"
 	"sallyport/grant/policy"
 )
 
@@ -53,7 +54,7 @@ func LintUsed(ctx context.Context, c *configs.Config, db *sql.DB, people []authn
 		if p.Forbids() {
 			continue
 		}
-		if lacks := short(stagesOf(p), personsOf(c).others(Grant{}, people)); lacks != nil {
+		if lacks := short(stagesOf(p), persons.Of(c.Approvals.People).With(people).Others(authn.Identity{}, people)); lacks != nil {
 			stages := stagesOf(p)
 			var wanted []Stage
 			for _, at := range lacks.stages {

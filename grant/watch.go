@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,21 +31,31 @@ func aboutAsk(who authn.Identity, target, account, ticket string) evidence.About
 }
 
 // linked is a person that the configuration links to an account elsewhere, as they are known now: without groups where they may
-// not sign in any more, or never did.
-func (s *Service) linked(ctx context.Context, p configs.LinkedPerson) (authn.Identity, error) {
-	who := authn.Identity{Issuer: p.Issuer, Subject: p.Subject, Email: p.Email, Kind: authn.Human}
-	if s.groups == nil || s.current == nil {
-		return who, nil
+// not sign in any more, or never did. asks is set where they are the one who asks for what evidence is about, or has started the job that
+// does. Here an address says it whoever's provider names it, for that of an account elsewhere is nobody's provider's.
+func (s *Service) linked(ctx context.Context, p configs.LinkedPerson, about evidence.About) (who authn.Identity, asks bool, err error) {
+	who = authn.Identity{Issuer: p.Issuer, Subject: p.Subject, Email: p.Email, Kind: authn.Human}
+	asker := authn.Identity{Issuer: about.Issuer, Subject: about.Subject, Email: about.Email, StartedBy: about.StartedBy}
+	if err := s.meet(ctx); err != nil {
+		return who, false, err
+	}
+	own := func() bool {
+		asked, started := s.rules.Load().persons.Own(asker, who)
+		return asked || started || who.Email != "" && strings.EqualFold(who.Email, about.Email)
+	}
+	if asks = own(); s.groups == nil || s.current == nil {
+		return who, asks, nil
 	}
 	now, err := s.current(ctx, who)
 	if refusal.Is(err, refusal.NotFound) {
-		return who, nil
+		return who, asks, nil
 	}
 	if err != nil {
-		return who, err
+		return who, asks, err
 	}
-	now.Groups, err = s.groups(ctx, who)
-	return now, err
+	who = now
+	who.Groups, err = s.groups(ctx, who)
+	return who, asks || own(), err
 }
 
 // evidenceFor are the names of all that policies which speak of an account ask for.

@@ -53,7 +53,24 @@ func widening(old, now set) (wide []string) {
 	if !sameButFewer(old.Targets, now.Targets) {
 		wide = append(wide, "targets")
 	}
+	if !onlyUnlinked(old.People, now.People) {
+		wide = append(wide, "approvals.people")
+	}
 	return wide
+}
+
+// onlyUnlinked reports whether of the people linked nothing is different but that some accounts elsewhere have no vote any more. What said
+// who is one person with whom, which addresses do too, must stay: it keeps people from deciding on what is theirs.
+func onlyUnlinked(was, is []configs.LinkedPerson) bool {
+	stays := func(list []configs.LinkedPerson) (kept []configs.LinkedPerson) {
+		for _, p := range list {
+			if p.Email != "" || len(p.Also) > 0 {
+				kept = append(kept, p)
+			}
+		}
+		return kept
+	}
+	return sameButFewer(was, is) && same(stays(was), stays(is))
 }
 
 // takesAway reports whether a policy that permits gives no more to anybody than before.

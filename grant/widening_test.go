@@ -1,11 +1,13 @@
 package grant
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/grant/persons"
 	"sallyport/grant/policy"
 	"sallyport/internal/refusal"
 )
@@ -322,7 +325,7 @@ func TestWideningWaitsForASecondPerson(t *testing.T) {
 func TestWhoMadeTheChange(t *testing.T) {
 	partner := person("partner", "security")
 	partner.Issuer = "https://partner.example"
-	all := personsOf(&configs.Config{Approvals: configs.Approvals{People: []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Also: []string{partner.Key()}}}}})
+	all := persons.Of([]configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Also: []string{partner.Key()}}})
 	mail := bob
 	mail.Email = "Bob@example.com"
 	for _, test := range []struct {
@@ -336,5 +339,107 @@ func TestWhoMadeTheChange(t *testing.T) {
 		if got := (Held{MadeBy: test.by}).ofTheirs(all, test.who); got != test.mine {
 			t.Errorf("made by %q, and it is %s: %v", test.by, test.who.Key(), got)
 		}
+	}
+}
+
+// Who has a vote by which account, and who is one person, is part of what a second person confirms: over a reload and a restart those in
+// force stay until then. Taking a vote away needs nobody, unless it said who is one person with whom.
+func TestPeopleWaitForASecondPerson(t *testing.T) {
+	person := func(name string) configs.LinkedPerson {
+		return configs.LinkedPerson{Issuer: "https://login.example", Subject: "sub-" + name, Slack: "T012AB3C4/U" + name}
+	}
+	twice := person("bob")
+	twice.Also = []string{"https://partner.example 4711"}
+	mail := person("dave")
+	mail.Email = "dave@example.com"
+	with := func(people ...configs.LinkedPerson) *configs.Config {
+		c := example()
+		c.PolicyChanges.Confirm = true
+		c.Permissions = append(c.Permissions, configs.Permission{Groups: []string{"security"}, May: []string{string(ConfirmPolicies)}})
+		c.Approvals.People = people
+		return c
+	}
+	w := newWorld(t)
+	w.stop()
+	w.config = with(person("alice"), twice, mail)
+	w.start()
+	for name, c := range map[string]*configs.Config{
+		"another":             with(person("alice"), twice, mail, person("mallory")),
+		"another account":     with(configs.LinkedPerson{Issuer: "https://login.example", Subject: "sub-alice", Slack: "T012AB3C4/Umallory"}, twice, mail),
+		"two people":          with(person("alice"), person("bob"), mail),
+		"two people, removed": with(person("alice"), mail),
+		"no address":          with(person("alice"), twice, person("dave")),
+		"nobody":              with(),
+	} {
+		refused(t, w.Reload(t.Context(), c), refusal.Conflict, "second person")
+		h, waits, err := w.HeldPolicies(t.Context())
+		if err != nil || !waits || !slices.Equal(h.Widens, []string{"approvals.people"}) || len(h.Differences) == 0 || h.Differences[0].What != "approvals.people" {
+			t.Errorf("%s: %+v, %v, %v", name, h, waits, err)
+		}
+	}
+	w.config = with(person("alice"), twice, mail, person("mallory"))
+	w.restart()
+	if got := w.People(); len(got) != 3 || got[2].Subject != "sub-dave" {
+		t.Errorf("after a restart: %+v", got)
+	}
+	h, _, err := w.HeldPolicies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ConfirmPolicies(t.Context(), carol, h.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Reload(t.Context(), w.config); err != nil || len(w.People()) != 4 {
+		t.Errorf("%+v %v", w.People(), err)
+	}
+	if err := w.Reload(t.Context(), with(twice, mail)); err != nil || len(w.People()) != 2 {
+		t.Errorf("%+v %v", w.People(), err)
+	}
+}
+
+// What is rejected does not come into force, also where it is loaded in the same moment.
+func TestRejectedWhileItIsLoaded(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	w.config.PolicyChanges.Confirm = true
+	w.config.Permissions = append(w.config.Permissions, configs.Permission{Groups: []string{"security"}, May: []string{string(ConfirmPolicies)}})
+	w.config.Approvals.People = []configs.LinkedPerson{{Issuer: alice.Issuer, Subject: alice.Subject, Also: []string{"https://partner.example 4711"}}}
+	var revision string
+	var loading atomic.Bool
+	rejected := make(chan error, 1)
+	w.current = func(ctx context.Context, who authn.Identity) (authn.Identity, error) {
+		if loading.CompareAndSwap(true, false) { // the set was found to be confirmed, and is not in force yet
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, err := w.RejectPolicies(ctx, carol, revision, "not this")
+				rejected <- err
+			}()
+			select {
+			case <-done:
+			case <-time.After(300 * time.Millisecond): // it waits, as it should
+			}
+		}
+		return who, nil
+	}
+	w.start()
+	c := *w.config
+	c.Policies = slices.Clone(c.Policies)
+	c.Policies[1].MaxDuration += minutes(1)
+	refused(t, w.Reload(t.Context(), &c), refusal.Conflict, "second person")
+	h, _, err := w.HeldPolicies(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ConfirmPolicies(t.Context(), carol, h.Revision); err != nil {
+		t.Fatal(err)
+	}
+	revision = h.Revision
+	loading.Store(true)
+	if err := w.Reload(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-rejected; w.rules.Load().revision != revision || !refusal.Is(err, refusal.Conflict) {
+		t.Fatalf("in force: %v, and the rejection said %v", w.rules.Load().revision == revision, err)
 	}
 }

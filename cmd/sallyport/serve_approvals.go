@@ -22,7 +22,7 @@ type approvals struct {
 
 func openApprovals(ctx context.Context, g *gateway, config *configs.Config) (*approvals, error) {
 	a := &approvals{webhooks: map[string]*webhook.Webhook{}}
-	voter := &approval.Voter{Store: g.store, Grants: g.grants, SignedIn: g.authn.SignedIn, People: config.Approvals.People}
+	voter := &approval.Voter{Store: g.store, Grants: g.grants, SignedIn: g.authn.SignedIn}
 	var channels []approval.Channel
 	for _, c := range config.Approvals.Webhooks {
 		w, err := webhook.Open(ctx, webhook.Options{Config: c, URL: config.URL, Store: g.store, Voter: voter})

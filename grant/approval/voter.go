@@ -22,8 +22,6 @@ type Voter struct {
 	Grants *grant.Service
 	// SignedIn is authn's: the person as they are signed in now.
 	SignedIn func(ctx context.Context, issuer, subject, through string) (authn.Identity, error)
-	// People are the linked accounts.
-	People []configs.LinkedPerson
 }
 
 // Decision is somebody's word on a grant, as a channel brought it.
@@ -37,11 +35,15 @@ type Decision struct {
 	Stage int
 	// Through names the channel, Account the account there, for the audit log.
 	Through, Account string
+	// ID, where the channel has one, is the same whenever this decision comes, and Digest is of what it says: it is noted with the vote,
+	// in one transaction, for Received.
+	ID     string
+	Digest []byte
 }
 
 // ByEmail finds who is linked to an e-mail address, in any case of letters.
 func (v *Voter) ByEmail(address string) (configs.LinkedPerson, bool) {
-	for _, p := range v.People {
+	for _, p := range v.Grants.People() {
 		if p.Email != "" && strings.EqualFold(p.Email, address) {
 			return p, true
 		}
@@ -51,7 +53,7 @@ func (v *Voter) ByEmail(address string) (configs.LinkedPerson, bool) {
 
 // BySlack finds who is linked to a member of a workspace.
 func (v *Voter) BySlack(workspace, member string) (configs.LinkedPerson, bool) {
-	for _, p := range v.People {
+	for _, p := range v.Grants.People() {
 		if p.Slack != "" && p.Slack == workspace+"/"+member {
 			return p, true
 		}
@@ -83,6 +85,9 @@ func (v *Voter) Vote(ctx context.Context, p configs.LinkedPerson, d Decision) (g
 	if d.Stage > 0 {
 		ctx = grant.WithStage(ctx, d.Stage)
 	}
+	if d.ID != "" {
+		ctx = grant.WithNote(ctx, func(tx *store.Tx, g grant.Grant) error { return receive(ctx, tx, d, g.ID, time.Now()) })
+	}
 	if d.Approve {
 		return v.Grants.Approve(ctx, who, d.Grant, d.Comment)
 	}
@@ -113,22 +118,28 @@ func Received(ctx context.Context, s *store.Store, channel, id string, digest []
 	case err != nil:
 		return "", false, fmt.Errorf("look for a decision received before: %w", err)
 	case !bytes.Equal(known, digest):
-		return "", false, refusal.New(refusal.Conflict, "another decision came under that id before").WithHint("give each decision an id of its own")
+		return "", false, anotherDecision()
 	}
 	return grantID, true, nil
 }
 
-// Receive notes that a decision has counted, and forgets those that are older than any that would be taken again.
-func Receive(ctx context.Context, s *store.Store, channel, id, grantID string, digest []byte, now time.Time) error {
-	return s.Do(ctx, func(tx *store.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM decisions_received WHERE created < ?`, now.Add(-24*time.Hour).UnixNano())
-		if err == nil {
-			_, err = tx.ExecContext(ctx, `INSERT INTO decisions_received (channel, id, digest, grant_id, created) VALUES (?, ?, ?, ?, ?)
-				ON CONFLICT DO NOTHING`, channel, id, digest, grantID, now.UnixNano())
-		}
-		if err != nil {
-			return fmt.Errorf("note a decision: %w", err)
-		}
-		return nil
-	})
+func anotherDecision() error {
+	return refusal.New(refusal.Conflict, "another decision came under that id before").WithHint("give each decision an id of its own")
+}
+
+// receive notes that a decision has counted, and forgets those that are older than any that would be taken again.
+func receive(ctx context.Context, tx *store.Tx, d Decision, grantID string, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM decisions_received WHERE created < ?`, now.Add(-24*time.Hour).UnixNano())
+	if err != nil {
+		return fmt.Errorf("forget old decisions: %w", err)
+	}
+	noted, err := tx.ExecContext(ctx, `INSERT INTO decisions_received (channel, id, digest, grant_id, created) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT DO NOTHING`, d.Through, d.ID, d.Digest, grantID, now.UnixNano())
+	if err != nil {
+		return fmt.Errorf("note a decision: %w", err)
+	}
+	if n, err := noted.RowsAffected(); err != nil || n == 0 { // another came under that id at the same time
+		return errors.Join(anotherDecision(), err)
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -11,9 +10,6 @@ import (
 
 	"sallyport/internal/store"
 )
-
-// mostWaiting bounds the requests whose waiting for approval is measured at once.
-const mostWaiting = 10_000
 
 // meters are the gateway's metrics. No attribute names a person, a target or a text that somebody chose.
 type meters struct {
@@ -24,13 +20,10 @@ type meters struct {
 	approvals metric.Float64Histogram
 	safe      metric.Float64Histogram
 	cuts      metric.Float64Histogram
-
-	mu        sync.Mutex
-	requested map[string]time.Time // by grant, of those that wait for approval
 }
 
 func newMeters(m metric.Meter, o Options) (*meters, error) {
-	s := &meters{requested: map[string]time.Time{}}
+	s := &meters{}
 	var err error
 	keep := func(e error) {
 		if err == nil {
@@ -129,20 +122,10 @@ func (s *meters) count(e store.AuditEvent) {
 	case family == "grant" && e.Outcome == "ok":
 		s.grants.Add(ctx, 1, with("kind", e.Kind))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch e.Kind {
-	case "grant.requested":
-		if e.Outcome == "ok" && len(s.requested) < mostWaiting {
-			s.requested[e.Grant] = e.Time
+	if e.Kind == "grant.approved" && e.Outcome == "ok" {
+		if waited, err := time.ParseDuration(e.Fields["waited"]); err == nil {
+			s.approvals.Record(ctx, waited.Seconds())
 		}
-	case "grant.approved":
-		if since, ok := s.requested[e.Grant]; ok && e.Outcome == "ok" {
-			s.approvals.Record(ctx, e.Time.Sub(since).Seconds())
-			delete(s.requested, e.Grant)
-		}
-	case "grant.denied", "grant.withdrawn", "grant.lapsed", "grant.ended":
-		delete(s.requested, e.Grant)
 	}
 }
 

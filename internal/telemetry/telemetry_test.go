@@ -304,7 +304,7 @@ func TestMetrics(t *testing.T) {
 	asked := time.Now()
 	r.audit(t,
 		store.AuditEvent{Kind: "grant.requested", Actor: "i alice", Grant: "g-1", Time: asked},
-		store.AuditEvent{Kind: "grant.approved", Actor: "i bob", Grant: "g-1", Time: asked.Add(90 * time.Second)},
+		store.AuditEvent{Kind: "grant.approved", Actor: "i bob", Grant: "g-0", Time: asked, Fields: map[string]string{"waited": "1h30m0s"}}, // asked for before this began
 		store.AuditEvent{Kind: "session.refused", Actor: "i alice", Target: "orders", Outcome: "no_grant"},
 		store.AuditEvent{Kind: "session.ended", Actor: "i alice", Target: "orders", Session: "s-1", Reason: "grant_revoked"},
 		store.AuditEvent{Kind: "login.succeeded", Actor: "i alice"},

@@ -82,6 +82,9 @@ func newWorld(t *testing.T) *world {
 	}
 	log := slog.New(slog.DiscardHandler)
 	var err error
+	for _, name := range []string{"alice", "bob", "carol", "dave", "erin", "guest", "ghost"} {
+		w.config.Approvals.People = append(w.config.Approvals.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Slack: slacktest.Workspace + "/U0" + strings.ToUpper(name)})
+	}
 	w.store = storetest.New(t, w.config.State)
 	if w.authn, err = authn.Open(ctx, w.config, w.store, log); err != nil {
 		t.Fatal(err)
@@ -98,9 +101,6 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	voter := &approval.Voter{Store: w.store, Grants: w.grants, SignedIn: w.authn.SignedIn}
-	for _, name := range []string{"alice", "bob", "carol", "dave", "erin", "guest", "ghost"} {
-		voter.People = append(voter.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Slack: slacktest.Workspace + "/U0" + strings.ToUpper(name)})
-	}
 	w.slack, err = Open(ctx, Options{
 		Config: configs.Slack{Name: "ops", AppToken: "env:SLACK_APP", BotToken: "env:SLACK_BOT", Channel: "C0MAIN", API: w.server.API(),
 			Channels: []configs.SlackChannel{{Groups: []string{"security"}, Channel: "C0SECURE"}}},

@@ -244,22 +244,29 @@ func (w *Webhook) Receive(ctx context.Context, h Headers, body []byte) (grant.Gr
 		return grant.Grant{}, w.voter.Stranger(ctx, word)
 	}
 	digest := sha256.Sum256(body)
-	known, before, err := approval.Received(ctx, w.store, w.Name(), h.ID, digest[:])
-	if err != nil {
-		return grant.Grant{}, err
-	}
-	if before {
+	word.ID, word.Digest = h.ID, digest[:]
+	again := func() (g grant.Grant, before bool, err error) {
+		known, before, err := approval.Received(ctx, w.store, w.Name(), h.ID, digest[:])
+		if err != nil || !before {
+			return grant.Grant{}, before, err
+		}
 		who, err := w.voter.SignedIn(ctx, person.Issuer, person.Subject, w.Name())
 		if err != nil {
-			return grant.Grant{}, err
+			return grant.Grant{}, true, err
 		}
-		return w.voter.Grants.Get(ctx, who, known)
+		g, err = w.voter.Grants.Get(ctx, who, known)
+		return g, true, err
+	}
+	if g, before, err := again(); err != nil || before {
+		return g, err
 	}
 	g, err := w.voter.Vote(ctx, person, word)
-	if err != nil {
-		return grant.Grant{}, err
+	if refusal.Is(err, refusal.Conflict) { // it may have come twice at once, and counted
+		if g, before, known := again(); known == nil && before {
+			return g, nil
+		}
 	}
-	return g, approval.Receive(ctx, w.store, w.Name(), h.ID, g.ID, digest[:], w.now())
+	return g, err
 }
 
 // signed checks the time and the signatures, of which a sender may give several while its secret changes.

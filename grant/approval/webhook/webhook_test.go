@@ -125,6 +125,9 @@ func newWorld(t *testing.T, url string, change ...func(*configs.Config)) *world 
 		Policies: []configs.Policy{{Name: "write", Groups: []string{"engineers"}, Accounts: []string{"app@orders"}, MaxDuration: configs.Duration(time.Hour),
 			Approve: configs.Approve{Groups: []string{"leads"}}}},
 	}
+	for _, name := range []string{"alice", "bob", "carol", "ghost"} {
+		c.Approvals.People = append(c.Approvals.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Email: name + "@example.com"})
+	}
 	for _, f := range change {
 		f(c)
 	}
@@ -150,9 +153,6 @@ func newWorld(t *testing.T, url string, change ...func(*configs.Config)) *world 
 		}
 	}
 	voter := &approval.Voter{Store: w.store, Grants: w.grants, SignedIn: w.authn.SignedIn}
-	for _, name := range []string{"alice", "bob", "carol", "ghost"} {
-		voter.People = append(voter.People, configs.LinkedPerson{Issuer: provider, Subject: "sub-" + name, Email: name + "@example.com"})
-	}
 	w.hook, err = Open(ctx, Options{
 		Config: configs.Webhook{Name: "chatops", URL: url, KeyID: "2026a", Secret: "env:OUT", DecisionSecret: "env:IN", Events: configs.Events},
 		URL:    c.URL, Store: w.store, Voter: voter, Now: func() time.Time { return w.now() },
@@ -248,6 +248,58 @@ func TestDecisions(t *testing.T) {
 	}
 	if count["approval.refused"] != 3 || count["approve.refused"] != 2 || count["grant.approved"] != 1 {
 		t.Errorf("%v", count)
+	}
+}
+
+// A decision that is sent several times at once counts once, and all have the same answer.
+func TestSentTwiceAtOnce(t *testing.T) {
+	w := newWorld(t, "https://nowhere.example")
+	for _, word := range []string{"approve", "deny"} {
+		g := w.request("alice")
+		var sent sync.WaitGroup
+		answers, errs := make([]grant.Grant, 8), make([]error, 8)
+		for i := range answers {
+			sent.Go(func() { answers[i], errs[i] = w.decide("once-"+word, vote(g, word, "bob")) })
+		}
+		sent.Wait()
+		for i, err := range errs {
+			if err != nil || answers[i].ID != g.ID || answers[i].Version != g.Version+1 || len(answers[i].Votes) != 1 {
+				t.Errorf("%s: %+v %v", word, answers[i], err)
+			}
+		}
+		if word == "approve" {
+			if _, err := w.grants.Release(t.Context(), w.people["alice"], g.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A vote and the note that it has counted are there together or not at all: whatever happens between them, the same message has the same
+// answer in the end.
+func TestAVoteAndItsNoteAreOne(t *testing.T) {
+	w := newWorld(t, "https://nowhere.example")
+	g := w.request("alice")
+	if _, err := w.decide("d1", vote(g, "deny", "bob")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(statement string) {
+		t.Helper()
+		if err := w.store.Do(t.Context(), func(tx *store.Tx) error { _, err := tx.ExecContext(t.Context(), statement); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(`CREATE UNIQUE INDEX only_one ON decisions_received (channel)`) // so that another can't be noted
+	g = w.request("alice")
+	if _, err := w.decide("d2", vote(g, "approve", "bob")); err == nil {
+		t.Fatal("what was not noted counts")
+	}
+	if now, err := w.grants.Get(t.Context(), w.people["alice"], g.ID); err != nil || now.State != grant.Pending || len(now.Votes) > 0 {
+		t.Fatalf("%+v %v", now, err)
+	}
+	run(`DROP INDEX only_one`)
+	if now, err := w.decide("d2", vote(g, "approve", "bob")); err != nil || now.State != grant.Approved {
+		t.Fatalf("%+v %v", now, err)
 	}
 }
 

@@ -34,8 +34,9 @@ type Site struct {
 	client *http.Client
 }
 
-// Who is a linked person with the groups that they are in now: none where they may not sign in any more, or never did.
-type Who func(ctx context.Context, p configs.LinkedPerson) (authn.Identity, error)
+// Who is a linked person with the groups that they are in now: none where they may not sign in any more, or never did. asks is set where
+// they are the one who asks for what evidence is about, by whichever of their identities, or has started the job that does.
+type Who func(ctx context.Context, p configs.LinkedPerson, about evidence.About) (who authn.Identity, asks bool, err error)
 
 // NewSite prepares; nothing is asked of it yet. who may be nil where no approval is looked for.
 func NewSite(config configs.Jira, people []configs.LinkedPerson, who Who) (*Site, error) {
@@ -245,35 +246,20 @@ func (i issues) approved(ctx context.Context, found issue, data map[string]any, 
 	if !linked {
 		return no("who moved %s to %s is linked to nobody here", found.Key, status.Name)
 	}
-	if asks(person, about) {
-		return no("%s was moved to %s by the one who asks", found.Key, status.Name)
-	}
 	if i.site.who == nil {
 		return evidence.Reading{}, errors.New("who may approve is not known here")
 	}
-	who, err := i.site.who(ctx, person)
+	who, asks, err := i.site.who(ctx, person, about)
 	switch {
 	case err != nil:
 		return evidence.Reading{}, err
-	case who.Email != "" && strings.EqualFold(who.Email, about.Email) || about.StartedBy.Is(who): // by what is known of them here
+	case asks:
 		return no("%s was moved to %s by the one who asks", found.Key, status.Name)
 	case !slices.ContainsFunc(who.Groups, func(g string) bool { return slices.Contains(i.config.ApprovedBy, g) }):
 		return no("%s was moved to %s by somebody who is not in %s", found.Key, status.Name, strings.Join(i.config.ApprovedBy, " or "))
 	}
 	data["approver"], data["approved_at"], data["approved_by_change"] = person.Subject, at.UTC().Format(time.RFC3339), last.ID
 	return evidence.Reading{Data: data}, nil
-}
-
-// asks reports whether somebody is the one who asks, by any of their identities, or has started the job that does.
-func asks(p configs.LinkedPerson, about evidence.About) bool {
-	for _, key := range append([]string{p.Issuer + " " + p.Subject}, p.Also...) {
-		issuer, subject, _ := strings.Cut(key, " ")
-		if issuer == about.Issuer && subject == about.Subject ||
-			about.StartedBy.Is(authn.Identity{Kind: authn.Human, Issuer: issuer, Subject: subject, Email: p.Email}) {
-			return true
-		}
-	}
-	return p.Email != "" && strings.EqualFold(p.Email, about.Email)
 }
 
 // changes reads the newest part of an issue's changelog.
