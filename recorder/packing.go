@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,25 +25,25 @@ const (
 
 // packer brings recordings that have ended into their packed form, one after another, off the way of everything that is
 // recorded. A recording is exchanged for its packed form only after that is on stable storage and was read to the same end;
-// whatever goes wrong before leaves it as it was. A nil *packer packs nothing.
+// whatever goes wrong before leaves it as it was.
 type packer struct {
 	recorder *Recorder
 	work     background
 
 	mu      sync.Mutex
-	waiting []string      // sessions
-	busy    bool          // one is being packed
-	current string        // which
-	changed chan struct{} // closed and replaced when these change
+	waiting []string           // sessions
+	current string             // the one that is being packed; empty: none is
+	stop    context.CancelFunc // of that
+	apart   map[string]int     // not to be packed just now, and by how many that is wanted
+	changed chan struct{}      // closed and replaced when these change
 }
 
-func newPacker(r *Recorder) *packer { return &packer{recorder: r, changed: make(chan struct{})} }
+func newPacker(r *Recorder) *packer {
+	return &packer{recorder: r, apart: map[string]int{}, changed: make(chan struct{})}
+}
 
 // add has a recording packed that was ended.
 func (p *packer) add(session string) {
-	if p == nil {
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = append(p.waiting, session)
@@ -54,21 +55,34 @@ func (p *packer) change() {
 	p.changed = make(chan struct{})
 }
 
-// next waits for a recording that is to be packed.
-func (p *packer) next(ctx context.Context) (string, bool) {
+// next waits for a recording that is to be packed. The context it comes with ends when that is not wanted any more.
+func (p *packer) next(ctx context.Context) (string, context.Context, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy = false
+	for ctx.Err() == nil {
+		at := slices.IndexFunc(p.waiting, func(session string) bool { return p.apart[session] == 0 })
+		if at < 0 {
+			p.wait(ctx)
+			continue
+		}
+		p.current = p.waiting[at]
+		p.waiting = slices.Delete(p.waiting, at, at+1)
+		ctx, p.stop = context.WithCancel(ctx)
+		return p.current, ctx, true
+	}
+	return "", nil, false
+}
+
+// done says that nothing is being packed any more, and what was goes on waiting if it was stopped.
+func (p *packer) done(stopped bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop()
+	if stopped {
+		p.waiting = append(p.waiting, p.current)
+	}
+	p.current = ""
 	p.change()
-	for ctx.Err() == nil && len(p.waiting) == 0 {
-		p.wait(ctx)
-	}
-	if ctx.Err() != nil {
-		return "", false
-	}
-	session := p.waiting[0]
-	p.waiting, p.busy, p.current = p.waiting[1:], true, session
-	return session, true
 }
 
 // wait waits for a change. The lock is held before and after.
@@ -86,40 +100,57 @@ func (p *packer) wait(ctx context.Context) {
 func (p *packer) settled(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for ctx.Err() == nil && (p.busy || len(p.waiting) > 0) {
+	for ctx.Err() == nil && (p.current != "" || len(p.waiting) > 0) {
 		p.wait(ctx)
 	}
 	return ctx.Err()
 }
 
-// dropped waits until nothing of a recording that is gone is being packed any more.
-func (p *packer) dropped(session string) {
-	if p == nil {
-		return
-	}
+// has reports whether a recording is being packed, or waits for it.
+func (p *packer) has(session string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.busy && p.current == session {
+	return p.current == session || slices.Contains(p.waiting, session)
+}
+
+// without keeps a recording from being packed until the function is called that it returns. It stops what is being done and waits
+// for that, so whoever calls it holds nothing that packing needs.
+func (p *packer) without(session string) (again func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.apart[session]++
+	for p.current == session {
+		p.stop()
 		p.wait(context.Background())
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.apart[session]--; p.apart[session] == 0 {
+			delete(p.apart, session)
+		}
+		p.change()
 	}
 }
 
 // run packs until the context ends; what is left then is found by the next Open.
 func (p *packer) run(ctx context.Context) {
 	for {
-		session, ok := p.next(ctx)
+		session, wanted, ok := p.next(ctx)
 		if !ok {
 			return
 		}
 		err := p.recorder.spare()
-		for ; errors.Is(err, errNoRoom) && ctx.Err() == nil; err = p.recorder.spare() {
-			pause(ctx, packRetry)
+		for ; errors.Is(err, errNoRoom) && wanted.Err() == nil; err = p.recorder.spare() {
+			pause(wanted, packRetry)
 		}
 		if err == nil {
-			err = p.recorder.pack(ctx, session)
+			err = p.recorder.pack(wanted, session)
 		}
+		stopped := err != nil && wanted.Err() != nil
+		p.done(stopped)
 		switch {
-		case err == nil, ctx.Err() != nil:
+		case err == nil, stopped:
 		case errors.Is(err, format.ErrNotWhole):
 			p.recorder.Log.Warn("a recording is not packed", "session", session, "error", err)
 		default:

@@ -23,6 +23,7 @@ func (r *Recorder) Shred(ctx context.Context, session string, event store.AuditE
 	if r.Store == nil {
 		return refusal.New(refusal.Unsupported, "this gateway has no store, without which nothing is destroyed")
 	}
+	defer r.packer.without(session)() // before the lock, for which packing waits
 	r.purging.Lock()
 	defer r.purging.Unlock()
 	if r.Live(session) {
@@ -74,7 +75,6 @@ func (r *Recorder) destroy(ctx context.Context, session, path string, locked boo
 	if err := r.remove(ctx, session, path); err != nil {
 		return fmt.Errorf("destroy the recording of session %s: %w", session, err)
 	}
-	r.packer.dropped(session)
 	if err := r.wal.Scrub(); err != nil {
 		return fmt.Errorf("destroy what the write-ahead log has of session %s: %w", session, err)
 	}

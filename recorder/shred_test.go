@@ -3,6 +3,7 @@ package recorder
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -283,5 +284,72 @@ func TestShreddedAndPutBack(t *testing.T) {
 	}
 	if report, err = verify.Check(dir, o); err != nil || !returned(report) {
 		t.Errorf("offline: %v, %+v", err, report.Log)
+	}
+}
+
+// TestShredWhilePacking: a recording that is being packed while it is destroyed keeps nobody waiting for ever.
+func TestShredWhilePacking(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.New(t, dir)
+	r := destroying(t, dir, s)
+	defer r.Close(t.Context())
+	r.packer.work.close()
+	rec := begin(t, r, "s1")
+	recordMuch(t, rec)
+	end(t, rec)
+	path := pathOf(r, "s1")
+
+	// The store is busy, so that Shred waits with what packing needs in its hands.
+	busy, over := make(chan struct{}), make(chan struct{})
+	go s.Do(context.Background(), func(tx *store.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `INSERT INTO recording_shreds (session, since) VALUES ('s1', 0)`)
+		close(busy)
+		<-over
+		return errors.Join(err, errors.New("nothing of it stays"))
+	})
+	<-busy
+	shred := make(chan error, 1)
+	go func() { shred <- r.Shred(context.WithoutCancel(t.Context()), "s1", shredded("erasure 113")) }()
+	eventually(t, "Shred has what packing needs", func() bool {
+		free := r.purging.TryLock()
+		if free {
+			r.purging.Unlock()
+		}
+		return !free
+	})
+	r.packer.work.start(t.Context(), r.packer.run)
+	next := begin(t, r, "s2")
+	recordMuch(t, next)
+	end(t, next)
+	whole := func(path string) bool {
+		f, err := os.Open(path)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return false
+		}
+		found, err := format.Look(f, info.Size())
+		return err == nil && found.Packed && found.Sealed
+	}
+	other := pathOf(r, "s2")
+	eventually(t, "one of them is packed but for being exchanged", func() bool { return whole(path+unborn) || whole(other+unborn) })
+	close(over)
+	select {
+	case err := <-shred:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Shred waits for what waits for it")
+	}
+	if err := r.packer.settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Dir(path) + "/s1*")
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
 	}
 }

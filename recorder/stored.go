@@ -1,7 +1,5 @@
 package recorder
 
-import "slices"
-
 // Stored is the path of a session's recording, or of an audit file, below the state directory; it is empty where there is none.
 // Settled says that it has ended and is not about to be packed.
 func (r *Recorder) Stored(session string) (path string, settled bool) {
@@ -9,11 +7,4 @@ func (r *Recorder) Stored(session string) (path string, settled bool) {
 	path, live := r.paths[session], r.live[session] != nil
 	r.mu.Unlock()
 	return path, path != "" && !live && !r.packer.has(session)
-}
-
-// has reports whether a recording is being packed, or waits for it.
-func (p *packer) has(session string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.busy && p.current == session || slices.Contains(p.waiting, session)
 }
