@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -258,6 +259,9 @@ func (r *Recorder) auditFile(ctx context.Context, path string) iter.Seq2[store.A
 	return func(yield func(store.AuditEvent, error) bool) {
 		fail := func(err error) { yield(store.AuditEvent{}, fmt.Errorf("read %s: %w", path, err)) }
 		file, live, err := r.openFile(path)
+		if errors.Is(err, fs.ErrNotExist) && r.unborn(path) { // nothing was in it when it was listed
+			return
+		}
 		if err != nil {
 			fail(err)
 			return
@@ -293,6 +297,12 @@ func (r *Recorder) auditFile(ctx context.Context, path string) iter.Seq2[store.A
 			}
 		}
 	}
+}
+
+// unborn reports whether an audit file that was listed and is not there is just being made, or could not be.
+func (r *Recorder) unborn(path string) bool {
+	session := sessionOf(path)
+	return r.Live(session) || !r.has(session)
 }
 
 // AuditFilter narrows Audit. Zero values do not.

@@ -222,3 +222,26 @@ func TestVerifyNamesWhatIsWrong(t *testing.T) {
 	}
 	g.close(t)
 }
+
+// TestAnAuditFileThatIsBeingMade has nothing yet, and keeps nobody from reading the others.
+func TestAnAuditFileThatIsBeingMade(t *testing.T) {
+	g := openGateway(t, t.TempDir())
+	g.note(t, "a.one")
+	if got := kinds(t, g, AuditFilter{}); got != "1:a.one" {
+		t.Fatal(got)
+	}
+	made := &Recording{header: format.Header{Session: "audit-000000000002-20261125T000000.000000000Z", Protocol: protocolAudit}}
+	if err := g.claim(made, filepath.Join("audit", made.header.Session+extension)); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []AuditFilter{{}, {Last: 5}} {
+		if got := kinds(t, g, f); got != "1:a.one" {
+			t.Errorf("%+v: %s", f, got)
+		}
+	}
+	g.ended(made)
+	g.mu.Lock()
+	delete(g.paths, made.header.Session)
+	g.mu.Unlock()
+	g.close(t)
+}

@@ -27,18 +27,23 @@ type ballast struct {
 
 // newBallast keeps a quarter of the reserve, within bounds that make sense.
 func newBallast(path string, reserve int64) *ballast {
-	b := &ballast{path: path, want: min(max(reserve/4, 4*ballastPiece), ballastMost) / ballastPiece * ballastPiece}
-	if info, err := os.Stat(path); err == nil {
+	return &ballast{path: path, want: min(max(reserve/4, 4*ballastPiece), ballastMost) / ballastPiece * ballastPiece}
+}
+
+// look notes how large the file is, which somebody may have deleted to make room. The lock is held.
+func (b *ballast) look() {
+	b.size = 0
+	if info, err := os.Stat(b.path); err == nil {
 		b.size = info.Size() / ballastPiece * ballastPiece
 	}
-	return b
 }
 
 // fill brings the ballast to its size again if that takes no more than free bytes.
 func (b *ballast) fill(free int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.size >= b.want {
+	if b.look(); b.size >= b.want {
+		b.used.Store(false)
 		return nil
 	}
 	if b.want-b.size > free {
@@ -72,7 +77,7 @@ func (b *ballast) fill(free int64) error {
 func (b *ballast) release() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.size == 0 {
+	if b.look(); b.size == 0 {
 		return false
 	}
 	b.used.Store(true)

@@ -43,7 +43,8 @@ type filling struct {
 	whole   map[string]struct{} // wholly in the index
 	open    map[string]*source  // all others
 	backlog []*source           // of those, what has ended, in the order in which to read it
-	counted int                 // recordings when discover looked last; -1: look again
+	looked  bool                // discover knows all recordings that there were
+	claims  uint64              // when it looked last
 	closed  bool                // no work is begun any more
 	broken  map[string]struct{} // have no header that can be read: no search finds them, verify does; or are locked
 }
@@ -61,7 +62,7 @@ type source struct {
 func newFilling(ctx context.Context, r *Recorder, x *index.Index) *filling {
 	f := &filling{
 		recorder: r, index: x, changed: make(chan struct{}),
-		whole: map[string]struct{}{}, open: map[string]*source{}, broken: map[string]struct{}{}, counted: -1,
+		whole: map[string]struct{}{}, open: map[string]*source{}, broken: map[string]struct{}{},
 	}
 	f.ctx, f.fail = context.WithCancelCause(ctx)
 	return f
@@ -84,6 +85,9 @@ func (f *filling) load() error {
 		case err == nil && state.Whole && state.Bytes == size:
 			f.whole[session] = struct{}{}
 		case err == nil && state.Entries > 0:
+			err = f.index.Clear(f.ctx, session)
+		case err != nil: // one recording that can't be read leaves the others theirs
+			f.recorder.Log.Error("a recording that was in the search index cannot be read, and is taken out", "session", session, "error", err)
 			err = f.index.Clear(f.ctx, session)
 		}
 		if err != nil {
@@ -143,39 +147,20 @@ func (f *filling) advance() uint64 {
 func (f *filling) discover(ctx context.Context) error {
 	f.finding.Lock()
 	defer f.finding.Unlock()
-	r := f.recorder
-	r.mu.Lock()
-	count := len(r.paths)
-	r.mu.Unlock()
+	claims := f.recorder.claims.Load()
 	f.mu.Lock()
-	same := count == f.counted
+	same := f.looked && f.claims == claims
 	f.mu.Unlock()
 	if same {
 		return nil
 	}
-	var unknown []string
-	begun := map[string]bool{} // by now: what has no file yet may have one, and its ending too, before this is done
-	all := r.sessions()
+	all := f.recorder.listed() // no less than were claimed by then
 	f.mu.Lock()
-	for _, session := range all {
-		_, whole := f.whole[session]
-		_, broken := f.broken[session]
-		if _, open := f.open[session]; !whole && !open && !broken {
-			unknown = append(unknown, session)
-			begun[session] = !r.Live(session)
-		}
-	}
+	maps.DeleteFunc(all, func(session string, _ bool) bool { return f.knows(session) })
 	f.mu.Unlock()
-	headers, err := r.headers(ctx, unknown)
-	var locked []string
-	headers = slices.DeleteFunc(headers, func(h format.Header) bool {
-		if h.Lock != nil {
-			locked = append(locked, h.Session)
-		}
-		return h.Lock != nil
-	})
+	found, err := f.find(ctx, all)
 	if err == nil {
-		err = f.index.Register(ctx, headers)
+		err = f.index.Register(ctx, found.headers)
 	}
 	if err != nil {
 		return err
@@ -185,31 +170,69 @@ func (f *filling) discover(ctx context.Context) error {
 	if f.closed {
 		return context.Cause(f.ctx)
 	}
-	f.counted = count
-	for _, session := range locked { // what is locked never comes into the index, not even while it lives
+	f.looked, f.claims = !found.again, claims
+	for _, session := range found.broken {
 		f.broken[session] = struct{}{}
 	}
-	for _, h := range headers {
+	for _, h := range found.headers {
 		s := &source{header: h}
 		f.open[h.Session] = s
-		if r.Live(h.Session) {
+		if f.recorder.Live(h.Session) {
 			s.live = true
 		} else {
 			f.backlog = append(f.backlog, s)
 		}
 	}
-	for _, session := range unknown {
-		if _, read := f.open[session]; read || slices.Contains(locked, session) {
-			continue
-		}
-		if begun[session] {
-			f.broken[session] = struct{}{}
-		} else {
-			f.counted = -1
-		}
-	}
 	f.change()
 	return nil
+}
+
+// knows reports whether a recording is in the index, on its way there or never to come. The lock is held.
+func (f *filling) knows(session string) bool {
+	_, whole := f.whole[session]
+	_, broken := f.broken[session]
+	_, open := f.open[session]
+	return whole || broken || open
+}
+
+// found is what a look at recordings found.
+type found struct {
+	headers []format.Header // the oldest first
+	broken  []string        // that never come into the index
+	again   bool            // there are more, which cannot be read just now
+}
+
+// find reads the headers of recordings, and is told which of them lived when they were listed: one that did may have had no file
+// then, and may have one, and its ending too, before this is done.
+func (f *filling) find(ctx context.Context, sessions map[string]bool) (found, error) {
+	var all found
+	for session, lived := range sessions {
+		if err := ctx.Err(); err != nil {
+			return all, err
+		}
+		header, err := f.recorder.header(session)
+		switch {
+		case err == nil && header.Lock == nil:
+			all.headers = append(all.headers, header)
+		case err == nil: // what is locked never comes into the index, not even while it lives
+			all.broken = append(all.broken, session)
+		case isMissing(err) && !lived:
+			if f.recorder.has(session) { // else it is purged
+				all.broken = append(all.broken, session)
+			}
+		case isMissing(err):
+			all.again = true
+		default:
+			f.recorder.Log.Error("a recording is left out of the search index", "session", session, "error", err)
+			if errors.Is(err, format.ErrNotRecording) {
+				all.broken = append(all.broken, session)
+			} else {
+				all.again = true
+			}
+		}
+	}
+	slices.SortFunc(all.headers, byAge)
+	return all, nil
 }
 
 // readBacklog reads what has ended.
@@ -303,18 +326,17 @@ var errNoRoom = errors.New("the search index waits for room on the disk")
 // finished notes how reading a recording went.
 func (f *filling) finished(s *source, err error) {
 	session := s.header.Session
-	switch {
-	case err == nil:
-	case f.ctx.Err() != nil:
-		return
-	case errors.Is(err, index.ErrDamaged), errors.Is(err, errNoRoom):
-		f.fail(err)
-		return
-	case !f.recorder.has(session): // purged meanwhile
-		if err := f.index.Forget(f.ctx, session); err != nil {
-			f.recorder.Log.Error("a recording that is gone could not be taken out of the search index", "session", session, "error", err)
+	if err != nil {
+		if f.ctx.Err() != nil {
+			return
 		}
-	default:
+		if errors.Is(err, index.ErrDamaged) || errors.Is(err, errNoRoom) {
+			f.fail(err)
+			return
+		}
+	}
+	gone := !f.recorder.has(session) // purged meanwhile
+	if err != nil && !gone {
 		f.recorder.Log.Error("a recording could not be indexed; searches read it, and it is tried again", "session", session, "error", err)
 		if err := f.index.Clear(f.ctx, session); err != nil {
 			f.fail(err)
@@ -322,18 +344,32 @@ func (f *filling) finished(s *source, err error) {
 		}
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	switch {
+	case gone:
+		delete(f.open, session)
 	case err == nil:
 		delete(f.open, session)
 		f.whole[session] = struct{}{}
-	case !f.recorder.has(session):
-		delete(f.open, session)
 	default:
 		s.live, s.pending, s.again = false, nil, time.Now().Add(indexRetry)
 		f.backlog = append(f.backlog, s)
 	}
 	f.change()
+	f.mu.Unlock()
+	if gone || !f.recorder.has(session) { // whoever purged it found it neither whole nor open, or will
+		f.drop(f.ctx, session)
+	}
+}
+
+// drop takes a recording that is gone out of the index, in which it is whole or not at all on its way.
+func (f *filling) drop(ctx context.Context, session string) {
+	if err := f.index.Forget(ctx, session); err != nil {
+		f.recorder.Log.Error("a recording that is gone could not be taken out of the search index; the next start does it", "session", session, "error", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.whole, session)
 }
 
 // upToDate brings in what is safe of live recordings now, and returns what is not wholly in the index, the oldest first.
@@ -403,22 +439,14 @@ func (f *filling) settled(ctx context.Context) {
 	}
 }
 
-// forget takes a recording that is gone out of the index.
-func (f *filling) forget(ctx context.Context, session string) error {
+// forget takes a recording that is gone out of the index, where it is in it. One that is on its way finished takes out.
+func (f *filling) forget(ctx context.Context, session string) {
 	f.mu.Lock()
 	_, whole := f.whole[session]
-	f.counted = -1
 	f.mu.Unlock()
-	if !whole { // finished does it
-		return nil
+	if whole {
+		f.drop(ctx, session)
 	}
-	if err := f.index.Forget(ctx, session); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.whole, session)
-	return nil
 }
 
 func (f *filling) status() IndexStatus {

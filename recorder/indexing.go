@@ -32,8 +32,13 @@ type indexer struct {
 	stopped  chan struct{}
 
 	mu      sync.Mutex
-	current *filling // nil while there is none to search
-	err     error    // why there is none
+	current *filling      // nil while there is none to search
+	err     error         // why there is none
+	asked   uint64        // how often somebody wanted it opened again
+	anew    bool          // and without what it has
+	opened  uint64        // what had been asked before it was last opened,
+	failed  uint64        // and before it last could not be
+	changed chan struct{} // closed and replaced when these change
 }
 
 // IndexStatus is how the search index stands.
@@ -46,31 +51,36 @@ type IndexStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
+func newIndexer(r *Recorder) *indexer {
+	return &indexer{recorder: r, path: r.Index, stopped: make(chan struct{}), changed: make(chan struct{})}
+}
+
 func startIndexer(ctx context.Context, r *Recorder) *indexer {
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ix := &indexer{recorder: r, path: r.Index, stop: stop, stopped: make(chan struct{})}
-	go ix.run(running)
+	ix := newIndexer(r)
+	ctx, ix.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go ix.run(ctx)
 	return ix
 }
 
 // run fills one index after another: a damaged one is followed by a new one.
 func (ix *indexer) run(ctx context.Context) {
 	defer close(ix.stopped)
-	for remove := false; ctx.Err() == nil; {
-		f, err := ix.open(ctx, remove)
+	for ctx.Err() == nil {
+		asked, anew := ix.wanted()
+		f, err := ix.open(ctx, anew)
 		if err == nil {
-			ix.set(f, nil)
+			ix.begin(f, asked)
 			err = f.run()
-			ix.set(nil, err)
+			ix.end(err)
 			f.close()
+		} else {
+			ix.fail(asked, err)
 		}
-		remove = errors.Is(err, index.ErrDamaged) || errors.Is(err, errRenewed)
 		switch {
-		case ctx.Err() != nil, errors.Is(err, errOtherMask):
-		case remove:
+		case ctx.Err() != nil, errors.Is(err, errAgain), errors.Is(err, errOtherMask):
+		case errors.Is(err, index.ErrDamaged), errors.Is(err, errRenewed):
 			ix.recorder.Log.Warn("the search index is made anew", "reason", err)
 		default:
-			ix.set(nil, err)
 			ix.recorder.Log.Error("there is no search index; searches read the recordings", "error", err)
 			pause(ctx, indexRetry)
 		}
@@ -105,10 +115,50 @@ func (ix *indexer) open(ctx context.Context, remove bool) (*filling, error) {
 	return f, nil
 }
 
-func (ix *indexer) set(f *filling, err error) {
+// wanted is how often somebody wanted the index opened again, and whether it is to be made anew.
+func (ix *indexer) wanted() (asked uint64, anew bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	ix.current, ix.err = f, err
+	return ix.asked, ix.anew
+}
+
+// errAgain ends an index that was opened while something changed that is looked at when it is opened.
+var errAgain = errors.New("the search index is opened again")
+
+// begin has an index searched that was opened after so much had been asked.
+func (ix *indexer) begin(f *filling, asked uint64) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.current, ix.err, ix.opened = f, nil, asked
+	if ix.asked == asked {
+		ix.anew = false
+	} else {
+		f.fail(errAgain)
+	}
+	ix.change()
+}
+
+// end has the index searched no more, for that reason.
+func (ix *indexer) end(why error) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.current, ix.err = nil, why
+	ix.anew = ix.anew || errors.Is(why, index.ErrDamaged)
+	ix.change()
+}
+
+// fail says that the index could not be opened.
+func (ix *indexer) fail(asked uint64, why error) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.err, ix.failed = why, asked
+	ix.anew = ix.anew || errors.Is(why, index.ErrDamaged)
+	ix.change()
+}
+
+func (ix *indexer) change() {
+	close(ix.changed)
+	ix.changed = make(chan struct{})
 }
 
 // use returns the index to search; its own context ends when it is closed.
@@ -141,41 +191,50 @@ func (ix *indexer) ready(ctx context.Context) (*filling, []apart, error) {
 // damaged makes the index in use anew.
 func (ix *indexer) damaged() { ix.rebuild(index.ErrDamaged) }
 
-func (ix *indexer) rebuild(why error) {
-	if f := ix.use(); f != nil {
-		f.fail(why)
+// rebuild has the index opened again, made anew unless the reason is another; also one that is just being opened. It returns how
+// often that was asked for.
+func (ix *indexer) rebuild(why error) uint64 {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.asked++
+	ix.anew = ix.anew || errors.Is(why, index.ErrDamaged) || errors.Is(why, errRenewed)
+	if ix.current != nil {
+		ix.current.fail(why)
 	}
+	return ix.asked
 }
 
 // forget takes a recording that is gone out of the index.
-func (ix *indexer) forget(ctx context.Context, session string) error {
-	f := ix.use()
-	if f == nil { // found out when the index is opened
-		return nil
+func (ix *indexer) forget(ctx context.Context, session string) {
+	if f := ix.use(); f != nil {
+		f.forget(ctx, session)
+	} else { // found out when the index is opened, and if that is just being done, once more
+		ix.rebuild(errAgain)
 	}
-	return f.forget(ctx, session)
 }
 
 var errRenewed = errors.New("what it had of a recording is destroyed")
 
-// renew makes the index anew, and waits until the old one's file is gone.
+// renew makes the index anew, and waits until the old one's file is gone. Where that fails, it is tried again, and the next
+// start does it.
 func (ix *indexer) renew(ctx context.Context) error {
-	var old *filling
+	asked := ix.rebuild(errRenewed)
 	for {
-		switch now := ix.use(); {
-		case now == nil: // it is being opened
-		case old == nil:
-			old = now
-			now.fail(errRenewed)
-		case now != old:
+		ix.mu.Lock()
+		opened, failed, err, changed := ix.opened, ix.failed, ix.err, ix.changed
+		ix.mu.Unlock()
+		switch {
+		case opened >= asked:
 			return nil
+		case failed >= asked:
+			return err
 		}
 		select {
+		case <-changed:
 		case <-ix.stopped: // what was begun is finished by the next start
 			return errors.New("the gateway is shutting down")
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -173,3 +173,16 @@ func (r *Recorder) sessions() []string {
 	}
 	return sessions
 }
+
+// listed are the ids of all recordings, and whether each is being written.
+func (r *Recorder) listed() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[string]bool, len(r.paths))
+	for session, path := range r.paths {
+		if strings.HasPrefix(path, "recordings") {
+			all[session] = r.live[session] != nil
+		}
+	}
+	return all
+}

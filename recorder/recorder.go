@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/configs"
@@ -101,6 +102,7 @@ type Recorder struct {
 	binder   background
 	latency  SyncLatency
 	masks    maskers
+	claims   atomic.Uint64 // how many recordings were begun, or were about to be
 
 	mu     sync.Mutex
 	paths  map[string]string // of all recordings, by session, below Dir
@@ -373,6 +375,7 @@ func (r *Recorder) claim(rec *Recording, path string) error {
 		return ErrClosed
 	}
 	r.paths[rec.header.Session], r.live[rec.header.Session] = path, rec
+	r.claims.Add(1)
 	return nil
 }
 

@@ -270,9 +270,7 @@ func (r *Recorder) remove(ctx context.Context, session, path string) error {
 	delete(r.locked, session)
 	r.mu.Unlock()
 	if r.indexer != nil {
-		if err := r.indexer.forget(ctx, session); err != nil {
-			r.Log.Error("a purged recording could not be taken out of the search index; the next start does it", "session", session, "error", err)
-		}
+		r.indexer.forget(ctx, session)
 	}
 	os.Remove(day) // which is long over, and goes only if it is empty
 	return nil

@@ -51,7 +51,9 @@ type Match struct {
 func (r *Recorder) Search(ctx context.Context, q Query) iter.Seq2[Match, error] {
 	return func(yield func(Match, error) bool) {
 		left := q.Limit
-		s := searching{recorder: r, ctx: ctx, query: q, yield: func(m Match, err error) bool {
+		s := searching{recorder: r, ctx: ctx, query: q}
+		s.yield = func(m Match, err error) bool {
+			s.given = true
 			if !yield(m, err) {
 				return false
 			}
@@ -59,7 +61,7 @@ func (r *Recorder) Search(ctx context.Context, q Query) iter.Seq2[Match, error] 
 				left--
 			}
 			return left != 0 || err != nil
-		}}
+		}
 		s.run()
 	}
 }
@@ -70,6 +72,7 @@ type searching struct {
 	ctx      context.Context
 	query    Query
 	yield    func(Match, error) bool
+	given    bool    // something was yielded
 	apart    []apart // sessions that the index does not have, or not all of; the newest last
 }
 
@@ -105,20 +108,18 @@ func (s *searching) run() {
 	for _, a := range apart {
 		skip[a.header.Session] = !a.indexed
 	}
-	found := 0
 	for hit, err := range x.index.Search(ctx, index.Query{
 		Text: s.query.Text, Protocol: s.query.Protocol, Target: s.query.Target, Account: s.query.Account, Grant: s.query.Grant,
 		Errors: s.query.Errors, Since: s.query.Since, Until: s.query.Until,
 		Admit: func(h format.Header) bool { return !skip[h.Session] && s.query.admits(h) && r.has(h.Session) },
 	}) {
 		if err != nil {
-			s.failed(err, found)
+			s.failed(err)
 			return
 		}
 		if !s.before(*hit.Header) {
 			return
 		}
-		found++
 		if !s.yield(Match{Session: hit.Header.Session, Header: *hit.Header, Item: hit.Item, Line: hit.Line}, nil) {
 			return
 		}
@@ -142,7 +143,7 @@ func (s *searching) locked() {
 }
 
 // failed ends a search whose index did not do. With nothing given yet, everything is read instead.
-func (s *searching) failed(err error, found int) {
+func (s *searching) failed(err error) {
 	r := s.recorder
 	if s.ctx.Err() != nil {
 		s.yield(Match{}, s.ctx.Err())
@@ -152,7 +153,7 @@ func (s *searching) failed(err error, found int) {
 	if errors.Is(err, index.ErrDamaged) {
 		r.indexer.damaged()
 	}
-	if found > 0 {
+	if s.given {
 		s.yield(Match{}, refusal.New(refusal.RecorderFailed, "the search index failed half-way").
 			WithDetail("what was found is not all there may be; the index is being made anew").WithHint("search again").Because(err))
 		return

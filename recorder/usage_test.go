@@ -1,6 +1,8 @@
 package recorder
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -66,5 +68,31 @@ func TestForecast(t *testing.T) {
 	huge.Free = 1 << 60
 	if got := huge.forecast(); got <= 0 {
 		t.Errorf("on a huge disk: %v", got)
+	}
+}
+
+// TestBallastComesBack: the room that is kept for endings is kept again after somebody has deleted it, also while the gateway runs.
+func TestBallastComesBack(t *testing.T) {
+	r := openRecorder(t, t.TempDir(), configs.Written)
+	defer r.Close(t.Context())
+	if err := r.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(r.recordings(), "ballast")
+	was, err := os.Stat(path)
+	if err != nil || was.Size() == 0 {
+		t.Fatal(was, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if r.ballast.release() {
+		t.Error("there was none to give back")
+	}
+	if err := r.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.Stat(path); err != nil || now.Size() != was.Size() {
+		t.Errorf("%v %v, it was %d bytes", now, err, was.Size())
 	}
 }

@@ -130,7 +130,7 @@ func readBundle(dir string, n int64) (entries [][]byte, torn bool, err error) {
 		}
 		paths = append(paths, filepath.Join(full+".p", strconv.Itoa(widest)))
 	}
-	for _, path := range paths {
+	for _, path := range append(paths, full) { // that of a gateway which goes on may have become full, and moved, meanwhile
 		content, err := readFile(path, 2*transparency.Width*(transparency.MaxLeaf+2))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
