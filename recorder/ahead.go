@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sallyport/configs"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/wal"
 )
 
@@ -32,7 +33,7 @@ type Hardware struct {
 func system() Hardware {
 	return Hardware{
 		Create: func(dir, path string, first []byte) (File, error) {
-			f, err := createFile(dir, path, first)
+			f, err := disk.Create(dir, path, first)
 			if err != nil {
 				return nil, err
 			}
@@ -91,7 +92,7 @@ func (r *Recorder) replay(files []string) error {
 	}
 	found, err := wal.Replay(r.ahead(), p.apply)
 	if err = errors.Join(err, p.sync()); err != nil {
-		if isFull(err) {
+		if disk.IsFull(err) {
 			return fmt.Errorf("replay the write-ahead log: %w; make room on the disk and start again, nothing is lost", err)
 		}
 		return fmt.Errorf("replay the write-ahead log: %w", err)
@@ -123,7 +124,7 @@ func (p *player) apply(record wal.Record) error {
 	}
 	// Written even where the file seems to have it: what is in the kernel's cache is not always on the disk.
 	for {
-		if _, err = f.WriteAt(record.Data, record.Offset); err == nil || !isFull(err) || !p.recorder.ballast.release() {
+		if _, err = f.WriteAt(record.Data, record.Offset); err == nil || !disk.IsFull(err) || !p.recorder.ballast.Release() {
 			break
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 )
 
@@ -201,7 +202,7 @@ func (a *auditLog) write(ctx context.Context, first uint64, events []Event) erro
 	err := a.current.Record(context.WithoutCancel(ctx), events...)
 	if err != nil {
 		err = fmt.Errorf("write the audit log: %w", err)
-		if ended := a.end("recorder_failed"); ended != nil || !isFull(err) {
+		if ended := a.end("recorder_failed"); ended != nil || !disk.IsFull(err) {
 			a.mu.Lock()
 			a.dead = true
 			a.mu.Unlock()

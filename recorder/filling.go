@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/index"
 )
@@ -314,7 +315,7 @@ func (f *filling) rest(after time.Duration) {
 
 // spare returns nil while there is room for what is not needed: the reserve is for recordings.
 func (r *Recorder) spare() error {
-	free, err := freeSpace(r.recordings())
+	free, err := disk.Free(r.recordings())
 	if err == nil && free < int64(r.Config.Reserve) {
 		err = fmt.Errorf("%w: %d bytes are free", errNoRoom, free)
 	}

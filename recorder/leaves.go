@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/internal/store"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/transparency/ledger"
@@ -53,7 +54,7 @@ func (r *Recorder) owe(leaves ...transparency.Leaf) {
 // nothing but a header, goes.
 func (r *Recorder) bindOpening(rec *Recording, path string) error {
 	err := r.bind(transparency.Leaf{Kind: transparency.Open, Recording: transparency.Of(rec.header.Session, rec.good)})
-	if err != nil && isFull(err) { // after other errors the leaf may be there or not: the next start finds out
+	if err != nil && disk.IsFull(err) { // after other errors the leaf may be there or not: the next start finds out
 		os.Remove(filepath.Join(r.Dir, path))
 	}
 	return err
@@ -248,7 +249,7 @@ func (r *Recorder) settle() error {
 		r.Log.Info("the log over all recordings begins with those that are there", "recordings", len(leaves))
 	}
 	if err := r.bind(append(leaves, start)...); err != nil {
-		if isFull(err) { // no session starts without room, and the next start settles
+		if disk.IsFull(err) { // no session starts without room, and the next start settles
 			r.Log.Error("the log over all recordings has no room", "error", err)
 			return nil
 		}

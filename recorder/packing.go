@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
-	"sallyport/recorder/wal"
 )
 
 const (
@@ -155,7 +155,7 @@ func (p *packer) run(ctx context.Context) {
 			p.recorder.Log.Warn("a recording is not packed", "session", session, "error", err)
 		default:
 			p.recorder.Log.Error("a recording could not be packed; it stays as it is, and the next start tries again", "session", session, "error", err)
-			if isBroken(err) {
+			if disk.IsBroken(err) {
 				p.recorder.distrust(err)
 			}
 		}
@@ -184,7 +184,7 @@ func (r *Recorder) pack(ctx context.Context, session string) error {
 	if look, err := format.Look(plain, info.Size()); err != nil || look.Packed || !look.Sealed || look.Header.Lock != nil {
 		return err
 	}
-	temporary := full + unborn
+	temporary := full + disk.Unborn
 	packed, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -211,7 +211,7 @@ func (r *Recorder) packInto(ctx context.Context, packed, plain *os.File) error {
 		return err
 	}
 	if err := packed.Sync(); err != nil {
-		return &syncError{err}
+		return &disk.SyncError{Err: err}
 	}
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -250,7 +250,7 @@ func (r *Recorder) swap(session, temporary, full string, size int64, packed *os.
 		return err
 	}
 	r.faults.at(packSwapped)
-	return wal.SyncDirectory(filepath.Dir(full))
+	return disk.SyncDirectory(filepath.Dir(full))
 }
 
 // unlessDone reads until the context ends.

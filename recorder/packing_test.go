@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sallyport/configs"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/verify"
 )
@@ -114,7 +115,7 @@ func TestEndedRecordingsArePacked(t *testing.T) {
 			report.WriteTo(t.Output())
 			t.Errorf("%v, the chain was %x", err, chain)
 		}
-		left, err := filepath.Glob(filepath.Join(dir, "recordings/*/*/*/*"+unborn))
+		left, err := filepath.Glob(filepath.Join(dir, "recordings/*/*/*/*"+disk.Unborn))
 		if err != nil || len(left) > 0 {
 			t.Errorf("left over: %v, %v", left, err)
 		}
@@ -171,7 +172,7 @@ func TestDamagedIsNotPacked(t *testing.T) {
 	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
 		t.Errorf("it was changed: %v", err)
 	}
-	if _, err := os.Stat(path + unborn); err == nil {
+	if _, err := os.Stat(path + disk.Unborn); err == nil {
 		t.Error("something is left over")
 	}
 }

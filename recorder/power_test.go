@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"sallyport/configs"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/verify"
 	"sallyport/recorder/wal"
@@ -61,7 +62,7 @@ func (d *forgetful) hardware(segment int64) Hardware {
 		Segment: segment,
 		Log:     d,
 		Create: func(dir, path string, first []byte) (File, error) {
-			f, err := createFile(dir, path, first)
+			f, err := disk.Create(dir, path, first)
 			if err != nil {
 				return nil, err
 			}

@@ -31,12 +31,16 @@ import (
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/lock"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/transparency/ledger"
 	"sallyport/recorder/wal"
 )
+
+// extension ends the name of a recording's file.
+const extension = ".srec"
 
 // Options configure Open.
 type Options struct {
@@ -87,7 +91,7 @@ type Recorder struct {
 	volatile bool
 	faults   *faults
 	wal      *wal.Log // of all recordings at level synced
-	ballast  *ballast
+	ballast  *disk.Ballast
 	crashed  []format.Header
 	audit    *auditLog            // nil without a store
 	indexer  *indexer             // nil without an index
@@ -141,7 +145,7 @@ func open(ctx context.Context, o Options, on Hardware) (*Recorder, error) {
 	}
 	r := &Recorder{Options: o, hardware: on, paths: map[string]string{}, live: map[string]*Recording{}, locked: map[string]format.Header{}, opened: time.Now(), clock: time.Now}
 	r.packer = newPacker(r)
-	r.free = func() (int64, error) { return freeSpace(r.recordings()) }
+	r.free = func() (int64, error) { return disk.Free(r.recordings()) }
 	r.running = func() time.Duration { return time.Since(r.opened) }
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -190,12 +194,12 @@ func (r *Recorder) prepare() error {
 		return err
 	}
 	for _, dir := range []string{r.recordings(), r.audits(), r.ahead()} {
-		if err := makeDirectory(dir); err != nil {
+		if err := disk.MakeDirectory(r.Dir, dir); err != nil {
 			return fmt.Errorf("make the session log's directory: %w", err)
 		}
 	}
 	for _, dir := range []string{r.recordings(), r.ahead()} {
-		volatile, err := isVolatile(dir)
+		volatile, err := disk.IsVolatile(dir)
 		if err != nil {
 			return fmt.Errorf("look at the session log's file system: %w", err)
 		}
@@ -205,7 +209,7 @@ func (r *Recorder) prepare() error {
 		return err
 	}
 	r.wal = r.newLog()
-	r.ballast = newBallast(filepath.Join(r.recordings(), "ballast"), int64(r.Config.Reserve))
+	r.ballast = disk.NewBallast(filepath.Join(r.recordings(), "ballast"), int64(r.Config.Reserve))
 	return nil
 }
 
@@ -240,7 +244,7 @@ func (r *Recorder) measure() error {
 			return err
 		}
 		began := time.Now()
-		if err := wal.SyncData(f); err != nil {
+		if err := disk.SyncData(f); err != nil {
 			return err
 		}
 		took = append(took, time.Since(began))
@@ -299,7 +303,7 @@ func (r *Recorder) seen() error {
 // room returns nil while there is room for new recordings and for the endings of all; it makes the ballast whole again
 // where it can.
 func (r *Recorder) room() error {
-	free, err := freeSpace(r.recordings())
+	free, err := disk.Free(r.recordings())
 	if err != nil {
 		return refusal.New(refusal.RecorderFailed, "the session log's disk cannot be read").
 			WithHint("ask whoever runs the gateway to look at its disk").Because(err)
@@ -307,7 +311,7 @@ func (r *Recorder) room() error {
 	if free < int64(r.Config.Reserve) {
 		return full(fmt.Errorf("%d bytes are free, recording.reserve is %d", free, r.Config.Reserve))
 	}
-	if err := r.ballast.fill(free - int64(r.Config.Reserve)); err != nil {
+	if err := r.ballast.Fill(free - int64(r.Config.Reserve)); err != nil {
 		return full(err)
 	}
 	return nil
@@ -350,10 +354,10 @@ func (r *Recorder) Begin(ctx context.Context, header format.Header, level config
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, errUsed):
 		return nil, fmt.Errorf("begin a recording: %w", err)
-	case isFull(err):
+	case disk.IsFull(err):
 		return nil, full(err)
 	case err != nil:
-		if isBroken(err) {
+		if disk.IsBroken(err) {
 			r.distrust(err)
 		}
 		return nil, refusal.New(refusal.RecorderFailed, "the recording could not be begun").

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/refusal"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 )
 
@@ -273,7 +274,7 @@ func TestBeginRefuses(t *testing.T) {
 
 func TestSyncedNeedsADisk(t *testing.T) {
 	dir := "/dev/shm"
-	if volatile, err := isVolatile(dir); err != nil || !volatile {
+	if volatile, err := disk.IsVolatile(dir); err != nil || !volatile {
 		t.Skip("no tmpfs at " + dir)
 	}
 	dir, err := os.MkdirTemp(dir, "sallyport-test-*")
@@ -319,7 +320,7 @@ func TestOpenClosesWhatWasLeft(t *testing.T) {
 	}
 	f.WriteString("\xf5SB\x01half a block")
 	f.Close()
-	left := path + unborn
+	left := path + disk.Unborn
 	if err := os.WriteFile(left, []byte("SREC1\nhalf a hea"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/configs"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/wal"
@@ -328,7 +329,7 @@ func (r *Recording) settle(state format.State, err error) {
 
 // keep is store for everything but endings, for which the last room is kept.
 func (r *Recording) keep(bytes []byte, records bool) error {
-	if r.recorder.ballast.used.Load() {
+	if r.recorder.ballast.Used() {
 		return fmt.Errorf("write the recording: only endings are written until there is room again: %w", syscall.ENOSPC)
 	}
 	return r.store(bytes, records)
@@ -390,7 +391,7 @@ func (r *Recording) fail(err error) {
 		close(r.failed)
 	}
 	r.recorder.Log.Error("a recording failed", "session", r.header.Session, "error", err)
-	if isBroken(err) {
+	if disk.IsBroken(err) {
 		r.recorder.distrust(err)
 	}
 }
@@ -425,7 +426,7 @@ func (r *Recording) seal(end format.End) error {
 	if r.err == nil && r.next.Len() > 0 {
 		r.write()
 	}
-	if isUnknown(r.err) {
+	if disk.IsUnknown(r.err) {
 		return fmt.Errorf("the recording cannot be ended: %w", r.err)
 	}
 	if r.err != nil {
@@ -445,7 +446,7 @@ func (r *Recording) seal(end format.End) error {
 			r.sealed = true
 			return nil
 		}
-		if !isFull(err) || !r.recorder.ballast.release() {
+		if !disk.IsFull(err) || !r.recorder.ballast.Release() {
 			return err
 		}
 	}
@@ -474,7 +475,7 @@ func (r *Recording) finish() {
 	r.timer.Stop()
 	r.spare = nil
 	r.next.Take(nil)
-	if r.level == configs.Synced && !r.finished && !isUnknown(r.err) {
+	if r.level == configs.Synced && !r.finished && !disk.IsUnknown(r.err) {
 		if err := r.sync(); err != nil {
 			r.recorder.Log.Error("sync a recording", "session", r.header.Session, "error", err)
 		}

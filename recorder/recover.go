@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 )
 
@@ -48,7 +49,7 @@ func (r *Recorder) recover(ctx context.Context) error {
 		case err != nil:
 		case strings.HasSuffix(name, extension):
 			err = r.look(path)
-		case strings.HasSuffix(name, extension+unborn), strings.HasPrefix(name, "measure-"):
+		case strings.HasSuffix(name, extension+disk.Unborn), strings.HasPrefix(name, "measure-"):
 			err = os.Remove(path)
 		}
 		if err != nil {
@@ -96,7 +97,7 @@ func (r *Recorder) look(path string) error {
 		r.crashed = append(r.crashed, found.Header)
 	}
 	if err := r.repair(f, relative); err != nil {
-		if isFull(err) {
+		if disk.IsFull(err) {
 			r.Log.Error("a recording could not be closed, for want of room; the next start tries again", "file", relative, "error", err)
 			return nil
 		}
@@ -168,7 +169,7 @@ func (r *Recorder) repair(f *os.File, path string) error {
 		if err == nil {
 			break
 		}
-		if !isFull(err) || !r.ballast.release() {
+		if !disk.IsFull(err) || !r.ballast.Release() {
 			return err
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"sallyport/internal/store"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
-	"sallyport/recorder/wal"
 )
 
 const (
@@ -262,7 +262,7 @@ func (r *Recorder) remove(ctx context.Context, session, path string) error {
 		return err
 	}
 	day := filepath.Dir(full)
-	if err := wal.SyncDirectory(day); err != nil {
+	if err := disk.SyncDirectory(day); err != nil {
 		return err
 	}
 	r.mu.Lock()

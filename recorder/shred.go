@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/index"
 	"sallyport/recorder/transparency"
 )
@@ -69,7 +69,7 @@ func (r *Recorder) Shred(ctx context.Context, session string, event store.AuditE
 
 // destroy is what Shred does once it has been said.
 func (r *Recorder) destroy(ctx context.Context, session, path string, locked bool) error {
-	if err := overwrite(filepath.Join(r.Dir, path)); err != nil {
+	if err := disk.Overwrite(filepath.Join(r.Dir, path)); err != nil {
 		return fmt.Errorf("destroy the recording of session %s: %w", session, err)
 	}
 	if err := r.remove(ctx, session, path); err != nil {
@@ -120,7 +120,7 @@ func (r *Recorder) finishShreds(ctx context.Context) error {
 			if err := r.bind(leaf); err != nil {
 				return err
 			}
-			if err := overwrite(filepath.Join(r.Dir, path)); err != nil {
+			if err := disk.Overwrite(filepath.Join(r.Dir, path)); err != nil {
 				return err
 			}
 			if err := r.remove(ctx, session, path); err != nil {
@@ -138,24 +138,4 @@ func (r *Recorder) finishShreds(ctx context.Context) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM recording_shreds`)
 		return err
 	})
-}
-
-// overwrite fills a file with zeros, durably. What the disk keeps elsewhere of what stood there is out of reach.
-func overwrite(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	zeros := make([]byte, min(info.Size(), 1<<20))
-	for at := int64(0); at < info.Size(); at += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), info.Size()-at)], at); err != nil {
-			return err
-		}
-	}
-	return f.Sync()
 }

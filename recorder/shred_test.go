@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency"
 	"sallyport/recorder/verify"
@@ -335,7 +336,7 @@ func TestShredWhilePacking(t *testing.T) {
 		return err == nil && found.Packed && found.Sealed
 	}
 	other := pathOf(r, "s2")
-	eventually(t, "one of them is packed but for being exchanged", func() bool { return whole(path+unborn) || whole(other+unborn) })
+	eventually(t, "one of them is packed but for being exchanged", func() bool { return whole(path+disk.Unborn) || whole(other+disk.Unborn) })
 	close(over)
 	select {
 	case err := <-shred:

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"sallyport/recorder/disk"
 )
 
 // Usage is what recordings take of the disk.
@@ -89,7 +91,7 @@ func (r *Recorder) Usage(ctx context.Context) (Usage, error) {
 		}
 	}
 	var err error
-	if u.Free, err = freeSpace(r.recordings()); err != nil {
+	if u.Free, err = disk.Free(r.recordings()); err != nil {
 		return u, err
 	}
 	u.Left = u.forecast()

@@ -86,7 +86,7 @@ func TestBallastComesBack(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if r.ballast.release() {
+	if r.ballast.Release() {
 		t.Error("there was none to give back")
 	}
 	if err := r.Ready(); err != nil {

@@ -37,13 +37,15 @@ var rooms = [][]string{
 // exceptions are rooms that may use less than their place allows, by the whole list of what they may import.
 var exceptions = map[string][]string{
 	"configs":                       {},
-	"proxy":                         {"configs", "internal/refusal"},                              // knows no grants, no recording
-	"client":                        {"configs", "internal/refusal", "web/api"},                   // the user's side: the API's types and nothing else
-	"recorder/format":               {},                                                           // what the auditor's binary stands on
-	"recorder/verify":               {"recorder/format", "recorder/transparency", "recorder/wal"}, // the auditor's binary
-	"recorder/transparency":         {"recorder/format"},                                          // what it stands on too
-	"recorder/transparency/ledger":  {"recorder/transparency", "recorder/wal"},
-	"recorder/transparency/witness": {"recorder/transparency"},
+	"proxy":                         {"configs", "internal/refusal"},            // knows no grants, no recording
+	"client":                        {"configs", "internal/refusal", "web/api"}, // the user's side: the API's types and nothing else
+	"recorder/format":               {},                                         // what the auditor's binary stands on
+	"recorder/disk":                 {},
+	"recorder/wal":                  {"recorder/disk"},
+	"recorder/verify":               {"recorder/disk", "recorder/format", "recorder/transparency", "recorder/wal"}, // the auditor's binary
+	"recorder/transparency":         {"recorder/format"},                                                           // what it stands on too
+	"recorder/transparency/ledger":  {"recorder/disk", "recorder/transparency"},
+	"recorder/transparency/witness": {"recorder/disk", "recorder/transparency"},
 	"web/api":                       {"configs", "internal/refusal", "recorder/format", "recorder/item"}, // plain types
 }
 
@@ -159,7 +161,7 @@ func TestRoomsImportOnlyToTheLeft(t *testing.T) {
 }
 
 // auditors are what the auditor's binary is made of.
-var auditors = []string{"recorder/format", "recorder/transparency", "recorder/verify", "recorder/wal"}
+var auditors = []string{"recorder/disk", "recorder/format", "recorder/transparency", "recorder/verify", "recorder/wal"}
 
 // TestTheAuditorsRoomsStandAlone: what the auditor's binary is made of knows nothing of the gateway.
 func TestTheAuditorsRoomsStandAlone(t *testing.T) {

@@ -3,7 +3,6 @@ package verify
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -131,7 +131,7 @@ func readBundle(dir string, n int64) (entries [][]byte, torn bool, err error) {
 		paths = append(paths, filepath.Join(full+".p", strconv.Itoa(widest)))
 	}
 	for _, path := range append(paths, full) { // that of a gateway which goes on may have become full, and moved, meanwhile
-		content, err := readFile(path, 2*transparency.Width*(transparency.MaxLeaf+2))
+		content, err := disk.Read(path, 2*transparency.Width*(transparency.MaxLeaf+2))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -142,19 +142,6 @@ func readBundle(dir string, n int64) (entries [][]byte, torn bool, err error) {
 		return entries, !whole, nil
 	}
 	return nil, false, fs.ErrNotExist
-}
-
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(content)) > most {
-		err = fmt.Errorf("%s is longer than %d bytes", path, most)
-	}
-	return content, err
 }
 
 // take notes what a leaf says.

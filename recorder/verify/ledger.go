@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -185,7 +186,7 @@ func (o *Options) logKey(dir string, report *Ledger) (transparency.LogKey, error
 	key := o.LogKey
 	report.Trusted = key.Verifier != nil
 	if !report.Trusted {
-		text, err := readFile(filepath.Join(dir, "keys", "log.pub"), 4096)
+		text, err := disk.Read(filepath.Join(dir, "keys", "log.pub"), 4096)
 		if errors.Is(err, fs.ErrNotExist) {
 			return key, nil // which NotProven says
 		}
@@ -211,7 +212,7 @@ func (o *Options) checkpoints(dir string, key transparency.LogKey, report *Ledge
 		return nil, err
 	}
 	for _, path := range archived {
-		signed, err := readFile(path, transparency.MaxCheckpoint)
+		signed, err := disk.Read(path, transparency.MaxCheckpoint)
 		if err != nil {
 			return nil, err
 		}
@@ -223,7 +224,7 @@ func (o *Options) checkpoints(dir string, key transparency.LogKey, report *Ledge
 		all = append(all, &checked{Checkpoint: c, what: fmt.Sprintf("the archived checkpoint over %d leaves", c.Tree.N)})
 	}
 	for _, name := range []string{transparency.CheckpointFile, transparency.WitnessedFile} {
-		signed, err := readFile(filepath.Join(dir, transparency.Folder, name), transparency.MaxCheckpoint)
+		signed, err := disk.Read(filepath.Join(dir, transparency.Folder, name), transparency.MaxCheckpoint)
 		if errors.Is(err, fs.ErrNotExist) && len(archived) > 0 {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -31,7 +32,7 @@ func Trust(logKey string, witnesses, kept []string) (Options, error) {
 		}
 	}
 	for _, name := range kept {
-		content, err := readFile(name, transparency.MaxCheckpoint)
+		content, err := disk.Read(name, transparency.MaxCheckpoint)
 		if err != nil {
 			return o, fmt.Errorf("read a checkpoint that was kept: %w", err)
 		}

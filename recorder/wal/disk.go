@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"sallyport/recorder/disk"
 )
 
 // Disk is where the log's files are.
@@ -46,7 +48,7 @@ func (System) Create(path string, size int64) (File, error) {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = SyncDirectory(filepath.Dir(path))
+		err = disk.SyncDirectory(filepath.Dir(path))
 	}
 	if err != nil {
 		f.Close()
@@ -63,16 +65,6 @@ func (System) Remove(path string) error { return os.Remove(path) }
 type DataSynced struct{ *os.File }
 
 // Sync waits until the file's data and size are on stable storage.
-func (f DataSynced) Sync() error { return SyncData(f.File) }
-
-// SyncDirectory waits until the names in a directory are on stable storage.
-func SyncDirectory(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}
+func (f DataSynced) Sync() error { return disk.SyncData(f.File) }
 
 func isEnd(err error) bool { return errors.Is(err, io.EOF) }

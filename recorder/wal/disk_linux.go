@@ -6,15 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SyncData waits until the file's data are on stable storage, with its size but without times that nobody needs.
-func SyncData(f *os.File) error {
-	for {
-		if err := unix.Fdatasync(int(f.Fd())); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // writeBack waits until a part of the file was given to the disk. It is not safe before a sync, but that has little left to
 // do then, and unlike a sync it does not have the file system write its journal, for which everybody else's syncs wait.
 func writeBack(f *os.File, at, length int64) error {

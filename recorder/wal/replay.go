@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"sallyport/recorder/disk"
 )
 
 // Found is what Replay found.
@@ -144,5 +146,5 @@ func Remove(dir string) error {
 			return err
 		}
 	}
-	return SyncDirectory(dir)
+	return disk.SyncDirectory(dir)
 }

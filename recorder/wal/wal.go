@@ -56,6 +56,9 @@ type Failure struct{ Err error }
 func (f *Failure) Error() string { return "the write-ahead log has failed: " + f.Err.Error() }
 func (f *Failure) Unwrap() error { return f.Err }
 
+// Unknown marks it for disk.IsUnknown.
+func (f *Failure) Unknown() {}
+
 // Options configure New.
 type Options struct {
 	// Dir has the log's files and nothing else. It exists.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -33,11 +34,14 @@ func LoadKey(dir, origin string) (note.Signer, transparency.LogKey, error) {
 		if err != nil {
 			return fail(fmt.Errorf("%q can't be a log's name: %w", origin, err))
 		}
-		// The public half first: a private one is never without.
-		if err := replaceFile(path+PublicExtension, []byte(public+"\n")); err != nil {
+		if err := disk.MakeDirectory(dir, dir); err != nil {
 			return fail(err)
 		}
-		if err := replaceFile(path, []byte(private+"\n")); err != nil {
+		// The public half first: a private one is never without.
+		if err := disk.Replace(path+PublicExtension, []byte(public+"\n")); err != nil {
+			return fail(err)
+		}
+		if err := disk.Replace(path, []byte(private+"\n")); err != nil {
 			return fail(err)
 		}
 		info, err = os.Stat(path)
@@ -50,11 +54,11 @@ func LoadKey(dir, origin string) (note.Signer, transparency.LogKey, error) {
 	if info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
 		return fail(fmt.Errorf("%s can be read by others: run chmod 600 on it, and think about who has it", path))
 	}
-	private, err := readBounded(path, 4096)
+	private, err := disk.Read(path, 4096)
 	if err != nil {
 		return fail(err)
 	}
-	public, err := readBounded(path+PublicExtension, 4096)
+	public, err := disk.Read(path+PublicExtension, 4096)
 	if err != nil {
 		return fail(err)
 	}

@@ -13,19 +13,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
-	"sallyport/recorder/wal"
 )
 
 // Options configure Open. Dir, Signer and Key are required.
@@ -199,7 +197,7 @@ func (l *Log) store(entries [][]byte) error {
 		if err != nil {
 			return fmt.Errorf("begin a bundle of leaves: %w", err)
 		}
-		if err := wal.SyncDirectory(filepath.Dir(path)); err != nil {
+		if err := disk.SyncDirectory(filepath.Dir(path)); err != nil {
 			tail.Close()
 			return fmt.Errorf("begin a bundle of leaves: %w", err)
 		}
@@ -217,7 +215,7 @@ func (l *Log) store(entries [][]byte) error {
 		}
 		return fmt.Errorf("write leaves: %w", err)
 	}
-	if err := wal.SyncData(l.tail); err != nil {
+	if err := disk.SyncData(l.tail); err != nil {
 		return fmt.Errorf("sync leaves: %w", errors.Join(errUnknown, err))
 	}
 	l.at += int64(len(data))
@@ -228,7 +226,7 @@ func (l *Log) store(entries [][]byte) error {
 var errUnknown = errors.New("what of the log is on the disk is not known")
 
 func isFull(err error) bool {
-	return !errors.Is(err, errUnknown) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG))
+	return !errors.Is(err, errUnknown) && disk.IsFull(err)
 }
 
 // integrate adds entries to the tree, and puts a bundle that they made full, and tiles, where they stay. The caller has the
@@ -275,13 +273,13 @@ func (l *Log) settle(n int64) error {
 		}
 		l.tail = nil
 	}
-	if err := makeDirectory(filepath.Dir(to)); err != nil {
+	if err := disk.MakeDirectory(l.o.Dir, filepath.Dir(to)); err != nil {
 		return err
 	}
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	return wal.SyncDirectory(filepath.Dir(to)) // its old name goes with the next tail's sync, and does no harm before
+	return disk.SyncDirectory(filepath.Dir(to)) // its old name goes with the next tail's sync, and does no harm before
 }
 
 // promote writes tiles that are full and puts their hash on the level above.
@@ -298,7 +296,7 @@ func (l *Log) promote() {
 			return
 		}
 		path := filepath.Join(l.dir, filepath.FromSlash(transparency.TilePath(level, n, transparency.Width)))
-		if err := replaceFile(path, encode(full)); err != nil {
+		if err := l.replace(path, encode(full)); err != nil {
 			l.o.Log.Warn("a tile could not be written; it can be made again from the leaves", "tile", path, "error", err)
 		}
 		l.mu.Lock()
@@ -354,7 +352,7 @@ func (l *Log) Publish() (transparency.Checkpoint, error) {
 	if err != nil {
 		return head, err
 	}
-	if err := replaceFile(filepath.Join(l.dir, transparency.CheckpointFile), head.Note); err != nil {
+	if err := l.replace(filepath.Join(l.dir, transparency.CheckpointFile), head.Note); err != nil {
 		return head, fmt.Errorf("write the checkpoint: %w", err)
 	}
 	l.mu.Lock()
@@ -412,52 +410,10 @@ func (l *Log) Close(ctx context.Context) error {
 	return err
 }
 
-// makeDirectory makes a directory and those above it that are missing, each on stable storage in the one above.
-func makeDirectory(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	if err := makeDirectory(filepath.Dir(dir)); err != nil {
+// replace puts a file in the place of another, in a directory that may be missing.
+func (l *Log) replace(path string, content []byte) error {
+	if err := disk.MakeDirectory(l.o.Dir, filepath.Dir(path)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return wal.SyncDirectory(filepath.Dir(dir))
-}
-
-// replaceFile puts a file in the place of another, whole or not at all.
-func replaceFile(path string, content []byte) error {
-	if err := makeDirectory(filepath.Dir(path)); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return wal.SyncDirectory(filepath.Dir(path))
-}
-
-func readBounded(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(content)) > most {
-		err = fmt.Errorf("%s is longer than %d bytes", path, most)
-	}
-	return content, err
+	return disk.Replace(path, content)
 }

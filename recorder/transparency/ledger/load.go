@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
-	"sallyport/recorder/wal"
 )
 
 // maxBundle is the most bytes of a bundle.
@@ -22,7 +22,7 @@ const maxBundle = transparency.Width * (transparency.MaxLeaf + 2)
 // tree over them, and whether it is what the newest checkpoints say.
 func (l *Log) load() error {
 	for _, dir := range []string{"tile/entries", transparency.TailFolder} {
-		if err := makeDirectory(filepath.Join(l.dir, filepath.FromSlash(dir))); err != nil {
+		if err := disk.MakeDirectory(l.o.Dir, filepath.Join(l.dir, filepath.FromSlash(dir))); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,7 @@ func (l *Log) loadTail(bundles int64) (entries [][]byte, count int64, err error)
 	}
 	for {
 		path := filepath.Join(dir, strconv.FormatInt(bundles, 10))
-		content, err := readBounded(path, 2*maxBundle)
+		content, err := disk.Read(path, 2*maxBundle)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, bundles, nil
 		}
@@ -112,7 +112,7 @@ func (l *Log) loadTail(bundles int64) (entries [][]byte, count int64, err error)
 		}
 		if size < len(content) {
 			l.o.Log.Warn("leaves that were being written when the gateway died were cut; nothing in them had been acknowledged", "bytes", len(content)-size)
-			if err := errors.Join(l.tail.Truncate(int64(size)), wal.SyncData(l.tail)); err != nil {
+			if err := errors.Join(l.tail.Truncate(int64(size)), disk.SyncData(l.tail)); err != nil {
 				return nil, 0, err
 			}
 		}
@@ -144,7 +144,7 @@ func (l *Log) loadCheckpoints() error {
 		file string
 		into *transparency.Checkpoint
 	}{{transparency.CheckpointFile, &l.head}, {transparency.WitnessedFile, &l.witnessed}} {
-		signed, err := readBounded(filepath.Join(l.dir, c.file), transparency.MaxCheckpoint)
+		signed, err := disk.Read(filepath.Join(l.dir, c.file), transparency.MaxCheckpoint)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

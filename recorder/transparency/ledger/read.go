@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -82,7 +83,7 @@ func (l *Log) Entry(index int64) ([]byte, error) {
 func (l *Log) bundle(n int64, width int) ([]byte, error) {
 	// While it is read it may become full and move.
 	for _, path := range []string{transparency.BundlePath(n, transparency.Width), transparency.TailPath(n), transparency.BundlePath(n, transparency.Width)} {
-		content, err := readBounded(filepath.Join(l.dir, filepath.FromSlash(path)), 2*maxBundle)
+		content, err := disk.Read(filepath.Join(l.dir, filepath.FromSlash(path)), 2*maxBundle)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -105,7 +106,7 @@ func (l *Log) bundle(n int64, width int) ([]byte, error) {
 // fullTile reads a full tile, or makes it again from what is below it.
 func (l *Log) fullTile(level int, n int64) ([]tlog.Hash, error) {
 	path := filepath.Join(l.dir, filepath.FromSlash(transparency.TilePath(level, n, transparency.Width)))
-	content, err := readBounded(path, transparency.Width*tlog.HashSize)
+	content, err := disk.Read(path, transparency.Width*tlog.HashSize)
 	if err == nil && len(content) == transparency.Width*tlog.HashSize {
 		return decode(content), nil
 	}
@@ -131,7 +132,7 @@ func (l *Log) fullTile(level int, n int64) ([]tlog.Hash, error) {
 			hashes = append(hashes, transparency.Peaks(lower)[0])
 		}
 	}
-	return hashes, replaceFile(path, encode(hashes))
+	return hashes, l.replace(path, encode(hashes))
 }
 
 // ReadHashes implements tlog.HashReader.

@@ -149,7 +149,7 @@ func (l *Log) ask(ctx context.Context) bool {
 	}
 	cosigned, err := transparency.ParseCheckpoint(c.WithSignatures(signatures), l.o.Key, keys...)
 	if err == nil {
-		err = replaceFile(filepath.Join(l.dir, transparency.WitnessedFile), cosigned.Note)
+		err = l.replace(filepath.Join(l.dir, transparency.WitnessedFile), cosigned.Note)
 	}
 	if err != nil {
 		l.o.Log.Error("cosignatures could not be kept", "error", err)

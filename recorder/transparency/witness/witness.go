@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sallyport/recorder/disk"
 	"sallyport/recorder/transparency"
 )
 
@@ -78,11 +79,11 @@ func (w *Witness) loadKey() error {
 		if err != nil {
 			return fmt.Errorf("make the witness's key: %w", err)
 		}
-		if err := replaceFile(path+".pub", []byte(public+"\n")); err != nil {
+		if err := disk.Replace(path+".pub", []byte(public+"\n")); err != nil {
 			return err
 		}
 		w.private, w.public = made, public
-		return replaceFile(path, []byte(made+"\n"))
+		return disk.Replace(path, []byte(made+"\n"))
 	}
 	if err != nil {
 		return err
@@ -233,7 +234,7 @@ func (w *Witness) addCheckpoint(body []byte) ([]byte, error) {
 			kept += line
 		}
 	}
-	return signature, replaceFile(w.path(origin), append([]byte(kept), signature...))
+	return signature, disk.Replace(w.path(origin), append([]byte(kept), signature...))
 }
 
 // ServeHTTP implements http.Handler: POST /add-checkpoint for logs; for people GET / lists the logs, and
@@ -321,29 +322,4 @@ func (w *Witness) serveList(out http.ResponseWriter) {
 	}
 	out.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(out).Encode(list)
-}
-
-// replaceFile puts a file in the place of another, whole or not at all, and returns when it is on stable storage.
-func replaceFile(path string, content []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

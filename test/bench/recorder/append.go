@@ -14,6 +14,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/recorder"
+	"sallyport/recorder/disk"
 	"sallyport/recorder/format"
 	"sallyport/recorder/wal"
 )
@@ -152,7 +153,7 @@ func filePerSession(dir string, sessions int) (func(int) error, func() error, er
 			return err
 		}
 		f.at += int64(len(block))
-		return wal.SyncData(f.file)
+		return disk.SyncData(f.file)
 	}
 	return do, func() (err error) {
 		for _, f := range files {

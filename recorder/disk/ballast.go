@@ -1,4 +1,4 @@
-package recorder
+package disk
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ const (
 	ballastMost  = 16 << 20
 )
 
-// ballast is a file that does nothing but take up room, so that there is room for endings once the disk is full. While
+// Ballast is a file that does nothing but take up room, so that there is room for endings once the disk is full. While
 // a piece of it is used, nothing but endings is written, or the sessions that are still open would eat it up.
-type ballast struct {
+type Ballast struct {
 	path string
 	want int64
 
@@ -25,21 +25,24 @@ type ballast struct {
 	size int64
 }
 
-// newBallast keeps a quarter of the reserve, within bounds that make sense.
-func newBallast(path string, reserve int64) *ballast {
-	return &ballast{path: path, want: min(max(reserve/4, 4*ballastPiece), ballastMost) / ballastPiece * ballastPiece}
+// NewBallast is a file at path that keeps a quarter of the reserve, within bounds that make sense.
+func NewBallast(path string, reserve int64) *Ballast {
+	return &Ballast{path: path, want: min(max(reserve/4, 4*ballastPiece), ballastMost) / ballastPiece * ballastPiece}
 }
 
+// Used reports whether a piece of it was given back, and not taken again yet.
+func (b *Ballast) Used() bool { return b.used.Load() }
+
 // look notes how large the file is, which somebody may have deleted to make room. The lock is held.
-func (b *ballast) look() {
+func (b *Ballast) look() {
 	b.size = 0
 	if info, err := os.Stat(b.path); err == nil {
 		b.size = info.Size() / ballastPiece * ballastPiece
 	}
 }
 
-// fill brings the ballast to its size again if that takes no more than free bytes.
-func (b *ballast) fill(free int64) error {
+// Fill brings the ballast to its size again if that takes no more than free bytes.
+func (b *Ballast) Fill(free int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.look(); b.size >= b.want {
@@ -73,8 +76,8 @@ func (b *ballast) fill(free int64) error {
 	return nil
 }
 
-// release gives a piece of the ballast back to the disk and reports whether there was one.
-func (b *ballast) release() bool {
+// Release gives a piece of the ballast back to the disk and reports whether there was one.
+func (b *Ballast) Release() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.look(); b.size == 0 {
