@@ -65,13 +65,13 @@ func (r *Recorder) FollowItems(ctx context.Context, session string) (iter.Seq2[I
 	return r.itemsBy((*Recorder).newMaskedTeller, header, events), nil
 }
 
-// FollowLines is FollowItems with what terminals show in lines, as they came out, for whoever takes it as such.
-func (r *Recorder) FollowLines(ctx context.Context, session string) (iter.Seq2[Item, error], error) {
+// FollowLines is FollowItems with what terminals show in lines, for whoever puts these together (terminal.Lines) and then masks each, whole.
+func (r *Recorder) FollowLines(ctx context.Context, session string) (items iter.Seq2[Item, error], mask func(line string) string, err error) {
 	header, events, err := r.Follow(ctx, session)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return r.itemsBy((*Recorder).newLinesTeller, header, events), nil
+	return r.itemsBy((*Recorder).newLinesTeller, header, events), r.masker(header).Text, nil
 }
 
 // Live reports whether the session's recording is being written.

@@ -44,7 +44,8 @@ type pulses struct {
 // pulse is what following one session has shown so far.
 type pulse struct {
 	stop   context.CancelFunc
-	wanted time.Time // by its owner's lock: when somebody looked last
+	wanted time.Time           // by its owner's lock: when somebody looked last
+	mask   func(string) string // hides in a line that is whole what is to be hidden; of whoever follows
 
 	mu       sync.Mutex
 	last     string
@@ -87,10 +88,11 @@ func (p *pulses) follow(ctx context.Context, id string, one *pulse) {
 			delete(p.each, id)
 		}
 	}()
-	items, err := p.server.Recorder.FollowLines(ctx, id)
+	items, mask, err := p.server.Recorder.FollowLines(ctx, id)
 	if err != nil {
 		return
 	}
+	one.mask = mask
 	checked := time.Now()
 	for it, err := range items {
 		if err != nil {
@@ -135,7 +137,7 @@ func (o *pulse) take(it item.Item) {
 		if lines == nil {
 			return
 		}
-		lines.Write(it.Data, func(line string) { o.last, o.lastAt = short(line), it.Time })
+		lines.Write(it.Data, func(line string) { o.last, o.lastAt = short(o.mask(line)), it.Time })
 		return
 	case item.Exit:
 		delete(o.lines, it.Channel)

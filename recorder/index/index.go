@@ -25,7 +25,7 @@ import (
 
 // version is of the tables, of Fold and of the Extractor; an index of another one is made anew. Raise it too when the
 // interpreters of the protocols make something else of the same recording.
-const version = 2
+const version = 3
 
 // ErrDamaged is wrapped by errors that say that the file is no index any more: remove it and make it again.
 var ErrDamaged = errors.New("the search index is damaged")

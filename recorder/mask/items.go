@@ -13,7 +13,7 @@ import (
 // the next output, or by itself before the command's exit, as a further item of the same number.
 type Items struct {
 	Masker *Masker
-	// Lines says that what terminals show is wanted in lines, as they came out, and not as it stood on their screens.
+	// Lines says that what terminals show is wanted in lines (see Masker.Rows), and not as pictures.
 	Lines bool
 	// Yield is given each item, and returns whether to go on.
 	Yield func(item.Item, error) bool
@@ -104,7 +104,7 @@ func (o *open) keep(it item.Item) {
 func (s *Items) open(it item.Item) *open {
 	from := source{it.Channel, it.Kind, it.Stream}
 	size, terminal := s.sizes[it.Channel]
-	terminal = terminal && it.Kind == item.Output && !s.Lines
+	terminal = terminal && it.Kind == item.Output
 	if terminal {
 		from.stream = ""
 	}
@@ -116,7 +116,11 @@ func (s *Items) open(it item.Item) *open {
 	}
 	o := &open{}
 	if terminal {
-		o.screen = s.Masker.Screen(size[0], size[1])
+		if s.Lines {
+			o.screen = s.Masker.Rows(size[0], size[1])
+		} else {
+			o.screen = s.Masker.Screen(size[0], size[1])
+		}
 		o.screen.MayPaint = func() bool {
 			if s.screens >= mostScreens {
 				return false

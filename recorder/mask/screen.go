@@ -26,8 +26,9 @@ type Screen struct {
 	clean  []byte // what the filter let through
 
 	lines    *Stream
-	returned bool // a carriage return came last, in lines
-	begun    bool // something stands in the line under way
+	rows     *rows // of whoever wants lines; nil: pictures are wanted
+	returned bool  // a carriage return came last, in lines
+	begun    bool  // something stands in the line under way
 
 	real, shown *terminal.Picture // what the program has, and what whoever is given the rest has
 	painting    bool
@@ -76,13 +77,16 @@ func (s *Screen) Picture(dst, paint []byte) []byte {
 		}
 		s.again = true
 		dst = append(dst, "\x1bc"...)
-		return s.frame(dst, true)
+		return s.frame(dst, false)
 	})
 }
 
 // Write appends to dst what can be given now.
 func (s *Screen) Write(dst, data []byte) []byte {
 	s.left += time.Duration(len(data)) * screenPerByte
+	if s.rows != nil {
+		s.rows.written += len(data)
+	}
 	return s.guarded(dst, func(dst []byte) []byte { return s.write(dst, data) })
 }
 
@@ -135,8 +139,11 @@ func (s *Screen) write(dst, data []byte) []byte {
 			s.painting, s.returned, s.begun, s.lines = false, false, false, s.masker.Stream()
 			return
 		}
-		if kind == terminal.Painted || kind == terminal.Written && s.returned && s.begun {
+		if s.begins(kind, s.clean[from:to]) {
 			dst = s.say(dst, s.clean[begin:from])
+			if s.rows != nil {
+				dst = s.rows.begin(dst, s)
+			}
 			if begin = from; !s.paints() {
 				dst, s.lost = append(dst, notShown...), true
 			}
@@ -170,7 +177,11 @@ func (s *Screen) say(dst, data []byte) []byte {
 	s.real.Write(data)
 	given := len(dst)
 	dst = s.lines.Write(dst, data)
-	s.shown.Write(dst[given:])
+	if s.rows != nil {
+		s.rows.say(dst[given:])
+	} else {
+		s.shown.Write(dst[given:])
+	}
 	return dst
 }
 
@@ -186,6 +197,9 @@ func (s *Screen) paints() bool {
 // frame gives what makes the terminal that is shown look as the real one does, masked. What may go on is left as it is shown, unless this is
 // the last for now.
 func (s *Screen) frame(dst []byte, last bool) []byte {
+	if s.rows != nil {
+		return s.rows.tell(dst, s, last)
+	}
 	var b bytes.Buffer
 	s.turn(&b)
 	s.mask(last)
@@ -267,12 +281,7 @@ func (s *Screen) is(x, y int, now terminal.Cell, char string, over bool) bool {
 func (s *Screen) mask(last bool) {
 	columns, rows := s.real.Size()
 	s.over, s.keep = sized(s.over, columns*rows), sized(s.keep, columns*rows)
-	cursorX, cursorY, _ := s.real.Cursor()
-	for first := 0; first < rows; {
-		end := first + 1
-		for end < rows && s.goesOn(end-1) {
-			end++
-		}
+	s.groups(func(first, end int, cursor bool) {
 		whole := s.look(first, end)
 		spans := s.masker.find(whole)
 		if end-first > 1 { // that they go on is a guess
@@ -284,9 +293,23 @@ func (s *Screen) mask(last bool) {
 		for _, span := range spans {
 			s.hide(span)
 		}
-		if !last && cursorY >= first && cursorY < end {
-			s.hold(whole, cursorY*columns+cursorX, cursorX == columns-1)
+		if !last && cursor {
+			x, y, _ := s.real.Cursor()
+			s.hold(whole, y*columns+x, x == columns-1)
 		}
+	})
+}
+
+// groups gives the rows of the real screen, with those in which each may go on, and says where the cursor is.
+func (s *Screen) groups(do func(first, end int, cursor bool)) {
+	_, rows := s.real.Size()
+	_, y, _ := s.real.Cursor()
+	for first := 0; first < rows; {
+		end := first + 1
+		for end < rows && s.goesOn(end-1) {
+			end++
+		}
+		do(first, end, first <= y && y < end)
 		first = end
 	}
 }
