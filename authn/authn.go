@@ -240,13 +240,13 @@ func (s *Service) every(ctx context.Context, interval time.Duration, f func(cont
 	})
 }
 
-// Close stops background work and writes the last counts. Only the first call does anything; what it returned is returned
-// again.
+// Close stops background work, waits for what providers were asked, and writes the last counts. Only the first call does anything; what
+// it returned is returned again.
 func (s *Service) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		s.stop()
 		s.stopped.Wait()
-		s.closeErr = s.flushCounts(ctx)
+		s.closeErr = errors.Join(s.vouching.close(ctx), s.flushCounts(ctx))
 	})
 	return s.closeErr
 }

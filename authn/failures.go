@@ -12,6 +12,8 @@ const (
 	failureWindow   = time.Minute
 	// rememberProof is how long a source is known to have the password of a user.
 	rememberProof = 24 * time.Hour
+	// sweepEvery is how often a full table is looked through, at most: not at each attempt of a flood, for which everybody waits.
+	sweepEvery = time.Second
 )
 
 // Whom failures keeps waiting.
@@ -31,6 +33,7 @@ type failures struct {
 	sources tally
 	users   tally
 	proofs  map[holding]*proof
+	swept   time.Time // when proofs were last looked through for ones to forget
 }
 
 type holding struct{ source, user string }
@@ -52,9 +55,9 @@ func (f *failures) blocked(source, user string, now time.Time) block {
 		return blockedNot
 	}
 	switch {
-	case f.sources[source].within(now) >= maxFailures:
+	case f.sources.of[source].within(now) >= maxFailures:
 		return blockedSource
-	case f.users[user].within(now) >= maxUserFailures:
+	case f.users.of[user].within(now) >= maxUserFailures:
 		return blockedUser
 	}
 	return blockedNot
@@ -85,15 +88,16 @@ func (f *failures) succeeded(source, user string, now time.Time) {
 	if f.proofs == nil {
 		f.proofs = map[holding]*proof{}
 	}
-	if len(f.proofs) >= maxRates {
+	if len(f.proofs) >= maxRates && now.Sub(f.swept) >= sweepEvery {
+		f.swept = now
 		for of, p := range f.proofs {
 			if now.Sub(p.at) >= rememberProof {
 				delete(f.proofs, of)
 			}
 		}
-		if len(f.proofs) >= maxRates { // it is only worth something while somebody guesses
-			return
-		}
+	}
+	if len(f.proofs) >= maxRates { // it is only worth something while somebody guesses
+		return
 	}
 	f.proofs[holding{source, user}] = &proof{at: now}
 }
@@ -126,27 +130,31 @@ func (f *failed) add(now time.Time) {
 	f.count++
 }
 
-// tally are counts by name, of which maxRates are told apart.
-type tally map[string]*failed
+// tally are counts by name, of which maxRates are told apart. The zero value is ready.
+type tally struct {
+	of    map[string]*failed
+	swept time.Time // when it was last looked through for ones to forget
+}
 
 func (t *tally) add(name string, now time.Time) {
-	if *t == nil {
-		*t = tally{}
+	if t.of == nil {
+		t.of = map[string]*failed{}
 	}
-	of := (*t)[name]
+	of := t.of[name]
 	if of == nil {
-		if len(*t) >= maxRates {
-			for n, other := range *t {
+		if len(t.of) >= maxRates && now.Sub(t.swept) >= sweepEvery {
+			t.swept = now
+			for n, other := range t.of {
 				if now.Sub(other.since) >= failureWindow {
-					delete(*t, n)
+					delete(t.of, n)
 				}
 			}
-			if len(*t) >= maxRates {
-				return // so many at once that telling them apart would be the attack
-			}
+		}
+		if len(t.of) >= maxRates {
+			return // so many at once that telling them apart would be the attack
 		}
 		of = &failed{}
-		(*t)[name] = of
+		t.of[name] = of
 	}
 	of.add(now)
 }

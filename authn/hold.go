@@ -191,7 +191,7 @@ func (h *held) Until() time.Time { return h.until }
 func (h *held) join() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over || h.waiters >= maxWaiters {
+	if h.over || h.waiters == 0 || h.waiters >= maxWaiters { // of nobody: the last one is just leaving, and ends it
 		return false
 	}
 	h.waiters++

@@ -222,6 +222,34 @@ func TestHeldConnectionThatLeaves(t *testing.T) {
 	}
 }
 
+// TestJoiningAWaitThatIsLeft: who comes with the same key just while the last one leaves is not told that the connection which waited
+// is gone, but waits.
+func TestJoiningAWaitThatIsLeft(t *testing.T) {
+	r := newHoldRig(t)
+	with := purpose
+	with.Key = newKey(t)
+	first := must(r.Hold(with, somewhere))(t)
+	first.mu.Lock()
+	first.waiters-- // as leave does, before it ends the wait
+	first.mu.Unlock()
+	second := must(r.Hold(with, somewhere))(t)
+	first.finish(Identity{}, errors.New("gone"))
+	if first.held == second.held {
+		t.Fatal("it joined what was about to end")
+	}
+	got := r.wait(second)
+	b := r.browser()
+	_, confirm := b.confirming(second, "alice")
+	r.post(b, confirm, second)
+	if came := r.came(got); came.err != nil {
+		t.Fatal(came.err)
+	}
+	if r.waits.byKey[keyOf(with.Key, sourceOf(somewhere))] != nil {
+		t.Error("the key still leads to a wait")
+	}
+	r.waits.exit(first.source)
+}
+
 func TestHoldsAreBounded(t *testing.T) {
 	r := newHoldRig(t)
 	var all []*Hold

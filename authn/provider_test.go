@@ -47,6 +47,7 @@ type company struct {
 	fresh    map[string]string         // those that are good, to person
 	closed   map[string]bool           // people who are disabled
 	refused  string                    // an OAuth error instead of an answer to a refresh
+	renewing func()                    // called with each answer to a refresh, before it is sent
 	again    bool                      // it answers refreshes with ID tokens too
 	frozen   bool                      // in which stands what did at the sign-in
 	then     map[string]map[string]any // claims by refresh token, as they were at the sign-in
@@ -235,6 +236,9 @@ func (c *company) renew(w http.ResponseWriter, r *http.Request, client bool) {
 			maps.Copy(claims, c.claims[person])
 		}
 		answer["id_token"] = signES256(c.t, c.key, claims)
+	}
+	if c.renewing != nil {
+		c.renewing()
 	}
 	c.reply(w, answer)
 }

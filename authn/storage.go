@@ -205,13 +205,8 @@ func (st *storage) AuthRequestByCode(ctx context.Context, code string) (op.AuthR
 		return nil, st.s.oauthError(err)
 	}
 	if used {
-		var who standing
-		err := who.scan(st.s, st.s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, r.signIn))
-		if err == nil {
-			err = st.s.endFamily(ctx, who, r.id, "a code was used twice")
-		}
-		if err != nil {
-			return nil, st.s.oauthError(fmt.Errorf("end what a code led to that was used twice: %w", err))
+		if err := st.s.endUsedTwice(ctx, usedTwice{aCode, r.signIn, r.id}); err != nil {
+			return nil, st.s.oauthError(err)
 		}
 		return nil, errors.New("the code was used already")
 	}

@@ -25,6 +25,12 @@ const (
 	kindRefresh = "refresh"
 )
 
+// What is good once, as usedTwice names it.
+const (
+	aCode         = "a code"
+	aRefreshToken = "a refresh token"
+)
+
 // maxToken bounds what is looked at as a token; ours have some 250 bytes.
 const maxToken = 2048
 
@@ -147,23 +153,47 @@ func (s *Service) exchange(ctx context.Context, request op.TokenRequest, withRef
 		refresh = rand.Text() + rand.Text()
 		return newToken(ctx, tx, kindRefresh, refresh, family, client, request.GetScopes(), st, now)
 	})
+	if twice := (*usedTwice)(nil); errors.As(err, &twice) { // at the same time as the use that came first
+		if err := s.endUsedTwice(ctx, *twice); err != nil {
+			return "", "", time.Time{}, s.oauthError(err)
+		}
+		return "", "", time.Time{}, oidc.ErrInvalidGrant().WithDescription("it was used already")
+	}
 	if err != nil {
 		return "", "", time.Time{}, s.oauthError(err)
 	}
 	return access, refresh, expires, nil
 }
 
+// usedTwice is something good once, a code or a refresh token, that was used again: it is in two hands.
+type usedTwice struct{ what, signIn, family string }
+
+func (u *usedTwice) Error() string { return u.what + " was used twice" }
+
+// endUsedTwice ends what its first use led to (RFC 6749, sections 4.1.2 and 10.4).
+func (s *Service) endUsedTwice(ctx context.Context, u usedTwice) error {
+	var who standing
+	err := who.scan(s, s.store.Read().QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, u.signIn))
+	if err == nil {
+		err = s.endFamily(ctx, who, u.family, u.Error())
+	}
+	if err != nil {
+		return fmt.Errorf("end what %s led to that was used twice: %w", u.what, err)
+	}
+	return nil
+}
+
 // spend uses up what a request stands on, and returns the sign-in behind it.
 func (s *Service) spend(ctx context.Context, tx *store.Tx, request op.TokenRequest) (st standing, family, client string, err error) {
 	now := stamp(s.now())
 	var done sql.Result
-	var signIn string
+	var signIn, what string
 	switch r := request.(type) {
 	case *authRequest:
-		signIn, family, client = r.signIn, r.id, r.client
+		what, signIn, family, client = aCode, r.signIn, r.id, r.client
 		done, err = tx.ExecContext(ctx, `UPDATE auth_requests SET used = ? WHERE id = ? AND used = 0`, now, r.id)
 	case *refreshRequest:
-		signIn, family, client = r.signIn, r.family, r.client
+		what, signIn, family, client = aRefreshToken, r.signIn, r.family, r.client
 		done, err = tx.ExecContext(ctx, `UPDATE tokens SET used = ? WHERE id = ? AND used = 0 AND revoked = 0`, now, r.id)
 	case *op.DeviceAuthorizationState: // spent when it was read (GetDeviceAuthorizatonState)
 		issuer, subject, err := identityByID(ctx, tx, r.Subject)
@@ -184,8 +214,12 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, request op.TokenReque
 	if err != nil {
 		return st, "", "", fmt.Errorf("spend what was exchanged: %w", err)
 	}
-	if n, err := done.RowsAffected(); err != nil || n != 1 {
-		return st, "", "", oidc.ErrInvalidGrant().WithDescription("it was used already").WithParent(err)
+	n, err := done.RowsAffected()
+	if err != nil {
+		return st, "", "", fmt.Errorf("spend what was exchanged: %w", err)
+	}
+	if n != 1 {
+		return st, "", "", &usedTwice{what, signIn, family}
 	}
 	err = st.scan(s, tx.QueryRowContext(ctx, `SELECT `+standingColumns+` FROM sign_ins s JOIN identities i ON i.id = s.identity WHERE s.id = ?`, signIn))
 	return st, family, client, err
@@ -229,7 +263,7 @@ func (s *Service) refresh(ctx context.Context, token string) (*refreshRequest, e
 		return nil, fmt.Errorf("look up the refresh token: %w", err)
 	}
 	if used && !revoked {
-		if err := s.endFamily(ctx, st, r.family, "a refresh token was used twice"); err != nil {
+		if err := s.endFamily(ctx, st, r.family, (&usedTwice{what: aRefreshToken}).Error()); err != nil {
 			return nil, err
 		}
 	}

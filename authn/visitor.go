@@ -111,7 +111,7 @@ func (l *rates) allow(source string, now time.Time) bool {
 		if l.sources == nil {
 			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(l.rate, l.burst)
 		}
-		if len(l.sources) >= maxRates && now.Sub(l.swept) >= time.Second { // not at each request of a flood
+		if len(l.sources) >= maxRates && now.Sub(l.swept) >= sweepEvery {
 			l.swept = now
 			for s, b := range l.sources {
 				if b.TokensAt(now) >= float64(l.burst) { // as good as new

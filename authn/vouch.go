@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,8 +26,9 @@ const (
 	vouchEvery = 15 * time.Second
 	// vouchAgain is when one that did not answer is asked again, at the earliest.
 	vouchAgain = 3 * time.Second
-	// vouchTime bounds one question.
+	// vouchTime bounds one question, keepTime how long it may take to write down what came of it.
 	vouchTime = 12 * time.Second
+	keepTime  = 5 * time.Second
 )
 
 // refreshPrefix tells refresh tokens apart from all else that is encrypted with the same key.
@@ -129,11 +132,14 @@ func (s *Service) askToVouch(ctx context.Context, who Identity) error {
 	}
 	now = s.now() // what it says is no older than this
 	renewed, err := provider.Refresh(ctx, token, who.Subject, v.groupsIn)
+	// What it gave is kept, however long it took: the token that it was asked with may be spent.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
+	defer cancel()
 	if errors.Is(err, federation.ErrWithdrawn) {
 		s.log.Info("a sign-in ended because its provider does not vouch for it any more", "identity", who.Key(), "cause", err)
 		return s.withdraw(ctx, who, v, "its provider does not vouch for it any more")
 	}
-	if renewed.Refresh != "" { // the one that was asked with may be spent
+	if renewed.Refresh != "" {
 		kept, failed := s.seal(renewed.Refresh)
 		if failed != nil {
 			return fmt.Errorf("keep the way to ask the provider about %s: %w", who.Key(), failed)
@@ -194,8 +200,9 @@ func (s *Service) withdraw(ctx context.Context, who Identity, v *voucher, why st
 
 // flights has one question at a time for a key; those who come meanwhile get the same answer. The zero value is ready.
 type flights struct {
-	mu sync.Mutex
-	of map[string]*flight
+	mu     sync.Mutex
+	of     map[string]*flight
+	closed bool
 }
 
 type flight struct {
@@ -203,10 +210,17 @@ type flight struct {
 	err    error
 }
 
+// errClosing is that nothing is asked any more.
+var errClosing = errors.New("the gateway is about to end")
+
 // do runs f, or waits for it. f goes on when ctx is over, for what it began with the provider must be kept.
 func (f *flights) do(ctx context.Context, key string, ask func(context.Context) error) error {
 	f.mu.Lock()
 	one := f.of[key]
+	if one == nil && f.closed {
+		f.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrUnvouched, errClosing)
+	}
 	if one == nil {
 		one = &flight{landed: make(chan struct{})}
 		if f.of == nil {
@@ -230,4 +244,21 @@ func (f *flights) do(ctx context.Context, key string, ask func(context.Context) 
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnvouched, context.Cause(ctx))
 	}
+}
+
+// close lets no more questions begin, and waits for those that were: what the provider answers has to be written down before the store
+// closes, or the next gateway asks with a token that is spent, which ends the person's sign-in.
+func (f *flights) close(ctx context.Context) error {
+	f.mu.Lock()
+	f.closed = true
+	under := slices.Collect(maps.Values(f.of))
+	f.mu.Unlock()
+	for _, one := range under {
+		select {
+		case <-one.landed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for what providers say of people: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }

@@ -1,16 +1,19 @@
 package authn
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"sallyport/internal/refusal"
+	"sallyport/internal/store"
 )
 
 // vouchedRig is a rig whose provider gives refresh tokens, with alice signed in.
@@ -102,6 +105,71 @@ func TestManySessionsAskOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
+	}
+}
+
+// TestClosingKeepsWhatProvidersAnswer: a gateway that ends while a provider is asked keeps the refresh token that the answer brings, for
+// the one that was asked with is spent; and it asks no more.
+func TestClosingKeepsWhatProvidersAnswer(t *testing.T) {
+	r, who, _ := vouchedRig(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	r.company.set(func(c *company) { c.renewing = func() { close(asked); <-answer } })
+	r.advance(vouchEvery)
+	standing, closed := make(chan error, 1), make(chan error, 1)
+	go func() { standing <- r.Standing(t.Context(), who) }()
+	<-asked
+	go func() { closed <- r.Close(t.Context()) }()
+	for {
+		r.vouching.mu.Lock()
+		closing := r.vouching.closed
+		r.vouching.mu.Unlock()
+		if closing {
+			break
+		}
+		runtime.Gosched()
+	}
+	close(answer)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	v := must(r.voucher(t.Context(), who))(t)
+	kept := must(r.unseal(v.token))(t)
+	r.company.mu.Lock()
+	good := r.company.fresh[kept]
+	r.company.mu.Unlock()
+	if good != who.Subject {
+		t.Error("what is kept is spent: who asks next with it is told that the person is no more")
+	}
+	if err := <-standing; err != nil {
+		t.Error(err)
+	}
+	r.advance(vouchEvery)
+	if err := r.Standing(t.Context(), who); !errors.Is(err, ErrUnvouched) || refusal.Of(err) != nil {
+		t.Errorf("asked after that: %v", err)
+	}
+}
+
+// TestSlowAnswerIsKept: what a provider answers is written down although the time for asking it is over then.
+func TestSlowAnswerIsKept(t *testing.T) {
+	r, who, _ := vouchedRig(t)
+	asking, cancel := context.WithCancel(t.Context())
+	busy, done := make(chan struct{}), make(chan struct{})
+	go func() { // somebody else writes for long
+		_ = r.store.Do(t.Context(), func(*store.Tx) error { close(busy); <-done; return nil })
+	}()
+	<-busy
+	// The last thing that the provider is asked in this; its answer is on the way then.
+	r.company.set(func(c *company) { c.userinfo = func(map[string]any) { time.AfterFunc(time.Second, cancel) } })
+	r.advance(vouchEvery)
+	told := make(chan error, 1)
+	go func() { told <- r.askToVouch(asking, who) }()
+	<-asking.Done()
+	close(done)
+	if err := <-told; err != nil {
+		t.Fatal(err)
+	}
+	if v := must(r.voucher(t.Context(), who))(t); !v.fresh(who, r.clock()) {
+		t.Errorf("%+v", v)
 	}
 }
 
