@@ -16,13 +16,23 @@ type recent struct {
 	base   uint64       // the number before events' first
 	events []AuditEvent // without a gap
 	early  []AuditEvent // committed before one with a lower number has said so
+	torn   bool         // it is not known whether one was committed, which then will never say so
 }
 
-// add takes a committed event in. Numbers are without a gap, so that one which is missing is about to come.
+// add takes a committed event in. Numbers are without a gap, so that one which is missing is about to come; but where it is not known
+// of one whether it was committed, and a later one comes, it was: then what came before is in the audit log only.
 func (r *recent) add(e AuditEvent) {
+	next := func() uint64 { return r.base + uint64(len(r.events)) + 1 }
+	if e.Number < next() { // passed over by that
+		return
+	}
 	i, _ := slices.BinarySearchFunc(r.early, e, func(a, b AuditEvent) int { return int(int64(a.Number) - int64(b.Number)) })
 	r.early = slices.Insert(r.early, i, e)
-	for len(r.early) > 0 && r.early[0].Number == r.base+uint64(len(r.events))+1 {
+	if r.torn && r.early[0].Number > next() {
+		r.base, r.events = r.early[0].Number-1, nil
+	}
+	r.torn = false
+	for len(r.early) > 0 && r.early[0].Number == next() {
 		r.events, r.early = append(r.events, r.early[0]), r.early[1:]
 	}
 	if over := len(r.events) - mostRecent; over > mostRecent/4 { // by many at once, so that it costs little

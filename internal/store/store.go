@@ -10,6 +10,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -157,21 +158,35 @@ func (s *Store) Migrate(ctx context.Context, room string, migrations fs.FS) erro
 	return nil
 }
 
+// commitTime bounds how long a commit may take, and finding out what became of one.
+const commitTime = 30 * time.Second
+
 // Tx is one write transaction.
 type Tx struct {
 	*sql.Tx
 	store *Store
 	after []func()
+	// The last of its audit events, as it stands in the outbox; 0 where there is none.
+	number uint64
+	body   []byte
 }
 
 // AfterCommit runs f once the transaction is durable, and not if it fails.
 func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
 
 // Do runs f in a write transaction, which commits when f returns nil. Writers wait for each other; f must not wait for
-// anything but the database.
+// anything but the database. When ctx ends before f has returned nothing is written; after that the commit is no longer ended by it,
+// for whether it has taken place then would not be known: what is kept in memory beside the store (AfterCommit) would differ from it.
 func (s *Store) Do(ctx context.Context, f func(*Tx) error) error {
-	raw, err := s.writes.BeginTx(ctx, nil)
+	inside, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	leave := context.AfterFunc(ctx, cancel)
+	defer leave()
+	raw, err := s.writes.BeginTx(inside, nil)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return fmt.Errorf("begin: %w", err)
 	}
 	tx := &Tx{Tx: raw, store: s}
@@ -179,13 +194,44 @@ func (s *Store) Do(ctx context.Context, f func(*Tx) error) error {
 	if err := f(tx); err != nil {
 		return err
 	}
-	if err := raw.Commit(); err != nil {
+	if !leave() {
+		return fmt.Errorf("commit: %w", context.Cause(ctx))
+	}
+	late := time.AfterFunc(commitTime, cancel)
+	defer late.Stop()
+	if err := raw.Commit(); err != nil && !s.committed(ctx, tx) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	for _, f := range tx.after {
 		f()
 	}
 	return nil
+}
+
+// committed tells whether a transaction has taken place although its commit failed, as when the connection was lost while the server
+// was at it: then its last audit event stands in the outbox. It looks where one may write, which is not before the server has done
+// with the connection that was lost. Where it can't be known, those who follow the events look in the audit log for what may be there.
+func (s *Store) committed(ctx context.Context, tx *Tx) bool {
+	if tx.number == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTime)
+	defer cancel()
+	var body []byte
+	var err error
+	for range 2 { // the first may find another connection dead
+		err = s.writes.QueryRowContext(ctx, `SELECT body FROM audit_outbox WHERE number = ?`, tx.number).Scan(&body)
+		if err == nil || errors.Is(err, sql.ErrNoRows) {
+			break
+		}
+	}
+	if err == nil && bytes.Equal(body, tx.body) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recent.torn = true
+	return false
 }
 
 // Read is the pool for queries that change nothing; each sees the last committed state.
@@ -238,6 +284,7 @@ func (tx *Tx) Audit(event AuditEvent) error {
 	if err := tx.QueryRow(tx.store.dialect.newEvent, body).Scan(&event.Number); err != nil {
 		return fmt.Errorf("audit event %s: %w", event.Kind, err)
 	}
+	tx.number, tx.body = event.Number, body
 	tx.AfterCommit(func() { tx.store.wake(event) })
 	return nil
 }
