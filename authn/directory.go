@@ -339,7 +339,7 @@ func (d *directory) People(ctx context.Context, q scim.Query) (page []scim.Perso
 func (d *directory) PutPerson(ctx context.Context, id string, change func(*scim.Person) error) (p scim.Person, err error) {
 	err = d.change(ctx, func(tx *store.Tx, tell *[]Identity) error {
 		p = scim.Person{}
-		did, now := "created", d.s.now()
+		did, now := "created", unstamp(stamp(d.s.now())) // as it will be read
 		if id == "" {
 			p.ID, p.Created = newID("p-"), now
 			if err := d.room(ctx, tx, "directory_people", maxDirectoryPeople); err != nil {
@@ -410,9 +410,12 @@ func (d *directory) person(ctx context.Context, tx *store.Tx, id string) (scim.P
 }
 
 // DeletePerson implements scim.Directory.
-func (d *directory) DeletePerson(ctx context.Context, id string) error {
+func (d *directory) DeletePerson(ctx context.Context, id string, check func(scim.Person) error) error {
 	return d.change(ctx, func(tx *store.Tx, tell *[]Identity) error {
 		p, err := d.person(ctx, tx, id)
+		if err == nil {
+			err = check(p)
+		}
 		if err != nil {
 			return err
 		}
@@ -524,7 +527,7 @@ func (d *directory) Groups(ctx context.Context, q scim.Query) (page []scim.Group
 func (d *directory) PutGroup(ctx context.Context, id string, change func(*scim.Group) error) (g scim.Group, err error) {
 	err = d.change(ctx, func(tx *store.Tx, tell *[]Identity) error {
 		g = scim.Group{}
-		did, now := "created", d.s.now()
+		did, now := "created", unstamp(stamp(d.s.now())) // as it will be read
 		if id == "" {
 			g.ID, g.Created = newID("g-"), now
 			if err := d.room(ctx, tx, "directory_groups", maxDirectoryGroups); err != nil {
@@ -645,9 +648,12 @@ func (d *directory) group(ctx context.Context, tx *store.Tx, id string) (scim.Gr
 }
 
 // DeleteGroup implements scim.Directory.
-func (d *directory) DeleteGroup(ctx context.Context, id string) error {
+func (d *directory) DeleteGroup(ctx context.Context, id string, check func(scim.Group) error) error {
 	return d.change(ctx, func(tx *store.Tx, tell *[]Identity) error {
 		g, err := d.group(ctx, tx, id)
+		if err == nil {
+			err = check(g)
+		}
 		if err != nil {
 			return err
 		}

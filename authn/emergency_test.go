@@ -581,6 +581,35 @@ func TestKeyOfSomebodyTheDirectoryClosed(t *testing.T) {
 	}
 }
 
+// TestKeyWhileTheProviderRedeemsNothing: a provider that shows its pages and signs nobody in is one that does not answer, for who tries
+// again after a minute; and one that answers again as soon as it redeems anything.
+func TestKeyWhileTheProviderRedeemsNothing(t *testing.T) {
+	r := newKeyRig(t)
+	_, key := r.enrol("alice")
+	r.company.set(func(c *company) { c.mute = true })
+	try := func() page {
+		r.advance(5 * time.Second)
+		b := r.browser()
+		p := b.goOn(b.get(r.flow().address()))
+		if challenge(p) != nil {
+			return p
+		}
+		return b.fill(p, "alice")
+	}
+	for range 2 {
+		if p := try(); challenge(p) != nil || !strings.Contains(p.Header.Get("Location"), "error=server_error") {
+			t.Fatalf("%s to %s\n%s", p.Status, p.Header.Get("Location"), p.text)
+		}
+	}
+	r.advance(time.Minute)
+	r.byKey(key)
+	if e := r.events("login.emergency"); len(e) != 1 {
+		t.Errorf("%+v", e)
+	}
+	r.company.set(func(c *company) { c.mute = false })
+	r.code(try())
+}
+
 // TestKeyIsTakenForItsOwnProviderOnly: that another provider is down is no reason to let somebody in whose own answers.
 func TestKeyIsTakenForItsOwnProviderOnly(t *testing.T) {
 	partner := newCompany(t)

@@ -35,7 +35,8 @@ type company struct {
 	mu       sync.Mutex
 	redirect string
 	down     bool
-	asked    int // discoveries
+	mute     bool // it shows its pages, and redeems nothing
+	asked    int  // discoveries
 	requests map[string]url.Values
 	codes    map[string]given
 	tokens   map[string]string // access token to person
@@ -161,7 +162,7 @@ func (c *company) token(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
 	}
-	if c.down {
+	if c.down || c.mute {
 		http.Error(w, "down", http.StatusBadGateway)
 		return
 	}

@@ -39,12 +39,22 @@ func provisionedRig(t *testing.T, change ...func(*configs.Config)) *rig {
 // scim sends a request as a provider would; the answer's JSON is read into a map.
 func (r *rig) scim(token, method, path, body string, want int) map[string]any {
 	r.t.Helper()
+	got, _ := r.scimIf(token, method, path, body, "", "", want)
+	return got
+}
+
+// scimIf is scim under a condition, and returns the answer's ETag too.
+func (r *rig) scimIf(token, method, path, body, condition, version string, want int) (map[string]any, string) {
+	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), method, r.server.URL+"/scim/v2"+path, strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
 	request.Header.Set("Content-Type", "application/scim+json; charset=utf-8")
+	if condition != "" {
+		request.Header.Set(condition, version)
+	}
 	answer, err := r.server.Client().Do(request)
 	if err != nil {
 		r.t.Fatal(err)
@@ -63,7 +73,7 @@ func (r *rig) scim(token, method, path, body string, want int) map[string]any {
 			r.t.Fatalf("%s %s: %v\n%s", method, path, err, text)
 		}
 	}
-	return got
+	return got, answer.Header.Get("ETag")
 }
 
 // As Entra ID creates a user and a group.
@@ -214,6 +224,43 @@ func TestOktaProvisions(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSCIMVersions: what was read and has been changed since by somebody else is neither overwritten nor deleted by who says which version
+// they mean, and need not be sent again to who has it.
+func TestSCIMVersions(t *testing.T) {
+	r := provisionedRig(t)
+	person, group := r.entra()
+	for path, change := range map[string]string{
+		"/Users/" + person: `{"op":"replace","path":"displayName","value":"Alice E."}`,
+		"/Groups/" + group: `{"op":"add","path":"members","value":[{"value":"` + person + `"}]}`,
+	} {
+		patch := func(condition, version string, want int) (map[string]any, string) {
+			return r.scimIf(directoryToken, "PATCH", path, patchOp+change+`]}`, condition, version, want)
+		}
+		shown, first := r.scimIf(directoryToken, "GET", path, "", "", "", 200)
+		if meta := shown["meta"].(map[string]any); first == "" || meta["version"] != first {
+			t.Fatalf("%s: %q and %v", path, first, meta)
+		}
+		r.scimIf(directoryToken, "GET", path, "", "If-None-Match", first, 304)
+		r.scimIf(directoryToken, "GET", path, "", "If-None-Match", `W/"x", `+first, 304)
+		r.scimIf(directoryToken, "GET", path, "", "If-None-Match", `W/"x"`, 200)
+		patch("If-Match", `W/"x"`, 412)
+		_, second := patch("If-Match", first, 200)
+		if _, same := r.scimIf(directoryToken, "GET", path, "", "", "", 200); second == first || same != second {
+			t.Errorf("%s: %s, then %s, read as %s", path, first, second, same)
+		}
+		r.scimIf(directoryToken, "GET", path, "", "If-None-Match", first, 200)
+		put := `{"userName":"other","externalId":"alice","displayName":"other"}`
+		patch("If-Match", first, 412)
+		r.scimIf(directoryToken, "PUT", path, put, "If-Match", first, 412)
+		r.scimIf(directoryToken, "DELETE", path, "", "If-Match", first, 412)
+		if _, same := r.scimIf(directoryToken, "GET", path, "", "", "", 200); same != second {
+			t.Errorf("%s was changed", path)
+		}
+		_, third := r.scimIf(directoryToken, "PUT", path, put, "If-Match", "*", 200)
+		r.scimIf(directoryToken, "DELETE", path, "", "If-Match", strings.TrimPrefix(third, "W/"), 204)
 	}
 }
 

@@ -46,7 +46,7 @@ func (c *Config) alertChannels() (names []string) {
 var houseAlerts = []Alert{
 	{Name: "configuration-refused", When: `event.kind == "config.reloaded" && event.outcome != "ok"`},
 	{Name: "role-not-dropped", When: `event.kind == "role.cleanup_stuck"`},
-	{Name: "enrolled-key", When: `event.kind in ["login.emergency", "key.cloned"]`},
+	{Name: "enrolled-key", When: `event.kind in ["key.enrolled", "login.emergency", "key.cloned"]`},
 }
 
 func (c *Config) setAlertDefaults() {

@@ -64,6 +64,85 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestRedeems: a provider that shows its pages and redeems nothing does not answer, once that has gone on for a minute and it fails at
+// what the gateway itself has made up too; neither what a stranger's code does to it nor one failure is such a sign.
+func TestRedeems(t *testing.T) {
+	var status, asked atomic.Int32
+	status.Store(503)
+	mux := http.NewServeMux()
+	server := httptest.NewTLSServer(mux)
+	t.Cleanup(server.Close)
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"issuer":` + strconv.Quote(server.URL) + `,"authorization_endpoint":` + strconv.Quote(server.URL+"/authorize") + `,"token_endpoint":` + strconv.Quote(server.URL+"/token") + `}`))
+	})
+	mux.HandleFunc("/authorize", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.FormValue("code") == "poison" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(int(status.Load()))
+		_, _ = w.Write([]byte(`{"error":"invalid_grant"}`))
+	})
+	now := time.Now()
+	secret := func(context.Context) (string, error) { return "secret", nil }
+	p := New(configs.Provider{Issuer: server.URL, ClientID: "gateway", CA: authority(t, server)}, "https://gateway.example/back", secret, func() time.Time { return now })
+	answers := func(want bool, when string) {
+		t.Helper()
+		now = now.Add(askEvery)
+		if err := p.Answers(t.Context()); errors.Is(err, ErrUnavailable) == want || (err == nil) != want {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	fails := func(code string) {
+		t.Helper()
+		if _, err := p.Finish(t.Context(), code, "nonce", "verifier"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("%v", err)
+		}
+	}
+	answers(true, "nobody has asked it for anything")
+	if asked.Load() != 0 {
+		t.Error("what nobody failed at is asked")
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	_, _ = p.Finish(gone, "code", "nonce", "verifier")
+	answers(true, "somebody went away")
+	if !p.redeeming.failingSince().IsZero() {
+		t.Error("who went away has it fail")
+	}
+	fails("code")
+	answers(true, "it has failed once, just now")
+	now = now.Add(redeemPatience)
+	answers(false, "for a minute")
+	status.Store(400)
+	answers(true, "it refuses again what is made up")
+	now = now.Add(2 * redeemPatience)
+	for range 5 {
+		fails("poison")
+		now = now.Add(redeemPatience)
+		answers(true, "it fails at what strangers bring")
+	}
+	// What answers anybody in between answers.
+	status.Store(503)
+	fails("code")
+	now = now.Add(redeemPatience - 2*askEvery)
+	answers(true, "for less than a minute")
+	status.Store(400)
+	if _, err := p.Refresh(t.Context(), "token", "alice", ""); !errors.Is(err, ErrWithdrawn) {
+		t.Fatal(err)
+	}
+	status.Store(503)
+	fails("code")
+	now = now.Add(2 * askEvery)
+	answers(true, "it answered somebody")
+	now = now.Add(redeemPatience)
+	answers(false, "nobody since")
+}
+
 func authority(t *testing.T, server *httptest.Server) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")

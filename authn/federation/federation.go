@@ -80,6 +80,8 @@ type Provider struct {
 	asking   sync.Mutex // guards what follows
 	asked    time.Time  // when Answers asked last
 	answered error
+
+	redeeming redeeming
 }
 
 // discovered is what discovery led to.
@@ -146,12 +148,14 @@ func (p *Provider) Finish(ctx context.Context, code, nonce, verifier string) (Cl
 	if err != nil {
 		return Claims{}, fmt.Errorf("the gateway's client secret at the provider: %w", err)
 	}
+	asker := ctx
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, d.client), timeout)
 	defer cancel()
 	token, err := p.oauth(d, secret).Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	p.heard(asker, err)
 	if err != nil {
 		var no *oauth2.RetrieveError
-		if errors.As(err, &no) && no.Response != nil && no.Response.StatusCode < 500 { // its text may repeat what was sent
+		if redeemed(err) && errors.As(err, &no) { // its text may repeat what was sent
 			return Claims{}, fmt.Errorf("the provider refused the code: %s", printable(no.ErrorCode, 64))
 		}
 		return Claims{}, fmt.Errorf("%w: exchange the code: %w", ErrUnavailable, err)

@@ -38,9 +38,11 @@ func (p *Provider) Refresh(ctx context.Context, refresh, subject string, was Pla
 	if err != nil {
 		return Renewed{}, fmt.Errorf("the gateway's client secret at the provider: %w", err)
 	}
+	asker := ctx
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, d.client), timeout)
 	defer cancel()
 	token, err := p.oauth(d, secret).TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
+	p.heard(asker, err)
 	if err != nil {
 		var no *oauth2.RetrieveError
 		if errors.As(err, &no) { // its text may repeat what was sent

@@ -9,7 +9,7 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		"schemas": []string{"urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"},
 		"patch":   map[string]any{"supported": true}, "filter": map[string]any{"supported": true, "maxResults": maxPage},
 		"bulk":           map[string]any{"supported": false, "maxOperations": 0, "maxPayloadSize": 0},
-		"changePassword": no, "sort": no, "etag": no,
+		"changePassword": no, "sort": no, "etag": map[string]any{"supported": true},
 		"authenticationSchemes": []any{map[string]any{"type": "oauthbearertoken", "name": "Bearer token", "description": "the token of the gateway's configuration", "primary": true}},
 	})
 }

@@ -3,6 +3,7 @@ package scim
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -70,7 +71,8 @@ func readPatch(r *http.Request) ([]operation, error) {
 				return nil, wrong{"invalidValue", "without a path the value is an object of attributes"}
 			}
 		}
-		for name, value := range parts {
+		for _, name := range slices.Sorted(maps.Keys(parts)) { // the whole of an attribute before parts of it, each time
+			value := parts[name]
 			p, ours, err := parsePath(name)
 			if err != nil {
 				return nil, err

@@ -61,10 +61,11 @@ type Directory interface {
 	People(ctx context.Context, q Query) (page []Person, all int, err error)
 	// PutPerson makes one where id is empty, and else has change change the one that there is, all or nothing.
 	PutPerson(ctx context.Context, id string, change func(*Person) error) (Person, error)
-	DeletePerson(ctx context.Context, id string) error
+	// DeletePerson deletes the one that there is, unless check has something against it.
+	DeletePerson(ctx context.Context, id string, check func(Person) error) error
 	Groups(ctx context.Context, q Query) (page []Group, all int, err error)
 	PutGroup(ctx context.Context, id string, change func(*Group) error) (Group, error)
-	DeleteGroup(ctx context.Context, id string) error
+	DeleteGroup(ctx context.Context, id string, check func(Group) error) error
 }
 
 // handler answers for one directory.
@@ -89,14 +90,16 @@ func Handler(d Directory, base string, log *slog.Logger) http.Handler {
 	mux.HandleFunc("PUT /Users/{id}", h.putPerson)
 	mux.HandleFunc("PATCH /Users/{id}", h.patchPerson)
 	mux.HandleFunc("DELETE /Users/{id}", func(w http.ResponseWriter, r *http.Request) {
-		h.gone(w, d.DeletePerson(r.Context(), r.PathValue("id")))
+		h.gone(w, d.DeletePerson(r.Context(), r.PathValue("id"), func(p Person) error { return unchanged(r, p) }))
 	})
 	mux.HandleFunc("GET /Groups", h.groups)
 	mux.HandleFunc("GET /Groups/{id}", h.group)
 	mux.HandleFunc("POST /Groups", h.putGroup)
 	mux.HandleFunc("PUT /Groups/{id}", h.putGroup)
 	mux.HandleFunc("PATCH /Groups/{id}", h.patchGroup)
-	mux.HandleFunc("DELETE /Groups/{id}", func(w http.ResponseWriter, r *http.Request) { h.gone(w, d.DeleteGroup(r.Context(), r.PathValue("id"))) })
+	mux.HandleFunc("DELETE /Groups/{id}", func(w http.ResponseWriter, r *http.Request) {
+		h.gone(w, d.DeleteGroup(r.Context(), r.PathValue("id"), func(g Group) error { return unchanged(r, g) }))
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		Fail(w, http.StatusNotFound, "", "there is nothing at this address")
 	})
@@ -129,7 +132,7 @@ func (h *handler) person(w http.ResponseWriter, r *http.Request) {
 	case len(page) == 0:
 		h.fail(w, refusal.New(refusal.NotFound, "there is no such user"))
 	default:
-		reply(w, http.StatusOK, h.showPerson(page[0]))
+		show(w, r, http.StatusOK, page[0], h.showPerson(page[0]))
 	}
 }
 
@@ -139,8 +142,7 @@ func (h *handler) putPerson(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
-	p, err := h.d.PutPerson(r.Context(), r.PathValue("id"), sent.replace)
-	h.put(w, r, err, h.base+"/Users/"+p.ID, func() any { return h.showPerson(p) })
+	h.keepPerson(w, r, sent.replace)
 }
 
 func (h *handler) patchPerson(w http.ResponseWriter, r *http.Request) {
@@ -149,8 +151,22 @@ func (h *handler) patchPerson(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
-	p, err := h.d.PutPerson(r.Context(), r.PathValue("id"), func(p *Person) error { return patch(operations, p.operate) })
-	h.put(w, r, err, "", func() any { return h.showPerson(p) })
+	h.keepPerson(w, r, func(p *Person) error { return patch(operations, p.operate) })
+}
+
+// keepPerson makes or changes the one that r is about.
+func (h *handler) keepPerson(w http.ResponseWriter, r *http.Request, change func(*Person) error) {
+	p, err := h.d.PutPerson(r.Context(), r.PathValue("id"), func(p *Person) error {
+		if err := unchanged(r, *p); err != nil {
+			return err
+		}
+		return change(p)
+	})
+	if err != nil {
+		h.fail(w, err)
+		return
+	}
+	show(w, r, h.made(w, r, "/Users/"+p.ID), p, h.showPerson(p))
 }
 
 func (h *handler) groups(w http.ResponseWriter, r *http.Request) {
@@ -179,7 +195,7 @@ func (h *handler) group(w http.ResponseWriter, r *http.Request) {
 	case len(page) == 0:
 		h.fail(w, refusal.New(refusal.NotFound, "there is no such group"))
 	default:
-		reply(w, http.StatusOK, h.showGroup(page[0], r))
+		show(w, r, http.StatusOK, page[0], h.showGroup(page[0], r))
 	}
 }
 
@@ -189,8 +205,7 @@ func (h *handler) putGroup(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
-	g, err := h.d.PutGroup(r.Context(), r.PathValue("id"), sent.replace)
-	h.put(w, r, err, h.base+"/Groups/"+g.ID, func() any { return h.showGroup(g, r) })
+	h.keepGroup(w, r, sent.replace)
 }
 
 func (h *handler) patchGroup(w http.ResponseWriter, r *http.Request) {
@@ -199,22 +214,30 @@ func (h *handler) patchGroup(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
-	g, err := h.d.PutGroup(r.Context(), r.PathValue("id"), func(g *Group) error { return patch(operations, g.operate) })
-	h.put(w, r, err, "", func() any { return h.showGroup(g, r) })
+	h.keepGroup(w, r, func(g *Group) error { return patch(operations, g.operate) })
 }
 
-// put answers what was made or changed.
-func (h *handler) put(w http.ResponseWriter, r *http.Request, err error, location string, show func() any) {
+func (h *handler) keepGroup(w http.ResponseWriter, r *http.Request, change func(*Group) error) {
+	g, err := h.d.PutGroup(r.Context(), r.PathValue("id"), func(g *Group) error {
+		if err := unchanged(r, *g); err != nil {
+			return err
+		}
+		return change(g)
+	})
 	if err != nil {
 		h.fail(w, err)
 		return
 	}
-	status := http.StatusOK
-	if r.Method == http.MethodPost {
-		status = http.StatusCreated
-		w.Header().Set("Location", location)
+	show(w, r, h.made(w, r, "/Groups/"+g.ID), g, h.showGroup(g, r))
+}
+
+// made is the status of an answer to what made or changed the resource at that path, with where it is.
+func (h *handler) made(w http.ResponseWriter, r *http.Request, path string) int {
+	if r.Method != http.MethodPost {
+		return http.StatusOK
 	}
-	reply(w, status, show())
+	w.Header().Set("Location", h.base+path)
+	return http.StatusCreated
 }
 
 func (h *handler) gone(w http.ResponseWriter, err error) {
@@ -237,6 +260,8 @@ func (h *handler) fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.As(err, &large):
 		Fail(w, http.StatusRequestEntityTooLarge, "", "the body is longer than "+strconv.Itoa(MaxBody)+" bytes")
+	case errors.Is(err, errVersion):
+		Fail(w, http.StatusPreconditionFailed, "", err.Error())
 	case errors.As(err, &mistake):
 		Fail(w, http.StatusBadRequest, mistake.kind, mistake.detail)
 	case no == nil:

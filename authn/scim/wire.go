@@ -133,12 +133,12 @@ func checkTexts(texts ...string) error {
 	return nil
 }
 
-func (h *handler) meta(kind, id string, created, modified time.Time) map[string]any {
-	return map[string]any{"resourceType": kind, "location": h.base + "/" + kind + "s/" + id, "created": created.Format(time.RFC3339), "lastModified": modified.Format(time.RFC3339)}
+func (h *handler) meta(kind, id string, created, modified time.Time, resource any) map[string]any {
+	return map[string]any{"resourceType": kind, "location": h.base + "/" + kind + "s/" + id, "version": version(resource), "created": created.Format(time.RFC3339), "lastModified": modified.Format(time.RFC3339)}
 }
 
 func (h *handler) showPerson(p Person) any {
-	shown := map[string]any{"schemas": []string{schemaUser}, "id": p.ID, "userName": p.UserName, "active": p.Active, "meta": h.meta("User", p.ID, p.Created, p.Modified)}
+	shown := map[string]any{"schemas": []string{schemaUser}, "id": p.ID, "userName": p.UserName, "active": p.Active, "meta": h.meta("User", p.ID, p.Created, p.Modified, p)}
 	if p.ExternalID != "" {
 		shown["externalId"] = p.ExternalID
 	}
@@ -155,7 +155,7 @@ func (h *handler) showPerson(p Person) any {
 }
 
 func (h *handler) showGroup(g Group, r *http.Request) any {
-	shown := map[string]any{"schemas": []string{schemaGroup}, "id": g.ID, "displayName": g.Name, "meta": h.meta("Group", g.ID, g.Created, g.Modified)}
+	shown := map[string]any{"schemas": []string{schemaGroup}, "id": g.ID, "displayName": g.Name, "meta": h.meta("Group", g.ID, g.Created, g.Modified, g)}
 	if g.ExternalID != "" {
 		shown["externalId"] = g.ExternalID
 	}

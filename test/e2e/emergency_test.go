@@ -20,7 +20,10 @@ import (
 	"sallyport/test/rig"
 )
 
-// takeKeys has the gateway take enrolled keys and engineers break the glass, which takes a restart.
+// directoryToken is what the provider's directory shows to the gateway.
+const directoryToken = "the token of the provider's directory"
+
+// takeKeys has the gateway take enrolled keys, engineers break the glass, and the provider provision people, which takes a restart.
 func (s *signing) takeKeys(t *testing.T) {
 	t.Helper()
 	file := s.Path("sallyport.yaml")
@@ -29,6 +32,11 @@ func (s *signing) takeKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := strings.Replace(string(text), "credentials:\n", "credentials:\n  enrolled_keys: {}\n", 1)
+	token := s.Path("secrets", "directory")
+	if err := os.WriteFile(token, []byte(directoryToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed = strings.Replace(changed, "provider:\n", "provider:\n  scim: {token: \"file:"+token+"\", admit_unknown: true}\n", 1)
 	changed = strings.Replace(changed, "policies:\n", "policies:\n  - name: glass\n    break_glass: true\n    groups: [engineers]\n    accounts: [\"postgres@orders\"]\n"+
 		"    max_duration: 30m\n    approve: {auto: true}\n    review: {groups: [security], within: 24h}\n", 1)
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {

@@ -276,6 +276,7 @@ func TestIssuer(t *testing.T) {
 
 	if !s.outside {
 		t.Run("in an emergency", s.emergency)
+		t.Run("closed by the provider's directory", s.closedByDirectory)
 	}
 }
 

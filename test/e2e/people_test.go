@@ -133,6 +133,70 @@ func (s *signing) disabled(t *testing.T) {
 	s.granted(t)
 }
 
+// scim has the provider's directory say something to the gateway, and returns the id of what that is about.
+func (s *signing) scim(t *testing.T, method, path, body string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, s.url+"/scim/v2"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+directoryToken)
+	request.Header.Set("Content-Type", "application/scim+json")
+	answer, err := s.browser(t).HTTP.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var said struct{ ID, Detail string }
+	if err := json.NewDecoder(answer.Body).Decode(&said); err != nil || answer.StatusCode >= 300 {
+		t.Fatalf("%s %s: %s: %s %v", method, path, answer.Status, said.Detail, err)
+	}
+	return said.ID
+}
+
+// closedByDirectory: whom the provider's directory closes (SCIM) loses live sessions, the sign-in and what hangs on it at once, though
+// nobody asks the provider anything, and can't sign in until it opens them again.
+func (s *signing) closedByDirectory(t *testing.T) {
+	s.signInAgain(t)
+	s.granted(t)
+	person := s.scim(t, http.MethodPost, "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"alice@example.com","externalId":"alice","active":true}`)
+	active := func(is string) {
+		s.scim(t, http.MethodPatch, "/Users/"+person, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"replace","path":"active","value":`+is+`}]}`)
+	}
+	psql := talk(t, s.Rig, nil, "psql", "-X", "-d", s.Env["SALLYPORT_PG"], "-c", `\warn psql is in`, "-c", "select pg_sleep(600)")
+	psql.hears(t, "psql is in")
+	active("false")
+	began := time.Now()
+	if code := psql.ends(t); code == 0 {
+		t.Errorf("psql ended well: %s%s", &psql.stdout, &psql.stderr)
+	}
+	t.Logf("her session has ended %s after she was closed", time.Since(began).Round(time.Millisecond))
+	if !strings.Contains(psql.stderr.String(), "disabled") {
+		t.Errorf("it does not say why: %s", &psql.stderr)
+	}
+	s.audited(t, "it is audited", func(kind string, fields map[string]string) bool {
+		return kind == "directory.person" && fields["did"] == "changed" && fields["active"] == "false"
+	})
+	for what, out := range map[string]rig.Outcome{"her tokens": s.As("alice", "whoami"), "her certificate": s.PSQL("SALLYPORT_PG", "-c", "select 1")} {
+		if out.Code == 0 {
+			t.Errorf("%s: %s", what, out.Text())
+		}
+	}
+	p, as := s.login(t, "--no-browser")
+	b := s.browser(t)
+	if page := b.SignIn(b.Go(b.Get(p.hears(t, `^\s+(https://\S+)$`)[1]))); strings.Contains(page.Header.Get("Location"), "code=") {
+		t.Errorf("she was let in: %s", page.Header.Get("Location"))
+	}
+	if out := as("whoami"); out.Code == 0 {
+		t.Errorf("she is signed in: %s", out.Text())
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	active("true")
+	s.signInAgain(t)
+}
+
 // signInAgain signs alice in, in the home that she has.
 func (s *signing) signInAgain(t *testing.T) {
 	t.Helper()

@@ -148,6 +148,7 @@ func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) 
 		if err != nil {
 			return "", failed(err)
 		}
+		s.tellThem(ctx, n.Alert.Event)
 		return "", nil
 	}
 	stage := n.Kind == grant.EventStage && n.Grant.Round() >= 0
@@ -182,6 +183,34 @@ func (s *Slack) Deliver(ctx context.Context, n approval.Notice) (string, error) 
 		return "", failed(err)
 	}
 	return strings.Join(append([]string{channel + " " + at}, before[:min(len(before), mostMessages-1)]...), ";"), nil
+}
+
+// ownKeys are the events about somebody's enrolled keys, of which they are to know themselves: it may not have been them.
+var ownKeys = map[string]string{
+	"key.enrolled":    "A key was enrolled for you, with which one signs in as you in an emergency",
+	"login.emergency": "Somebody signed in as you with an enrolled key, while the company's provider does not answer",
+	"key.cloned":      "An enrolled key of yours was suspended, for there may be two of it",
+}
+
+// tellThem tells the person of such an event in a message to them alone, where the configuration links them to a member. The channel
+// has been told; that this can't be is logged, and no reason to tell the channel again.
+func (s *Slack) tellThem(ctx context.Context, e store.AuditEvent) {
+	what := ownKeys[e.Kind]
+	if what == "" {
+		return
+	}
+	workspace, err := s.home(ctx)
+	for _, p := range s.voter.People {
+		of, member, _ := strings.Cut(p.Slack, "/")
+		if err != nil || member == "" || of != workspace || p.Issuer+" "+p.Subject != e.Actor {
+			continue
+		}
+		text := plain(what + " (from " + e.Client + "). If that was not you, remove it in the console under Your keys, and tell those who run the gateway.")
+		_, _, err = s.api.PostMessageContext(ctx, member, slackgo.MsgOptionText(text.Text, true), slackgo.MsgOptionBlocks(slackgo.NewSectionBlock(text, nil, nil)), slackgo.MsgOptionDisableLinkUnfurl())
+	}
+	if err != nil {
+		s.log.Warn("somebody could not be told in Slack what happened to their keys", "identity", e.Actor, "event", e.Kind, "error", err)
+	}
 }
 
 // mostMessages bounds the messages on one request that are kept up to date: each stage that opens has one.

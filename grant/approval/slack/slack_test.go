@@ -630,6 +630,49 @@ func TestAlertInSlack(t *testing.T) {
 	})
 }
 
+// Who has a key enrolled is told so themselves, beside the channel; nobody else is.
+func TestOwnKeysInSlack(t *testing.T) {
+	w := newWorld(t)
+	var bob configs.LinkedPerson
+	for _, p := range w.slack.voter.People {
+		if p.Subject == "bob" {
+			bob = p
+		}
+	}
+	_, member, linked := strings.Cut(bob.Slack, "/")
+	if !linked {
+		t.Fatalf("%+v", w.slack.voter.People)
+	}
+	for _, actor := range []string{bob.Issuer + " nobody", bob.Issuer + " " + bob.Subject} {
+		alert := grant.Alert{Name: "enrolled-key", Count: 1, Event: store.AuditEvent{Kind: "key.enrolled", Actor: actor, Outcome: "ok", Client: "192.0.2.7"}, To: []string{w.slack.Name()}}
+		if err := w.store.Do(w.ctx, func(tx *store.Tx) error {
+			if err := grant.Tell(w.ctx, tx, alert); err != nil {
+				return err
+			}
+			return tx.Audit(store.AuditEvent{Kind: "alert.raised", Actor: "system"})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("he is told", func() bool {
+		for _, m := range w.server.Messages() {
+			if m.Channel == member && strings.Contains(m.Text, "A key was enrolled for you") && strings.Contains(m.Text, "192.0.2.7") {
+				return true
+			}
+		}
+		return false
+	})
+	own := 0
+	for _, m := range w.server.Messages() {
+		if strings.Contains(m.Text, "enrolled for you") {
+			own++
+		}
+	}
+	if own != 1 {
+		t.Errorf("%d people are told", own)
+	}
+}
+
 // Whatever people write, Slack takes the message and the form: of what is too long, as Slack counts, the beginning is shown.
 func TestLongTextsInSlack(t *testing.T) {
 	w := newWorld(t)
