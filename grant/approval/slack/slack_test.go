@@ -635,7 +635,7 @@ func TestOwnKeysInSlack(t *testing.T) {
 	w := newWorld(t)
 	var bob configs.LinkedPerson
 	for _, p := range w.slack.voter.People {
-		if p.Subject == "bob" {
+		if p.Subject == "sub-bob" {
 			bob = p
 		}
 	}
