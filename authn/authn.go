@@ -31,6 +31,7 @@ import (
 	"sallyport/authn/federation"
 	"sallyport/authn/keyring"
 	"sallyport/authn/passkey"
+	"sallyport/authn/throttle"
 	"sallyport/authn/workload"
 	"sallyport/configs"
 	"sallyport/internal/store"
@@ -141,13 +142,13 @@ type Service struct {
 	consoleSecret string // see consoleClient
 
 	hosts      hostCertificates
-	rates      rates         // of all requests to the issuer
-	logouts    rates         // of the company's provider's logout tokens
-	provisions rates         // of providers' directories
-	begins     rates         // of those that begin a sign-in
-	told       *rate.Limiter // audit events of what no configured workload is
-	logged     *rate.Limiter // log lines of strangers, who must not use up what the audit log has
-	failures   failures      // wrong passwords
+	rates      throttle.Rates    // of all requests to the issuer
+	logouts    throttle.Rates    // of the company's provider's logout tokens
+	provisions throttle.Rates    // of providers' directories
+	begins     throttle.Rates    // of those that begin a sign-in
+	told       *rate.Limiter     // audit events of what no configured workload is
+	logged     *rate.Limiter     // log lines of strangers, who must not use up what the audit log has
+	failures   throttle.Failures // wrong passwords
 	strange    counts
 	waits      holds // connections that wait for their person
 	stop       context.CancelFunc
@@ -185,8 +186,8 @@ func open(ctx context.Context, config *configs.Config, st *store.Store, log *slo
 		return nil, err
 	}
 	s := &Service{config: config, store: st, log: log, now: now,
-		rates: rates{rate: sourceRate, burst: sourceBurst}, begins: rates{rate: beginRate, burst: beginBurst},
-		logouts: rates{rate: logoutRate, burst: logoutBurst}, provisions: rates{rate: directoryRate, burst: directoryBurst},
+		rates: throttle.Rates{Rate: sourceRate, Burst: sourceBurst}, begins: throttle.Rates{Rate: beginRate, Burst: beginBurst},
+		logouts: throttle.Rates{Rate: logoutRate, Burst: logoutBurst}, provisions: throttle.Rates{Rate: directoryRate, Burst: directoryBurst},
 		told:   rate.NewLimiter(rate.Every(10*time.Second), 30),
 		logged: rate.NewLimiter(rate.Every(10*time.Second), 30),
 	}

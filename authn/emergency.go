@@ -14,6 +14,7 @@ import (
 	"sallyport/authn/federation"
 	"sallyport/authn/pages"
 	"sallyport/authn/passkey"
+	"sallyport/authn/throttle"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -27,9 +28,6 @@ const (
 	strangeKeyUp   = "http: an enrolled key while the provider answers"
 	strangeKeyWait = "http: too many enrolled keys that did not prove themselves"
 )
-
-// failedKeys is the name under which failures counts all keys: whose they are is not known before they prove it.
-const failedKeys = "enrolled keys"
 
 func refuseEmergency() *refusal.Refusal {
 	return refusal.New(refusal.NotPermitted, "a sign-in with an enrolled key is good for emergencies alone").
@@ -103,16 +101,16 @@ func (s *Service) keyAnswer(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, refuseNoKeys())
 		return
 	}
-	if s.failures.blocked(source, failedKeys, s.now()) != blockedNot {
+	if s.failures.Blocked(source, "", s.now()) != throttle.Nobody {
 		s.unauthenticated(strangeKeyWait, r)
-		pages.RetryAfter(w.Header(), failureWindow)
+		pages.RetryAfter(w.Header(), throttle.Window)
 		refuse(w, r, http.StatusTooManyRequests, refusal.New(refusal.TooMany, "too many keys from your address did not prove themselves").WithHint("wait a minute, then begin again"))
 		return
 	}
 	t, who, err := s.provenByKey(r)
 	if err != nil {
 		if refusal.Is(err, refusal.NotAuthenticated) {
-			s.failures.add(source, failedKeys, s.now())
+			s.failures.Add(source, "", s.now()) // whose it is is not known
 			s.unauthenticated(strangeKey, r)
 			s.logStranger(r, "an enrolled key was refused", refusal.Of(err).Cause)
 		}

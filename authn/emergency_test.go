@@ -21,6 +21,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"sallyport/authn/passkey/passkeytest"
+	"sallyport/authn/throttle"
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 )
@@ -312,7 +313,7 @@ func TestEnrolledKeyAbuse(t *testing.T) {
 				who, mine = r.enrol("alice")
 				key = *mine
 			}
-			r.advance(failureWindow)
+			r.advance(throttle.Window)
 			r.down(true)
 			b := r.browser()
 			options := challenge(b.goOn(b.get(r.flow().address())))
@@ -373,7 +374,7 @@ func TestEnrolledKeyFailuresAreCounted(t *testing.T) {
 	r.down(true)
 	b := r.browser()
 	b.get(r.flow().address())
-	for range maxFailures {
+	for range throttle.Most {
 		if p := b.answerKey([]byte("{}")); p.StatusCode != http.StatusForbidden {
 			t.Fatal(p.Status)
 		}
@@ -381,7 +382,7 @@ func TestEnrolledKeyFailuresAreCounted(t *testing.T) {
 	if p := b.answerKey([]byte("{}")); p.StatusCode != http.StatusTooManyRequests || p.Header.Get("Retry-After") == "" {
 		t.Errorf("%s", p.Status)
 	}
-	r.advance(failureWindow)
+	r.advance(throttle.Window)
 	if p := b.answerKey([]byte("{}")); p.StatusCode != http.StatusForbidden {
 		t.Errorf("a minute later: %s", p.Status)
 	}

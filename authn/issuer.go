@@ -199,7 +199,7 @@ func (s *Service) outside(next http.Handler) http.Handler {
 		if strings.HasPrefix(r.URL.Path, pathDirectory+"/") {
 			rates, most = &s.provisions, scim.MaxBody
 		}
-		if !rates.allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.allow(visitor.source, now) {
+		if !rates.Allow(visitor.source, now) || begins(r.URL.Path) && !s.begins.Allow(visitor.source, now) {
 			s.unauthenticated("http: too many requests to sign in", r)
 			pages.RetryAfter(w.Header(), 5*time.Second)
 			refuse(w, r, http.StatusTooManyRequests, refusal.New(refusal.TooMany, "too many requests from your address").WithHint("wait some seconds, then try again"))

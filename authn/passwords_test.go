@@ -3,7 +3,6 @@ package authn
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/xdg-go/scram"
 
 	"sallyport/authn/keyring"
+	"sallyport/authn/throttle"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store/storetest"
 )
@@ -184,7 +184,7 @@ func TestPasswordFailuresAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range maxFailures {
+	for range throttle.Most {
 		_, _, err := r.prove(p.ID, "guess", nil)
 		refused(t, err, refusal.NotAuthenticated)
 	}
@@ -193,9 +193,9 @@ func TestPasswordFailuresAreCounted(t *testing.T) {
 	if _, err := r.BeginPassword(t.Context(), p.ID, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 8)}, nil); err != nil {
 		t.Errorf("another source: %v", err)
 	}
-	r.advance(failureWindow)
+	r.advance(throttle.Window)
 	if _, _, err := r.prove(p.ID, secret, nil); err != nil {
-		t.Errorf("after %s: %v", failureWindow, err)
+		t.Errorf("after %s: %v", throttle.Window, err)
 	}
 }
 
@@ -224,10 +224,10 @@ func TestGuessesLockNobodyOut(t *testing.T) {
 		return err
 	}
 	for _, id := range []string{p.ID, "aaaaaaaaaa"} {
-		for source := range maxUserFailures {
+		for source := range throttle.MostOfUser {
 			refused(t, guess(id, source), refusal.NotAuthenticated)
 		}
-		if no := refused(t, guess(id, maxUserFailures), refusal.TooMany); !strings.Contains(no.Message, "for this user") {
+		if no := refused(t, guess(id, throttle.MostOfUser), refusal.TooMany); !strings.Contains(no.Message, "for this user") {
 			t.Errorf("%s: %s", id, no.Message)
 		}
 	}
@@ -235,7 +235,7 @@ func TestGuessesLockNobodyOut(t *testing.T) {
 		t.Errorf("who has the password is locked out: %v", err)
 	}
 	// Somebody else behind the same address.
-	for range maxFailures {
+	for range throttle.Most {
 		_, _, err := r.prove("bbbbbbbbbb", "guess", nil)
 		refused(t, err, refusal.NotAuthenticated)
 	}
@@ -245,41 +245,15 @@ func TestGuessesLockNobodyOut(t *testing.T) {
 		t.Errorf("who has the password is locked out by who shares the address: %v", err)
 	}
 	// Being known from there is no licence to guess.
-	for range maxFailures {
+	for range throttle.Most {
 		_, _, err := r.prove(p.ID, "guess", nil)
 		refused(t, err, refusal.NotAuthenticated)
 	}
 	_, _, err = r.prove(p.ID, "guess", nil)
 	refused(t, err, refusal.TooMany)
-	r.advance(failureWindow)
-	if err := guess(p.ID, maxUserFailures); !refusal.Is(err, refusal.NotAuthenticated) {
-		t.Errorf("after %s: %v", failureWindow, err)
-	}
-}
-
-// TestFailuresAreBounded: more sources and users than are told apart cost no more memory.
-func TestFailuresAreBounded(t *testing.T) {
-	var f failures
-	now := time.Now()
-	for i := range maxRates + 1000 {
-		source, user := sourceOf(&net.TCPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i))}), fmt.Sprintf("%010d", i)
-		f.add(source, user, now)
-		f.succeeded(source, user, now)
-	}
-	if len(f.sources.of) > maxRates || len(f.users.of) > maxRates || len(f.proofs) > maxRates {
-		t.Errorf("%d sources, %d users and %d proofs are kept", len(f.sources.of), len(f.users.of), len(f.proofs))
-	}
-	// A flood does not have all of them looked through with each attempt, for which everybody else waits.
-	first := f.sources.swept
-	f.add("one more", "users of it", now.Add(time.Millisecond))
-	if f.sources.swept != first || first != now {
-		t.Errorf("looked through at %s and %s", first, f.sources.swept)
-	}
-	f.add("fresh", "fresh users", now.Add(2*failureWindow))
-	f.add("fresh", "fresh user", now.Add(2*failureWindow))
-	f.succeeded("fresh", "fresh user", now.Add(2*rememberProof))
-	if len(f.sources.of) != 1 || len(f.users.of) != 1 || len(f.proofs) != 1 {
-		t.Errorf("%d sources, %d users and %d proofs are kept after their time", len(f.sources.of), len(f.users.of), len(f.proofs))
+	r.advance(throttle.Window)
+	if err := guess(p.ID, throttle.MostOfUser); !refusal.Is(err, refusal.NotAuthenticated) {
+		t.Errorf("after %s: %v", throttle.Window, err)
 	}
 }
 
@@ -300,7 +274,7 @@ func FuzzPasswordProof(f *testing.F) {
 		}
 		p, err := s.BeginPassword(context.Background(), "none", nil, endpoint)
 		if err != nil {
-			clear(s.failures.sources.of) // the limit is another test's
+			s.failures = throttle.Failures{} // the limit is another test's
 			return
 		}
 		if _, err := p.First(p.Mechanisms()[0], first); err == nil {

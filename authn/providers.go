@@ -8,6 +8,7 @@ import (
 
 	"sallyport/authn/federation"
 	"sallyport/authn/pages"
+	"sallyport/authn/secrets"
 	"sallyport/internal/refusal"
 )
 
@@ -24,7 +25,7 @@ func (s *Service) newProviders() {
 			if config.ClientSecret == "" {
 				return "", nil // a public client
 			}
-			return Secret(ctx, config.ClientSecret)
+			return secrets.Resolve(ctx, config.ClientSecret)
 		}, s.now))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/authn/scim"
+	"sallyport/authn/secrets"
 )
 
 // pathDirectory is where providers provision people and groups.
@@ -59,7 +60,7 @@ func (s *Service) provisioner(r *http.Request) string {
 		if p.SCIM == nil {
 			continue
 		}
-		token, err := Secret(r.Context(), p.SCIM.Token)
+		token, err := secrets.Resolve(r.Context(), p.SCIM.Token)
 		if err != nil {
 			s.logStranger(r, "a provider's SCIM token can't be read, so it can't provision", err)
 			continue

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"sallyport/authn/secrets"
 	"sallyport/authn/workload"
 	"sallyport/configs"
 	"sallyport/internal/store"
@@ -42,7 +43,7 @@ func (s *Service) mustRun(ctx context.Context, job workload.Job, who Identity, f
 }
 
 func (s *Service) askRuns(ctx context.Context, w configs.Workload, handle map[string]string) (bool, error) {
-	token, err := Secret(ctx, w.Running.Token)
+	token, err := secrets.Resolve(ctx, w.Running.Token)
 	if err != nil {
 		return false, fmt.Errorf("workload %s: %w", w.Name, err)
 	}

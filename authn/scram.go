@@ -14,6 +14,7 @@ import (
 
 	"github.com/xdg-go/scram"
 
+	"sallyport/authn/throttle"
 	"sallyport/internal/refusal"
 )
 
@@ -32,6 +33,7 @@ const maxScram = 2048
 type PasswordProof struct {
 	service      *Service
 	id, source   string
+	user         string // as failures are counted: the id, or "" for one that no password has
 	known        bool
 	conversation *scram.ServerConversation
 	endpoint     bool // channel binding is offered
@@ -41,10 +43,13 @@ type PasswordProof struct {
 // never proved this password while many fail at it, which is a refusal (TooMany). endpoint is the TLS connection's channel binding of type tls-server-end-point (RFC 5929), nil for none.
 func (s *Service) BeginPassword(ctx context.Context, id string, from net.Addr, endpoint []byte) (*PasswordProof, error) {
 	p := &PasswordProof{service: s, id: id, source: sourceOf(from), endpoint: len(endpoint) > 0}
-	switch s.failures.blocked(p.source, id, s.now()) {
-	case blockedSource:
+	if len(id) == passwordIDLength {
+		p.user = id
+	}
+	switch s.failures.Blocked(p.source, p.user, s.now()) {
+	case throttle.Source:
 		return nil, refusal.New(refusal.TooMany, "too many wrong passwords from your address").WithHint("wait a minute, then try again")
-	case blockedUser:
+	case throttle.User:
 		return nil, refusal.New(refusal.TooMany, "too many wrong passwords for this user").
 			WithHint("wait a minute, or use another: sallyport credentials ACCOUNT@TARGET")
 	}
@@ -52,7 +57,7 @@ func (s *Service) BeginPassword(ctx context.Context, id string, from net.Addr, e
 	if err != nil {
 		return nil, err
 	}
-	if len(id) == passwordIDLength {
+	if p.user != "" {
 		found, err := s.findPassword(ctx, id)
 		if err != nil {
 			return nil, err
@@ -123,13 +128,13 @@ func (p *PasswordProof) Final(message string) (string, error) {
 	if err != nil {
 		return "", p.fail(err)
 	}
-	p.service.failures.succeeded(p.source, p.id, p.service.now())
+	p.service.failures.Succeeded(p.source, p.user, p.service.now())
 	return answer, nil
 }
 
 // fail counts a failure and says no more than that to whoever tried.
 func (p *PasswordProof) fail(cause error) error {
-	p.service.failures.add(p.source, p.id, p.service.now())
+	p.service.failures.Add(p.source, p.user, p.service.now())
 	return refusal.New(refusal.NotAuthenticated, "password authentication failed").
 		WithDetail("The user is ACCOUNT+ID, as sallyport credentials printed it, with the password beside it.").
 		WithHint("passwords end with the sign-in that made them; make another: sallyport credentials ACCOUNT@TARGET").Because(cause)

@@ -7,10 +7,6 @@ import (
 	"crypto/subtle"
 	"net/http"
 	"net/netip"
-	"sync"
-	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // browserCookie ties a sign-in to the browser that began it. Without it somebody could begin one, have a victim finish
@@ -80,7 +76,6 @@ func (v *visitor) is(browser []byte) bool {
 const (
 	sourceRate  = 20 // a second
 	sourceBurst = 100
-	maxRates    = 4096 // sources told apart
 
 	// What one source may begin: sign-ins on their way are kept for minutes, and at a higher rate one source could take
 	// all the room there is for them (maxPending).
@@ -91,38 +86,3 @@ const (
 	logoutRate  = 200
 	logoutBurst = 2000
 )
-
-// rates keeps a token bucket a source, of rate a second and burst.
-type rates struct {
-	rate  rate.Limit
-	burst int
-
-	mu      sync.Mutex
-	sources map[string]*rate.Limiter
-	others  *rate.Limiter // shared by those beyond maxRates
-	swept   time.Time     // when sources were last looked through for ones to forget
-}
-
-func (l *rates) allow(source string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	bucket := l.sources[source]
-	if bucket == nil {
-		if l.sources == nil {
-			l.sources, l.others = map[string]*rate.Limiter{}, rate.NewLimiter(l.rate, l.burst)
-		}
-		if len(l.sources) >= maxRates && now.Sub(l.swept) >= sweepEvery {
-			l.swept = now
-			for s, b := range l.sources {
-				if b.TokensAt(now) >= float64(l.burst) { // as good as new
-					delete(l.sources, s)
-				}
-			}
-		}
-		if bucket = l.others; len(l.sources) < maxRates {
-			bucket = rate.NewLimiter(l.rate, l.burst)
-			l.sources[source] = bucket
-		}
-	}
-	return bucket.AllowN(now, 1)
-}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/recorder/archive"
 	"sallyport/web/api"
@@ -129,7 +129,7 @@ Exit 1 if an object is not what its name says.`,
 			if err != nil {
 				return err
 			}
-			p, err := archive.Pull(command.Context(), archive.Options{Config: config, Secret: authn.Secret}, args[0], args[1:]...)
+			p, err := archive.Pull(command.Context(), archive.Options{Config: config, Secret: secrets.Resolve}, args[0], args[1:]...)
 			if err != nil {
 				return err
 			}

@@ -15,7 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/store"
 	"sallyport/internal/store/backup"
@@ -165,7 +165,7 @@ func snapshot(ctx context.Context, config *configs.Config, to string) error {
 	if config.Store == "" {
 		return store.SnapshotSQLite(ctx, config.State, to)
 	}
-	connection, err := authn.Secret(ctx, config.Store)
+	connection, err := secrets.Resolve(ctx, config.Store)
 	if err != nil {
 		return fmt.Errorf("the store's connection string: %w", err)
 	}
@@ -176,7 +176,7 @@ func bringBack(ctx context.Context, config *configs.Config, from string, made ti
 	if config.Store == "" {
 		return store.RestoreSQLite(ctx, from, config.State, made)
 	}
-	connection, err := authn.Secret(ctx, config.Store)
+	connection, err := secrets.Resolve(ctx, config.Store)
 	if err != nil {
 		return fmt.Errorf("the store's connection string: %w", err)
 	}
@@ -207,7 +207,7 @@ func backupRecipients(ctx context.Context, texts []string, passphrase string) ([
 		}
 		return configs.ParseRecipients(texts)
 	}
-	secret, err := authn.Secret(ctx, configs.SecretRef(passphrase))
+	secret, err := secrets.Resolve(ctx, configs.SecretRef(passphrase))
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func backupIdentities(command *cobra.Command, file, passphrase string) ([]age.Id
 	case file != "":
 		return readIdentities(command, file)
 	}
-	secret, err := authn.Secret(command.Context(), configs.SecretRef(passphrase))
+	secret, err := secrets.Resolve(command.Context(), configs.SecretRef(passphrase))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/alert"
@@ -147,7 +148,7 @@ func lookIntoStore(ctx context.Context, config *configs.Config) (*sql.DB, error)
 	if config.Store == "" {
 		return store.LookSQLite(ctx, config.State)
 	}
-	connection, err := authn.Secret(ctx, config.Store)
+	connection, err := secrets.Resolve(ctx, config.Store)
 	if err != nil {
 		return nil, fmt.Errorf("the store's connection string: %w", err)
 	}

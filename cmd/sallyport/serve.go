@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/alert"
@@ -98,7 +99,7 @@ func serve(ctx context.Context, file string, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	authn.Withhold(config.EnvironmentSecrets())
+	secrets.Withhold(config.EnvironmentSecrets())
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -148,7 +149,7 @@ func openStore(ctx context.Context, config *configs.Config) (*store.Store, error
 	if config.Store == "" {
 		return store.Open(ctx, config.State)
 	}
-	connection, err := authn.Secret(ctx, config.Store)
+	connection, err := secrets.Resolve(ctx, config.Store)
 	if err != nil {
 		return nil, fmt.Errorf("the store's connection string: %w", err)
 	}
@@ -321,7 +322,7 @@ func (g *gateway) boundTo(listener string) string {
 func (g *gateway) reload(ctx context.Context, file string) {
 	config, err := configs.Load(file)
 	if err == nil {
-		authn.Withhold(config.EnvironmentSecrets())
+		secrets.Withhold(config.EnvironmentSecrets())
 		_, err = alert.Compile(config)
 	}
 	if err == nil {

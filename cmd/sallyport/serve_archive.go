@@ -6,7 +6,7 @@ import (
 	"context"
 	"time"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/recorder/archive"
 )
@@ -17,7 +17,7 @@ func (g *gateway) openArchive(ctx context.Context, config *configs.Config) (err 
 		return nil
 	}
 	g.archive, err = archive.New(ctx, archive.Options{
-		Config: config.Archive, Dir: config.State, Secret: authn.Secret, Store: g.store, Ledger: g.ledger, Log: g.log,
+		Config: config.Archive, Dir: config.State, Secret: secrets.Resolve, Store: g.store, Ledger: g.ledger, Log: g.log,
 	})
 	return err
 }

@@ -16,7 +16,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 )
 
@@ -105,7 +105,7 @@ func (a address) Read(ctx context.Context, about About) (Reading, error) {
 		return Reading{}, errors.New("its address is none")
 	}
 	if a.config.Token != "" {
-		token, err := authn.Secret(ctx, a.config.Token)
+		token, err := secrets.Resolve(ctx, a.config.Token)
 		if err != nil {
 			return Reading{}, err
 		}

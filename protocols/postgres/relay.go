@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/protocols/postgres/interpret"
@@ -188,7 +188,7 @@ func accountCredentials(ctx context.Context, t configs.Target, account configs.A
 	if account.Password == "" {
 		return c, nil
 	}
-	if c.password, err = authn.Secret(ctx, account.Password); err != nil {
+	if c.password, err = secrets.Resolve(ctx, account.Password); err != nil {
 		return c, refusal.New(refusal.TargetFailed, "the gateway has no password for %s@%s", account.Name, t.Name).
 			WithDetail("The secret that the account's configuration refers to could not be read.").
 			WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
@@ -202,7 +202,7 @@ func accountCertificate(ctx context.Context, account configs.Account) (*tls.Cert
 	if err != nil {
 		return nil, err
 	}
-	key, err := authn.Secret(ctx, account.Key)
+	key, err := secrets.Resolve(ctx, account.Key)
 	if err != nil {
 		return nil, err
 	}

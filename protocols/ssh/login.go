@@ -12,6 +12,7 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 )
@@ -97,7 +98,7 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 		l.methods, l.with = append(l.methods, xssh.PublicKeys(signer)), "its key"
 	}
 	if a.Password != "" {
-		password, err := authn.Secret(ctx, a.Password)
+		password, err := secrets.Resolve(ctx, a.Password)
 		if err != nil {
 			return login{}, noSecret(t, a, err)
 		}
@@ -123,7 +124,7 @@ func (h *Handler) loginFor(ctx context.Context, t configs.Target, a configs.Acco
 }
 
 func keyOf(ctx context.Context, ref configs.SecretRef) (xssh.Signer, error) {
-	secret, err := authn.Secret(ctx, ref)
+	secret, err := secrets.Resolve(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

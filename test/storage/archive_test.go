@@ -20,7 +20,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/store"
 	"sallyport/recorder/archive"
@@ -104,7 +104,7 @@ func TestArchive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o := archive.Options{Config: c, Secret: authn.Secret}
+	o := archive.Options{Config: c, Secret: secrets.Resolve}
 	p, err := archive.Pull(t.Context(), o, pulled)
 	if err != nil || len(p.Wrong)+len(p.Hidden) > 0 {
 		t.Fatalf("%+v, %v", p, err)
@@ -201,7 +201,7 @@ func TestStoreThatLies(t *testing.T) {
 	if still, err := os.ReadFile(path); err != nil || !bytes.Equal(still, wrong) {
 		t.Errorf("what was there was written over (%v)", err)
 	}
-	pulled, err := archive.Pull(t.Context(), archive.Options{Config: config(s.address), Secret: authn.Secret}, t.TempDir())
+	pulled, err := archive.Pull(t.Context(), archive.Options{Config: config(s.address), Secret: secrets.Resolve}, t.TempDir())
 	if err != nil || len(pulled.Wrong) != 1 || !strings.HasSuffix(pulled.Wrong[0], "/s1.srec") {
 		t.Errorf("%+v, %v: want s1 named", pulled, err)
 	}
@@ -443,7 +443,7 @@ func TestShredded(t *testing.T) {
 			proven := func(want string) {
 				t.Helper()
 				copied := t.TempDir()
-				if p, err := archive.Pull(t.Context(), archive.Options{Config: c, Secret: authn.Secret}, copied); err != nil || len(p.Wrong) > 0 {
+				if p, err := archive.Pull(t.Context(), archive.Options{Config: c, Secret: secrets.Resolve}, copied); err != nil || len(p.Wrong) > 0 {
 					t.Fatalf("%+v, %v", p, err)
 				}
 				kept := filepath.Join(t.TempDir(), "kept")

@@ -29,7 +29,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/store"
 	"sallyport/recorder"
@@ -264,7 +264,7 @@ func start(dir string, c configs.Archive, quiet time.Duration) (*gateway, error)
 	if g.ledger, err = ledger.Open(ctx, ledger.Options{Dir: dir, Signer: signer, Key: key, Interval: 10 * time.Millisecond, Log: to}); err != nil {
 		return nil, err
 	}
-	if g.archive, err = archive.New(ctx, archive.Options{Config: c, Dir: dir, Secret: authn.Secret, Store: g.store, Ledger: g.ledger, Patience: quiet, Log: to}); err != nil {
+	if g.archive, err = archive.New(ctx, archive.Options{Config: c, Dir: dir, Secret: secrets.Resolve, Store: g.store, Ledger: g.ledger, Patience: quiet, Log: to}); err != nil {
 		return nil, err
 	}
 	g.Recorder, err = recorder.Open(ctx, recorder.Options{

@@ -30,7 +30,7 @@ import (
 	slackgo "github.com/slack-go/slack"
 	"github.com/slack-go/slack/socketmode"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
@@ -100,11 +100,11 @@ func Open(ctx context.Context, o Options) (*Slack, error) {
 		o.Silence = 30 * time.Second
 	}
 	fail := func(err error) (*Slack, error) { return nil, fmt.Errorf("slack %s: %w", o.Config.Name, err) }
-	app, err := authn.Secret(ctx, o.Config.AppToken)
+	app, err := secrets.Resolve(ctx, o.Config.AppToken)
 	if err != nil {
 		return fail(err)
 	}
-	bot, err := authn.Secret(ctx, o.Config.BotToken)
+	bot, err := secrets.Resolve(ctx, o.Config.BotToken)
 	if err != nil {
 		return fail(err)
 	}

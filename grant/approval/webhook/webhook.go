@@ -29,7 +29,7 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/grant/approval"
@@ -73,13 +73,13 @@ func Open(ctx context.Context, o Options) (*Webhook, error) {
 		w.now = time.Now
 	}
 	fail := func(err error) (*Webhook, error) { return nil, fmt.Errorf("webhook %s: %w", o.Config.Name, err) }
-	secret, err := authn.Secret(ctx, o.Config.Secret)
+	secret, err := secrets.Resolve(ctx, o.Config.Secret)
 	if err != nil {
 		return fail(err)
 	}
 	w.secret = []byte(secret)
 	if o.Config.DecisionSecret != "" {
-		if secret, err = authn.Secret(ctx, o.Config.DecisionSecret); err != nil {
+		if secret, err = secrets.Resolve(ctx, o.Config.DecisionSecret); err != nil {
 			return fail(err)
 		}
 		w.decisions = []byte(secret)

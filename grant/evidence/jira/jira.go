@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sallyport/authn"
+	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/grant/evidence"
 )
@@ -132,7 +133,7 @@ func (s *Site) request(ctx context.Context, method, path string, body any) (*htt
 	if err != nil {
 		return nil, errors.New("the site's address is none")
 	}
-	token, err := authn.Secret(ctx, s.config.Token)
+	token, err := secrets.Resolve(ctx, s.config.Token)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package authn
+package throttle
 
 import (
 	"sync"
@@ -7,28 +7,27 @@ import (
 
 // Wrong passwords that may be tried in a minute. Each is one guess at 130 bits, so this is about noise and load.
 const (
-	maxFailures     = 20  // from one source
-	maxUserFailures = 100 // for one user, from all sources
-	failureWindow   = time.Minute
+	Most       = 20  // from one source
+	MostOfUser = 100 // for one user, from all sources
+	Window     = time.Minute
 	// rememberProof is how long a source is known to have the password of a user.
 	rememberProof = 24 * time.Hour
-	// sweepEvery is how often a full table is looked through, at most: not at each attempt of a flood, for which everybody waits.
-	sweepEvery = time.Second
 )
 
-// Whom failures keeps waiting.
-type block int
+// Block is whom Failures keeps waiting.
+type Block int
 
+// The kinds.
 const (
-	blockedNot    block = iota
-	blockedSource       // the source has failed often
-	blockedUser         // the user's password was often guessed, from wherever
+	Nobody Block = iota
+	Source       // the source has failed often
+	User         // the user's password was often guessed, from wherever
 )
 
-// failures counts wrong passwords by source and by user. A source that has proven a user's password is counted by itself for that
+// Failures counts wrong passwords by source and by user ("": it is not known whose, or nobody's). A source that has proven a user's password is counted by itself for that
 // user: neither those who share its address nor those who guess at the user from elsewhere can keep it out. Users that there are
-// none of are counted as others are. The zero value is ready.
-type failures struct {
+// none of are counted as others are. The zero value is ready. Safe for concurrent use.
+type Failures struct {
 	mu      sync.Mutex
 	sources tally
 	users   tally
@@ -44,27 +43,27 @@ type proof struct {
 	at time.Time
 }
 
-// blocked tells whether an attempt must wait, and for what.
-func (f *failures) blocked(source, user string, now time.Time) block {
+// Blocked tells whether an attempt must wait, and for what.
+func (f *Failures) Blocked(source, user string, now time.Time) Block {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p := f.proof(source, user, now); p != nil {
-		if p.within(now) >= maxFailures {
-			return blockedSource
+		if p.within(now) >= Most {
+			return Source
 		}
-		return blockedNot
+		return Nobody
 	}
 	switch {
-	case f.sources.of[source].within(now) >= maxFailures:
-		return blockedSource
-	case f.users.of[user].within(now) >= maxUserFailures:
-		return blockedUser
+	case f.sources.of[source].within(now) >= Most:
+		return Source
+	case f.users.of[user].within(now) >= MostOfUser:
+		return User
 	}
-	return blockedNot
+	return Nobody
 }
 
-// add counts a failure.
-func (f *failures) add(source, user string, now time.Time) {
+// Add counts a failure.
+func (f *Failures) Add(source, user string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p := f.proof(source, user, now); p != nil {
@@ -72,13 +71,13 @@ func (f *failures) add(source, user string, now time.Time) {
 		return
 	}
 	f.sources.add(source, now)
-	if len(user) == passwordIDLength { // no other has a password
+	if user != "" {
 		f.users.add(user, now)
 	}
 }
 
-// succeeded remembers that the source has the user's password.
-func (f *failures) succeeded(source, user string, now time.Time) {
+// Succeeded remembers that the source has the user's password.
+func (f *Failures) Succeeded(source, user string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p := f.proof(source, user, now); p != nil {
@@ -88,7 +87,7 @@ func (f *failures) succeeded(source, user string, now time.Time) {
 	if f.proofs == nil {
 		f.proofs = map[holding]*proof{}
 	}
-	if len(f.proofs) >= maxRates && now.Sub(f.swept) >= sweepEvery {
+	if len(f.proofs) >= mostApart && now.Sub(f.swept) >= sweepEvery {
 		f.swept = now
 		for of, p := range f.proofs {
 			if now.Sub(p.at) >= rememberProof {
@@ -96,13 +95,13 @@ func (f *failures) succeeded(source, user string, now time.Time) {
 			}
 		}
 	}
-	if len(f.proofs) >= maxRates { // it is only worth something while somebody guesses
+	if len(f.proofs) >= mostApart { // it is only worth something while somebody guesses
 		return
 	}
 	f.proofs[holding{source, user}] = &proof{at: now}
 }
 
-func (f *failures) proof(source, user string, now time.Time) *proof {
+func (f *Failures) proof(source, user string, now time.Time) *proof {
 	p := f.proofs[holding{source, user}]
 	if p == nil || now.Sub(p.at) >= rememberProof {
 		return nil
@@ -117,20 +116,20 @@ type failed struct {
 }
 
 func (f *failed) within(now time.Time) int {
-	if f == nil || now.Sub(f.since) >= failureWindow {
+	if f == nil || now.Sub(f.since) >= Window {
 		return 0
 	}
 	return f.count
 }
 
 func (f *failed) add(now time.Time) {
-	if now.Sub(f.since) >= failureWindow {
+	if now.Sub(f.since) >= Window {
 		*f = failed{since: now}
 	}
 	f.count++
 }
 
-// tally are counts by name, of which maxRates are told apart. The zero value is ready.
+// tally are counts by name, of which mostApart are told apart. The zero value is ready.
 type tally struct {
 	of    map[string]*failed
 	swept time.Time // when it was last looked through for ones to forget
@@ -142,15 +141,15 @@ func (t *tally) add(name string, now time.Time) {
 	}
 	of := t.of[name]
 	if of == nil {
-		if len(t.of) >= maxRates && now.Sub(t.swept) >= sweepEvery {
+		if len(t.of) >= mostApart && now.Sub(t.swept) >= sweepEvery {
 			t.swept = now
 			for n, other := range t.of {
-				if now.Sub(other.since) >= failureWindow {
+				if now.Sub(other.since) >= Window {
 					delete(t.of, n)
 				}
 			}
 		}
-		if len(t.of) >= maxRates {
+		if len(t.of) >= mostApart {
 			return // so many at once that telling them apart would be the attack
 		}
 		of = &failed{}

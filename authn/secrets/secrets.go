@@ -1,4 +1,8 @@
-package authn
+// Package secrets fetches what the configuration only refers to: passwords, tokens and keys.
+//
+// It promises that none of it stands in an error or a log, that a file which others may write is not believed, and that a command
+// which fetches one secret is given no other.
+package secrets
 
 import (
 	"bytes"
@@ -23,13 +27,13 @@ const (
 	secretTimeout = 10 * time.Second
 )
 
-// Secret resolves a reference (env:NAME, file:PATH or command:PROGRAM ARGS), without the trailing newline. A file that
+// Resolve fetches what a reference names (env:NAME, file:PATH or command:PROGRAM ARGS), without the trailing newline. A file that
 // others may write is refused; one that everybody may read is used with a warning. A command runs without a shell: its
 // words are split at blanks, and quotes ('…', "…") and backslashes keep blanks in a word; it has ten seconds, and the environment
 // without what Withhold keeps back. A secret has
 // 64 KiB at the most and is never empty. No error holds any of it, nor of a reference that is not one, for that may be
 // a password somebody wrote in the wrong place.
-func Secret(ctx context.Context, ref configs.SecretRef) (string, error) {
+func Resolve(ctx context.Context, ref configs.SecretRef) (string, error) {
 	kind, rest, ok := strings.Cut(string(ref), ":")
 	if !ok {
 		kind = ""
@@ -116,10 +120,10 @@ func runSecret(ctx context.Context, line string) ([]byte, error) {
 	return out.got.Bytes(), nil
 }
 
-// withheld are the names of environment variables that no command of Secret is given. Like the environment there is one a process.
+// withheld are the names of environment variables that no command of Resolve is given. Like the environment there is one a process.
 var withheld atomic.Pointer[[]string]
 
-// Withhold keeps those environment variables, and the headers of OpenTelemetry's exporters, from the commands that Secret runs: each
+// Withhold keeps those environment variables, and the headers of OpenTelemetry's exporters, from the commands that Resolve runs: each
 // is to know the secret that it fetches, and no other. What a later call leaves out stays withheld.
 func Withhold(names []string) {
 	for {
@@ -136,7 +140,7 @@ func Withhold(names []string) {
 	}
 }
 
-// commandEnvironment is what the commands of Secret are given.
+// commandEnvironment is what the commands of Resolve are given.
 func commandEnvironment() []string {
 	var names []string
 	if all := withheld.Load(); all != nil {

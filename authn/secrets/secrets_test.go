@@ -1,4 +1,4 @@
-package authn
+package secrets
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func TestSecret(t *testing.T) {
 		"command:" + script + ` a 'b c' "d \" e" f\ g '' $HOME *`:          `a|b c|d " e|f g||$HOME|*|`,
 		"command:printf x\\\\n":                                            "x",
 	} {
-		if got, err := Secret(t.Context(), configs.SecretRef(ref)); err != nil || got != want {
+		if got, err := Resolve(t.Context(), configs.SecretRef(ref)); err != nil || got != want {
 			t.Errorf("%s: %.60q, %v", ref, got, err)
 		}
 	}
@@ -60,7 +60,7 @@ func TestSecret(t *testing.T) {
 		"open quote":       "command:echo 'a",
 		"nothing":          "command:true",
 	} {
-		got, err := Secret(t.Context(), configs.SecretRef(ref))
+		got, err := Resolve(t.Context(), configs.SecretRef(ref))
 		if err == nil || got != "" {
 			t.Errorf("%s: %.60q", name, got)
 		} else if strings.Contains(err.Error(), "hunter2") && !strings.HasPrefix(ref, "command:yes") {
@@ -74,7 +74,7 @@ func TestSecretCommandIsCutOff(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if _, err := Secret(ctx, `command:sh -c "sleep 30 & sleep 30"`); err == nil {
+	if _, err := Resolve(ctx, `command:sh -c "sleep 30 & sleep 30"`); err == nil {
 		t.Fatal("it ended")
 	}
 	if d := time.Since(began); d > secretTimeout {
@@ -84,7 +84,7 @@ func TestSecretCommandIsCutOff(t *testing.T) {
 
 // A command that writes without end is stopped at the limit, not at the timeout with all of it in memory.
 func TestSecretCommandOutputIsBounded(t *testing.T) {
-	if _, err := Secret(t.Context(), "command:yes"); err == nil || !strings.Contains(err.Error(), "wrote more than") {
+	if _, err := Resolve(t.Context(), "command:yes"); err == nil || !strings.Contains(err.Error(), "wrote more than") {
 		t.Fatal(err)
 	}
 }
@@ -116,7 +116,7 @@ func TestCommandsKnowNoOtherSecret(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "canary")
 	Withhold([]string{"AUTHN_OTHER"})
 	Withhold([]string{"AUTHN_ANOTHER"})
-	said, err := Secret(t.Context(), "command:env")
+	said, err := Resolve(t.Context(), "command:env")
 	if err != nil {
 		t.Fatal(err)
 	}
