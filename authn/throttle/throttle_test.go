@@ -39,7 +39,7 @@ func TestFailuresAreBounded(t *testing.T) {
 	if f.sources.swept != first || first != now {
 		t.Errorf("looked through at %s and %s", first, f.sources.swept)
 	}
-	f.Add("fresh", "fresh users", now.Add(2*Window))
+	f.Add("fresh", "", now.Add(2*Window)) // of whom it is not known
 	f.Add("fresh", "fresh user", now.Add(2*Window))
 	f.Succeeded("fresh", "fresh user", now.Add(2*rememberProof))
 	if len(f.sources.of) != 1 || len(f.users.of) != 1 || len(f.proofs) != 1 {
