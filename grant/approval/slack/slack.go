@@ -200,7 +200,7 @@ func (s *Slack) tellThem(ctx context.Context, e store.AuditEvent) {
 		return
 	}
 	workspace, err := s.home(ctx)
-	for _, p := range s.voter.People {
+	for _, p := range s.voter.Grants.People() {
 		of, member, _ := strings.Cut(p.Slack, "/")
 		if err != nil || member == "" || of != workspace || p.Issuer+" "+p.Subject != e.Actor {
 			continue

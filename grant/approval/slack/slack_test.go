@@ -634,14 +634,14 @@ func TestAlertInSlack(t *testing.T) {
 func TestOwnKeysInSlack(t *testing.T) {
 	w := newWorld(t)
 	var bob configs.LinkedPerson
-	for _, p := range w.slack.voter.People {
+	for _, p := range w.slack.voter.Grants.People() {
 		if p.Subject == "sub-bob" {
 			bob = p
 		}
 	}
 	_, member, linked := strings.Cut(bob.Slack, "/")
 	if !linked {
-		t.Fatalf("%+v", w.slack.voter.People)
+		t.Fatalf("%+v", w.slack.voter.Grants.People())
 	}
 	for _, actor := range []string{bob.Issuer + " nobody", bob.Issuer + " " + bob.Subject} {
 		alert := grant.Alert{Name: "enrolled-key", Count: 1, Event: store.AuditEvent{Kind: "key.enrolled", Actor: actor, Outcome: "ok", Client: "192.0.2.7"}, To: []string{w.slack.Name()}}
