@@ -12,7 +12,9 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/protocols/ssh/keep"
 	"sallyport/recorder/format"
 	"sallyport/session"
 )
@@ -42,8 +44,8 @@ type channel struct {
 	kind   string
 	client *clientChannel
 	target xssh.Channel
-	input  *intake    // from the client
-	output [2]*intake // from the target
+	input  *intake.Stream    // from the client
+	output [2]*intake.Stream // from the target
 
 	asked    asked
 	terminal atomic.Bool // as asked.terminal, for other goroutines
@@ -59,13 +61,13 @@ type channel struct {
 	starting   bool // the target has not answered yet whether it runs the command
 	targetGone bool // as gone
 	// How data are recorded; set before the target can know of a command, nil before one was asked for.
-	in  *keeper
-	out [2]*keeper
+	in  *keep.Keeper
+	out [2]*keep.Keeper
 
 	whole   atomic.Int64 // what may still be recorded whole of the output
 	script  atomic.Int64 // the same of an interpreter's input
 	atOnce  int64        // what a terminal's output is recorded whole of while nothing is typed; 0: all
-	typed   *typedInput  // where typed lines are recorded; else nil. Set before the target can know of a command
+	typed   *keep.Typed  // where typed lines are recorded; else nil. Set before the target can know of a command
 	quiet   [2]*quiet
 	banners [2]*banner // of a tunnel: from the client, from the target; else nil
 }
@@ -76,8 +78,8 @@ func (l *link) newChannel(kind string) *channel {
 		gate: make(chan struct{}), gone: make(chan struct{}), told: make(chan struct{}), quiet: [2]*quiet{{}, {}},
 	}
 	c.openGate = sync.OnceFunc(func() { close(c.gate) })
-	c.whole.Store(keepOutput)
-	c.script.Store(keepScript)
+	c.whole.Store(keep.Output)
+	c.script.Store(keep.Script)
 	if bulk := int64(l.to.Bulk); bulk > 0 {
 		c.whole.Store(bulk)
 		c.script.Store(bulk)
@@ -148,9 +150,9 @@ func (l *link) serveTarget(n xssh.NewChannel) {
 
 // count has a forwarded connection recorded by length and hash.
 func (c *channel) count() {
-	c.in = keepCounts(c.number, true, "stdin", interpret.WhyForwarded)
-	c.out[stdout] = keepCounts(c.number, false, "stdout", interpret.WhyForwarded)
-	c.out[stderr] = keepCounts(c.number, false, "stderr", interpret.WhyForwarded)
+	c.in = keep.Counts(c.number, true, "stdin", interpret.WhyForwarded)
+	c.out[stdout] = keep.Counts(c.number, false, "stdout", interpret.WhyForwarded)
+	c.out[stderr] = keep.Counts(c.number, false, "stderr", interpret.WhyForwarded)
 	c.openGate()
 }
 
@@ -169,18 +171,18 @@ func (c *channel) run(clientRequests, targetRequests <-chan *xssh.Request) {
 func (c *channel) takeIn() (end func()) {
 	from, to := c.link.connection.flow, c.link.flow
 	if _, ok := c.client.Channel.(*resumedChannel); ok {
-		from = newFlow(c.link.connection.handler.purse) // wait.go accounts for it
+		from = intake.NewFlow(c.link.connection.handler.purse) // wait.go accounts for it
 	}
 	flood := func(what string) func() { return func() { c.flooded(what) } }
-	c.input = newIntake(from, c.client.Read, flood("the client sends, in small pieces, more than the target takes"))
+	c.input = intake.New(from, c.client.Read, flood("the client sends, in small pieces, more than the target takes"))
 	for stream, read := range [2]func([]byte) (int, error){c.target.Read, c.target.Stderr().Read} {
-		c.output[stream] = newIntake(to, read, flood("the target sends, in small pieces, more than the client takes"))
+		c.output[stream] = intake.New(to, read, flood("the target sends, in small pieces, more than the client takes"))
 	}
-	c.output[stderr].shares(c.output[stdout])
+	c.output[stderr].Shares(c.output[stdout])
 	return func() {
-		from.remove(c.input)
+		from.Remove(c.input)
 		for _, i := range c.output {
-			to.remove(i)
+			to.Remove(i)
 		}
 	}
 }
@@ -246,7 +248,7 @@ func (c *channel) refuse(n xssh.NewChannel, err error) {
 }
 
 // begun says how the command is recorded that the target is about to hear of.
-func (c *channel) begun(in *keeper, out [2]*keeper) {
+func (c *channel) begun(in *keep.Keeper, out [2]*keep.Keeper) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.in, c.out, c.starting = in, out, true
@@ -275,7 +277,7 @@ func (c *channel) targetClosed() {
 }
 
 // keepers waits for data to flow and returns how they are recorded.
-func (c *channel) keepers() (in *keeper, out [2]*keeper) {
+func (c *channel) keepers() (in *keep.Keeper, out [2]*keep.Keeper) {
 	<-c.gate
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -371,7 +373,7 @@ func (c *channel) copyUp() {
 			dead = c.up(in, buf[:n]) != nil
 		}
 		if err != nil {
-			dead = dead || errors.Is(err, errFlooded)
+			dead = dead || errors.Is(err, intake.ErrFlooded)
 			break
 		}
 		buf = grown(buf, n)
@@ -383,7 +385,7 @@ func (c *channel) copyUp() {
 	if b := c.banners[0]; b != nil && len(b.rest()) > 0 && c.sendUp(in, b.rest()) != nil {
 		return
 	}
-	pass, err := c.link.session.Admit(c.link.admit, append(in.last(), format.Event{Type: interpret.TypeEOF, Channel: c.number})...)
+	pass, err := c.link.session.Admit(c.link.admit, append(in.Last(), format.Event{Type: interpret.TypeEOF, Channel: c.number})...)
 	if err == nil {
 		_ = sendEOF(&pass, c.target) // fails where the target has closed the channel
 	}
@@ -391,7 +393,7 @@ func (c *channel) copyUp() {
 
 var errTunnel = errors.New("a tunnel to an SSH server would go around the recording")
 
-func (c *channel) up(in *keeper, data []byte) error {
+func (c *channel) up(in *keep.Keeper, data []byte) error {
 	if b := c.banners[0]; b != nil {
 		pass, found := b.take(data)
 		if found {
@@ -403,19 +405,19 @@ func (c *channel) up(in *keeper, data []byte) error {
 	return c.sendUp(in, data)
 }
 
-func (c *channel) sendUp(in *keeper, data []byte) error {
+func (c *channel) sendUp(in *keep.Keeper, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
 	if c.atOnce > 0 && c.terminal.Load() {
 		c.whole.Store(c.atOnce)
 	}
-	pass, err := c.link.session.Admit(c.link.admit, in.events(data)...)
+	pass, err := c.link.session.Admit(c.link.admit, in.Events(data)...)
 	if err != nil {
 		return err
 	}
 	if c.typed != nil {
-		c.typed.typed(data)
+		c.typed.Typed(data)
 	}
 	return sendData(&pass, c.target, data)
 }
@@ -444,16 +446,16 @@ func (c *channel) copyDown(stream int) {
 	if b := c.banners[1]; b != nil && stream == stdout && len(b.rest()) > 0 && c.sendDown(stream, out, b.rest()) != nil {
 		return
 	}
-	last := out.last()
+	last := out.Last()
 	if c.typed != nil && stream == stdout {
-		last = append(last, c.typed.last()...)
+		last = append(last, c.typed.Last()...)
 	}
 	if len(last) > 0 {
 		_ = c.link.session.Observe(last...) // a failure cuts the session
 	}
 }
 
-func (c *channel) down(stream int, out *keeper, data []byte) error {
+func (c *channel) down(stream int, out *keep.Keeper, data []byte) error {
 	if b := c.banners[1]; b != nil && stream == stdout {
 		pass, found := b.take(data)
 		if found {
@@ -465,13 +467,13 @@ func (c *channel) down(stream int, out *keeper, data []byte) error {
 	return c.sendDown(stream, out, data)
 }
 
-func (c *channel) sendDown(stream int, out *keeper, data []byte) error {
+func (c *channel) sendDown(stream int, out *keep.Keeper, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	events := out.events(data)
+	events := out.Events(data)
 	if c.typed != nil {
-		events = append(events, c.typed.shown(data)...)
+		events = append(events, c.typed.Shown(data)...)
 	}
 	if err := c.link.session.Observe(events...); err != nil {
 		return err

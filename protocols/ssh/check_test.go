@@ -13,6 +13,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/sshtest"
 )
 
 func TestCheck(t *testing.T) {
@@ -55,20 +56,9 @@ func TestTargetsAreProvenAndLoggedInTo(t *testing.T) {
 
 // unpinned: without anything that could prove a target nothing is sent to it, not even a connection.
 func (r *rig) unpinned(t *testing.T) {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
 	dialled := make(chan struct{}, 10)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			dialled <- struct{}{}
-			conn.Close()
-		}
-	}()
-	r.config.Targets = append(r.config.Targets, configs.Target{Name: "unpinned", Kind: configs.KindSSH, Address: l.Addr().String(), Accounts: r.config.Targets[0].Accounts})
+	address := sshtest.Listen(t, func(net.Conn) { dialled <- struct{}{} })
+	r.config.Targets = append(r.config.Targets, configs.Target{Name: "unpinned", Kind: configs.KindSSH, Address: address, Accounts: r.config.Targets[0].Accounts})
 	if err := r.grants.Reload(t.Context(), r.config); err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +81,6 @@ func (r *rig) secretsLogIn(t *testing.T) {
 	host, private := newSigner(t), newPrivate(t)
 	signer := must(xssh.NewSignerFromKey(private))(t)
 	const password = "secret-canary-77"
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
 	ok := func(good bool) (*xssh.Permissions, error) {
 		if good {
 			return nil, nil
@@ -112,29 +100,20 @@ func (r *rig) secretsLogIn(t *testing.T) {
 		},
 	}
 	config.AddHostKey(host)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				c, channels, requests, err := xssh.NewServerConn(conn, config)
-				if err != nil {
-					conn.Close()
-					return
-				}
-				go xssh.DiscardRequests(requests)
-				go refuseChannels(channels)
-				_ = c.Wait()
-			}()
+	address := sshtest.Listen(t, func(conn net.Conn) {
+		c, channels, requests, err := xssh.NewServerConn(conn, config)
+		if err != nil {
+			return
 		}
-	}()
+		go xssh.DiscardRequests(requests)
+		go refuseChannels(channels)
+		_ = c.Wait()
+	})
 	block := must(xssh.MarshalPrivateKey(private, ""))(t)
 	key := configs.SecretRef("file:" + r.write("target-key", string(pem.EncodeToMemory(block))))
 	word := configs.SecretRef("file:" + r.write("target-password", password+"\n"))
 	wrong := configs.SecretRef("file:" + r.write("wrong-password", "wrong-canary-78\n"))
-	target := configs.Target{Name: "appliance", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: []string{line(host.PublicKey())}}
+	target := configs.Target{Name: "appliance", Kind: configs.KindSSH, Address: address, HostKeys: []string{line(host.PublicKey())}}
 	for _, test := range []struct {
 		account configs.Account
 		want    string // what it logs in with; empty: it does not
@@ -170,23 +149,12 @@ func (r *rig) certified(t *testing.T, ca xssh.Signer, change ...func(*xssh.Certi
 	config := &xssh.ServerConfig{NoClientAuth: true}
 	config.AddHostKey(host)
 	config.AddHostKey(must(xssh.NewCertSigner(certificate, host))(t))
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				if c, _, _, err := xssh.NewServerConn(conn, config); err == nil {
-					_ = c.Wait()
-				}
-			}()
+	address := sshtest.Listen(t, func(conn net.Conn) {
+		if c, _, _, err := xssh.NewServerConn(conn, config); err == nil {
+			_ = c.Wait()
 		}
-	}()
-	return configs.Target{Name: "certified", Kind: configs.KindSSH, Address: l.Addr().String()}
+	})
+	return configs.Target{Name: "certified", Kind: configs.KindSSH, Address: address}
 }
 
 // hostAuthority: a target is proven by a certificate of the authority that is pinned for it, for its own name and now, and by

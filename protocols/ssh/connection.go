@@ -5,10 +5,12 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
 	"sallyport/session"
 )
 
@@ -20,7 +22,7 @@ type connection struct {
 	handler *Handler
 	client  *xssh.ServerConn
 	close   func() // closes what the connection runs on, without waiting for the client
-	flow    *flow
+	flow    *intake.Flow
 	address address
 	proof   *proof
 
@@ -178,4 +180,19 @@ func clipped(s string) string { return s[:min(len(s), maxName)] }
 // reject refuses a channel; a failed write shows in the connection's end.
 func reject(n xssh.NewChannel, reason xssh.RejectionReason, message string) {
 	_ = n.Reject(reason, shown(message))
+}
+
+// rekeyTime is how long a client may take to change keys, unless the options say otherwise. What was on its way to it before
+// comes first, on a slow line too.
+const rekeyTime = 5 * time.Minute
+
+// keysStuck ends a connection whose client does not go through with a change of keys.
+func (c *connection) keysStuck() {
+	defer c.close()
+	c.linkMu.Lock()
+	l := c.link
+	c.linkMu.Unlock()
+	if l != nil {
+		l.session.End(session.Ending{Reason: session.EndClientClosed, Sentence: "the client began to change keys and did not go on"})
+	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"sallyport/configs"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/protocols/ssh/sshtest"
 )
 
 // oddTarget is an SSH server that misbehaves: it never answers the command "stuck", floods the channel of "flood", sends
@@ -28,48 +29,38 @@ func (r *rig) oddTarget(t *testing.T) <-chan struct{} {
 	t.Helper()
 	dripped := make(chan struct{})
 	host := newSigner(t)
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	t.Cleanup(func() { l.Close() })
 	config := &xssh.ServerConfig{PublicKeyCallback: func(xssh.ConnMetadata, xssh.PublicKey) (*xssh.Permissions, error) { return nil, nil }}
 	config.AddHostKey(host)
-	go func() {
-		for {
-			conn, err := l.Accept()
+	address := sshtest.Listen(t, func(conn net.Conn) {
+		c, channels, requests, err := xssh.NewServerConn(conn, config)
+		if err != nil {
+			return
+		}
+		o := &oddConn{Conn: c, dripped: dripped}
+		go func() {
+			for r := range requests {
+				o.mu.Lock()
+				o.heard = append(o.heard, r.Type)
+				o.mu.Unlock()
+				if !o.silent.Load() {
+					r.Reply(true, nil)
+				}
+			}
+		}()
+		for n := range channels {
+			if o.mute.Swap(false) {
+				r.held.Store(true)
+				continue
+			}
+			channel, requests, err := n.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
-				c, channels, requests, err := xssh.NewServerConn(conn, config)
-				if err != nil {
-					return
-				}
-				o := &oddConn{Conn: c, dripped: dripped}
-				go func() {
-					for r := range requests {
-						o.mu.Lock()
-						o.heard = append(o.heard, r.Type)
-						o.mu.Unlock()
-						if !o.silent.Load() {
-							r.Reply(true, nil)
-						}
-					}
-				}()
-				for n := range channels {
-					if o.mute.Swap(false) {
-						r.held.Store(true)
-						continue
-					}
-					channel, requests, err := n.Accept()
-					if err != nil {
-						return
-					}
-					go o.session(channel, requests)
-				}
-			}()
+			go o.session(channel, requests)
 		}
-	}()
+	})
 	r.config.Targets = append(r.config.Targets, configs.Target{
-		Name: "odd", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: []string{line(host.PublicKey())},
+		Name: "odd", Kind: configs.KindSSH, Address: address, HostKeys: []string{line(host.PublicKey())},
 		Accounts: []configs.Account{{Name: "me"}},
 	})
 	if err := r.grants.Reload(t.Context(), r.config); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	xssh "golang.org/x/crypto/ssh"
 
@@ -15,6 +16,26 @@ import (
 
 // maxAuthTries is how many keys a client may offer; agents hold many.
 const maxAuthTries = 20
+
+// address is what an SSH user name says: which account on which target. Without a target the connection is for
+// jumping, or for asking what there is.
+type address struct {
+	account string
+	target  string
+}
+
+// parseAddress reads ACCOUNT@TARGET, or ACCOUNT+TARGET. The last separator counts, so that accounts may be written
+// like mail addresses.
+func parseAddress(user string) address {
+	for _, separator := range []string{"@", "+"} {
+		if i := strings.LastIndex(user, separator); i >= 0 {
+			return address{account: user[:i], target: user[i+1:]}
+		}
+	}
+	return address{account: user}
+}
+
+func (a address) String() string { return a.account + "@" + a.target }
 
 // proof is who is at the other end of one connection, once it is proven. It belongs to the goroutine that runs the
 // handshake until that is over, and does not change afterwards.

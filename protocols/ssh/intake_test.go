@@ -2,7 +2,6 @@ package ssh
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
+
+	"sallyport/protocols/ssh/intake"
 )
 
 // corked is a connection whose writes are put together while it is corked, as many tiny packets would cost a system call each.
@@ -96,7 +97,7 @@ const (
 	tiny     = 200_000
 	tinyHeap = 7 << 20
 	// stuckAfter is what a receiver that does not read and the gateway before it take, and a little that then waits.
-	stuckAfter = windowSize + 2*largestBuffer
+	stuckAfter = intake.WindowSize + 2*largestBuffer
 )
 
 // TestTinyPackets: a client sends a byte a packet to a target that reads nothing. What waits costs little more than its bytes, no
@@ -169,9 +170,9 @@ func TestTinyPacketsOfATarget(t *testing.T) {
 	}
 	goesOn(t, c)
 	// The client of this test, which is the same program, keeps a window full of what it does not read, and the gateway some.
-	costs(t, before, tinyHeap+2*windowSize)
+	costs(t, before, tinyHeap+2*intake.WindowSize)
 	got := must(io.ReadAll(drip))(t)
-	if zeroes := bytes.Count(got, []byte{0}); zeroes != len(got)-tiny || zeroes < windowSize {
+	if zeroes := bytes.Count(got, []byte{0}); zeroes != len(got)-tiny || zeroes < intake.WindowSize {
 		t.Errorf("of %d bytes the client had %d", tiny, len(got)-zeroes)
 	}
 }
@@ -211,14 +212,14 @@ func (c *corked) flushing(t *testing.T) {
 func TestSmallPacketsWait(t *testing.T) {
 	r := newRig(t)
 	r.oddTarget(t)
-	r.handler.purse.ahead = littleAhead
+	r.handler.purse = intake.NewPurse(intake.PurseSize, littleAhead)
 	c, conn := r.corkedClient("me@odd")
 	deaf, closed := start(t, c, "deaf")
 	start(t, c, "deaf") // stays, so that the connection still has somebody to wait for
 	go io.Copy(io.Discard, deaf.Stderr())
 	sent := fill(t, deaf)
 	conn.flushing(t)
-	borrowed := func() bool { return r.handler.purse.left.Load() < purseSize }
+	borrowed := func() bool { return r.handler.purse.Left() < intake.PurseSize }
 	pieces := 0
 	wrote := make(chan error, 1)
 	go func() {
@@ -255,8 +256,7 @@ func TestSmallPacketsWait(t *testing.T) {
 func TestSmallPacketsWithoutEnd(t *testing.T) {
 	r := newRig(t)
 	r.oddTarget(t)
-	r.handler.purse.ahead = littleAhead
-	r.handler.purse.left.Store(0)
+	r.handler.purse = intake.NewPurse(0, littleAhead)
 	c, conn := r.corkedClient("me@odd")
 	late := time.AfterFunc(deadline, func() { c.Close() }) // who is stopped instead writes no more
 	defer late.Stop()
@@ -271,7 +271,7 @@ func TestSmallPacketsWithoutEnd(t *testing.T) {
 	conn.on.Store(true)
 	var err error
 	piece := make([]byte, small)
-	for n := 0; n < 4*maxAhead && err == nil; n += len(piece) {
+	for n := 0; n < 4*intake.MaxAhead && err == nil; n += len(piece) {
 		_, err = deaf.Write(piece)
 	}
 	if err == nil {
@@ -291,180 +291,5 @@ func TestSmallPacketsWithoutEnd(t *testing.T) {
 	goesOn(t, c)
 	if out, err := must(c.NewSession())(t).Output("ended"); err != nil || string(out) != "false\n" {
 		t.Errorf("the target was told of an end: %q, %v", out, err)
-	}
-}
-
-// packets is a channel's stream for an intake: what is put in comes out.
-type packets struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	buf     bytes.Buffer
-	ended   bool
-}
-
-func newPackets() *packets {
-	p := &packets{}
-	p.changed = sync.NewCond(&p.mu)
-	return p
-}
-
-func (p *packets) put(data []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.buf.Write(data)
-	p.changed.Broadcast()
-}
-
-func (p *packets) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended = true
-	p.changed.Broadcast()
-}
-
-func (p *packets) left() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.buf.Len()
-}
-
-func (p *packets) Read(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.buf.Len() == 0 && !p.ended {
-		p.changed.Wait()
-	}
-	if p.buf.Len() == 0 {
-		return 0, io.EOF
-	}
-	return p.buf.Read(b)
-}
-
-// TestIntake: what is read ahead comes first and in order, reading goes back to the channel itself when nothing is left, and of a
-// flood nothing comes after a gap.
-func TestIntake(t *testing.T) {
-	f, p := newFlow(newPurse()), newPackets()
-	flooded := make(chan struct{})
-	i := newIntake(f, p.Read, func() { close(flooded) })
-	read := func(want string) {
-		t.Helper()
-		got := make([]byte, len(want))
-		if _, err := io.ReadFull(i, got); err != nil || string(got) != want {
-			t.Fatalf("%q, %v; not %q", got, err, want)
-		}
-	}
-	p.put([]byte("direct"))
-	read("direct")
-	p.put([]byte("one "))
-	i.readAhead()
-	eventually(t, "it is read ahead", func() bool { return p.left() == 0 })
-	p.put([]byte("two"))
-	eventually(t, "so is what comes later", func() bool { return p.left() == 0 })
-	read("one two")
-	read("") // nothing is held
-	next := make(chan string)
-	go func() {
-		b := make([]byte, 10)
-		n, _ := i.Read(b)
-		next <- string(b[:n])
-	}()
-	eventually(t, "it waits", func() bool {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		return i.waiting
-	})
-	p.put([]byte("three"))
-	if got := <-next; got != "three" {
-		t.Fatalf("%q", got)
-	}
-	if i.mu.Lock(); i.pumping {
-		t.Error("it still reads ahead although somebody reads")
-	}
-	i.mu.Unlock()
-
-	// A flood: window after window.
-	for range maxAhead / windowSize {
-		i.readAhead()
-		p.put(make([]byte, windowSize))
-		eventually(t, "a window is read ahead", func() bool { return p.left() < aheadChunk && !i.reading() })
-	}
-	select {
-	case <-flooded:
-		t.Fatal("it is no flood yet")
-	default:
-	}
-	if held := f.ahead.Load(); held < maxAhead || held > maxAhead+2*aheadChunk {
-		t.Errorf("%d bytes are read ahead", held)
-	}
-	if i.readAhead() {
-		t.Error("more is read ahead than may be")
-	}
-	i.giveUp()
-	<-flooded
-	p.put(make([]byte, windowSize))
-	eventually(t, "what comes then is read all the same", func() bool { return p.left() == 0 })
-	n, err := io.Copy(io.Discard, i)
-	if !errors.Is(err, errFlooded) || n < maxAhead || n > maxAhead+2*aheadChunk {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-	if held := f.ahead.Load(); held != 0 {
-		t.Errorf("%d bytes are still accounted for", held)
-	}
-	p.end()
-}
-
-// TestFlowExpectsWhatCanBe: how much may wait depends on what the channels can hold of proper packets: a window for each that was read
-// and is not now, next to nothing for those of which nothing was read, and one window for both streams of a channel. So channels that are
-// opened before or during a flood don't hide it.
-func TestFlowExpectsWhatCanBe(t *testing.T) {
-	// noticed is how much comes, of which nobody reads anything, until a stream is read ahead.
-	noticed := func(f *flow, i *intake) (came int64) {
-		for pumping := false; !pumping; came += 1 << 10 {
-			if came > 1<<30 {
-				t.Fatal("it is never noticed")
-			}
-			f.came(1 << 10)
-			i.mu.Lock()
-			pumping = i.pumping
-			i.mu.Unlock()
-		}
-		return came
-	}
-	ends := []func(){}
-	defer func() {
-		for _, end := range ends {
-			end()
-		}
-	}()
-	stream := func(f *flow, read bool) *intake {
-		p := newPackets()
-		i := newIntake(f, p.Read, func() {})
-		ends = append(ends, p.end)
-		if read {
-			p.put([]byte("first"))
-			if _, err := i.Read(make([]byte, 10)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return i
-	}
-	const most = flowSlack + windowCost + flowStep
-	f := newFlow(newPurse())
-	if n := noticed(f, stream(f, true)); n < windowSize || n > most {
-		t.Errorf("alone: %d", n)
-	}
-	f = newFlow(newPurse())
-	flooded := stream(f, true)
-	for range maxChannels {
-		stream(f, false)
-	}
-	if n := noticed(f, flooded); n < windowSize || n > most+maxChannels*earlyCost {
-		t.Errorf("beside channels on which nothing runs: %d", n)
-	}
-	f = newFlow(newPurse())
-	flooded = stream(f, true)
-	stream(f, true).shares(flooded)
-	if n := noticed(f, flooded); n < windowSize || n > most {
-		t.Errorf("with the channel's other stream: %d", n)
 	}
 }

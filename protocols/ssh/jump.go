@@ -11,7 +11,9 @@ import (
 
 	"sallyport/configs"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/protocols/ssh/wire"
 )
 
 // jump is a direct-tcpip channel on a connection without a target, which is what ssh -J opens. The gateway does not
@@ -46,9 +48,9 @@ func (c *connection) jump(n xssh.NewChannel) {
 	conn := &channelConn{Channel: channel, local: c.client.LocalAddr(), remote: c.client.RemoteAddr(), abort: c.close}
 	defer conn.Close()
 	handshake := time.AfterFunc(h.HandshakeTimeout, func() { conn.Close() })
-	flow := newFlow(h.purse)
-	keys := &rekeyed{Conn: newWire(conn, flow)}
-	client, channels, globals, err := xssh.NewServerConn(keys, keys.config(config))
+	flow := intake.NewFlow(h.purse)
+	keys := &wire.Rekeyed{Conn: wire.New(conn, flow.Came)}
+	client, channels, globals, err := xssh.NewServerConn(keys, keys.Config(config))
 	if !handshake.Stop() || err != nil {
 		return // the client's own ssh says why
 	}
@@ -56,7 +58,7 @@ func (c *connection) jump(n xssh.NewChannel) {
 		handler: h, client: client, close: func() { conn.Close() }, flow: flow, proof: c.proof,
 		address: address{account: client.User(), target: target.Name},
 	}
-	keys.watch(client, h.RekeyTimeout, inner.keysStuck)
+	keys.Watch(client, h.RekeyTimeout, inner.keysStuck)
 	inner.serve(c.ctx, channels, globals)
 }
 

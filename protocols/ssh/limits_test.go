@@ -7,7 +7,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,89 +15,9 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"sallyport/configs"
+	"sallyport/protocols/ssh/sshtest"
 	"sallyport/recorder"
 )
-
-func TestRuns(t *testing.T) {
-	off := false
-	for name, test := range map[string]struct {
-		limits        configs.SSHLimits
-		request, line string
-		want          bool
-	}{
-		"default shell":                 {configs.SSHLimits{}, "shell", "", true},
-		"default exec":                  {configs.SSHLimits{}, "exec", "id", true},
-		"default sftp":                  {configs.SSHLimits{}, "subsystem", "sftp", true},
-		"default scp":                   {configs.SSHLimits{}, "exec", "scp -t /tmp", true},
-		"no shell":                      {configs.SSHLimits{Shell: &off}, "shell", "", false},
-		"no shell, command":             {configs.SSHLimits{Shell: &off}, "exec", "id", true},
-		"no exec":                       {configs.SSHLimits{Exec: &off}, "exec", "id", false},
-		"no exec, empty":                {configs.SSHLimits{Exec: &off}, "exec", "", false},
-		"no exec, shell":                {configs.SSHLimits{Exec: &off}, "shell", "", true},
-		"no exec, other subsystem":      {configs.SSHLimits{Exec: &off}, "subsystem", "netconf", false},
-		"no exec, scp":                  {configs.SSHLimits{Exec: &off}, "exec", "scp -r -p -t -- /tmp/x", true},
-		"no exec, scp and more":         {configs.SSHLimits{Exec: &off}, "exec", "scp -t /tmp; id", false},
-		"no exec, scp and more lines":   {configs.SSHLimits{Exec: &off}, "exec", "scp -t /tmp\nid", false},
-		"no exec, scp with a program":   {configs.SSHLimits{Exec: &off}, "exec", "scp -S /tmp/x -t /tmp", false},
-		"no exec, scp substituting":     {configs.SSHLimits{Exec: &off}, "exec", "scp -t $(id)", false},
-		"no exec, another scp":          {configs.SSHLimits{Exec: &off}, "exec", "/tmp/scp -t /tmp", false},
-		"no exec, rsync":                {configs.SSHLimits{Exec: &off}, "exec", "rsync --server . x", false},
-		"no sftp":                       {configs.SSHLimits{SFTP: &off}, "subsystem", "sftp", false},
-		"no scp":                        {configs.SSHLimits{SCP: &off}, "exec", "scp -f /etc/passwd", false},
-		"no scp, combined flags":        {configs.SSHLimits{SCP: &off}, "exec", "scp -rpt /etc", false},
-		"no scp, by path":               {configs.SSHLimits{SCP: &off}, "exec", "/usr/bin/scp -v -t /etc", false},
-		"no scp, rsync":                 {configs.SSHLimits{SCP: &off}, "exec", "rsync --server --sender . x", false},
-		"no scp, command":               {configs.SSHLimits{SCP: &off}, "exec", "scp", true},
-		"certain command":               {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop", true},
-		"certain command and more":      {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop; id", false},
-		"certain command and a blank":   {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop ", false},
-		"certain command, shell":        {configs.SSHLimits{Commands: []string{"x"}}, "shell", "", false},
-		"certain command, sftp":         {configs.SSHLimits{Commands: []string{"sftp"}}, "subsystem", "sftp", false},
-		"certain command, scp":          {configs.SSHLimits{Commands: []string{"x"}}, "exec", "scp -t /tmp", false},
-		"certain command, in quotes":    {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "'systemctl' restart shop", false},
-		"certain command, variable":     {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "LD_PRELOAD=/tmp/x systemctl restart shop", false},
-		"certain command, by env":       {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "env systemctl restart shop", false},
-		"certain command, NUL":          {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop\x00", false},
-		"certain command, line":         {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "exec", "systemctl restart shop\nid", false},
-		"certain command, subsystem":    {configs.SSHLimits{Commands: []string{"systemctl restart shop"}}, "subsystem", "systemctl restart shop", false},
-		"certain command named like it": {configs.SSHLimits{Commands: []string{""}}, "shell", "", false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if reason := runs(test.limits, test.request, test.line); (reason == "") != test.want {
-				t.Errorf("%q", reason)
-			}
-		})
-	}
-}
-
-func TestForwardMatches(t *testing.T) {
-	for _, test := range []struct {
-		pattern, host string
-		port          int
-		want          bool
-	}{
-		{"db.example:5432", "db.example", 5432, true},
-		{"db.example:5432", "DB.example.", 5432, true},
-		{"db.example:5432", "db.example", 5433, false},
-		{"db.example:*", "db.example", 1, true},
-		{"*:5432", "anything", 5432, true},
-		{"*.example:80", "a.example", 80, true},
-		{"*.example:80", "aexample", 80, false},
-		{"10.0.*:80", "10.0.1.2", 80, true},
-		{"10.0.*:80", "10.0.evil.example", 80, false},
-		{"db-*:80", "db-7", 80, true},
-		{"db-*:80", "db-7.evil.example", 80, false},
-		{"db.*:80", "db.internal", 80, true},
-		{"db.*:80", "db.evil.example", 80, false},
-		{"fd00:*:80", "fd00::7", 80, true},
-		{"[::1]:80", "::1", 80, true},
-		{"nonsense", "nonsense", 80, false},
-	} {
-		if got := forwardMatches(test.pattern, test.host, test.port); got != test.want {
-			t.Errorf("%s with %s:%d: %v", test.pattern, test.host, test.port, got)
-		}
-	}
-}
 
 // role adds an account of web-1 that has these limits, and gives alice a grant for it.
 func (r *rig) role(account string, limits configs.SSHLimits) string {
@@ -275,26 +194,15 @@ func TestNoCommandLeft(t *testing.T) {
 // its address is written.
 func TestNoTunnelToOtherTargets(t *testing.T) {
 	r := newRig(t)
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	got := make(chan struct{}, 100)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			got <- struct{}{}
-			conn.Close()
-		}
-	}()
-	r.config.Targets[3].Address = l.Addr().String()
-	port := l.Addr().(*net.TCPAddr).Port
+	address := sshtest.Listen(t, func(net.Conn) { got <- struct{}{} })
+	r.config.Targets[3].Address = address
+	_, port := must2(net.SplitHostPort(address))(t)
 	user := r.role("all", configs.SSHLimits{DynamicForward: true, Forward: []string{"*:*"}})
 	c := r.client(user)
 	for _, host := range []string{"127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "::1", "::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1.",
 		"*", "", "::1%lo", "127.0.0.1 ", "127.0.0.1\x00.example", "localhost..", "\uff11\uff12\uff17.0.0.1", "::ffff:7f00:1", "0:0:0:0:0:0:0:1"} {
-		conn, err := c.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		conn, err := c.Dial("tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			_, err = conn.Read(make([]byte, 1))
 			conn.Close()
@@ -384,18 +292,7 @@ func TestTunnelsSpeakNoSSH(t *testing.T) {
 // echo answers every connection with what it says.
 func echo(t *testing.T, l net.Listener) {
 	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	sshtest.Accept(l, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 }
 
 func pingPong(conn net.Conn, err error) error {

@@ -14,6 +14,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
 	"sallyport/recorder/format"
 	"sallyport/session"
 )
@@ -30,7 +31,7 @@ type link struct {
 	connection *connection
 	session    *session.Session
 	target     xssh.Conn
-	flow       *flow // of what the target sends
+	flow       *intake.Flow // of what the target sends
 	account    configs.Account
 	to         configs.Target
 
@@ -73,7 +74,7 @@ func (c *connection) begin() (*link, error) {
 		return nil, err
 	}
 	l := &link{
-		connection: c, session: s, flow: newFlow(c.handler.purse), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
+		connection: c, session: s, flow: intake.NewFlow(c.handler.purse), admit: context.WithoutCancel(c.ctx), account: opening.Account, to: opening.Target,
 		over: make(chan struct{}), lost: make(chan struct{}), told: make(chan struct{}), channels: map[*channel]struct{}{},
 		listens: map[string]struct{}{},
 	}

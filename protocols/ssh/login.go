@@ -15,6 +15,8 @@ import (
 	"sallyport/authn/secrets"
 	"sallyport/configs"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
+	"sallyport/protocols/ssh/wire"
 )
 
 // certificateTime is how long the gateway's certificate on a target lasts; it is looked at once, when the gateway logs in.
@@ -76,7 +78,7 @@ type login struct {
 	serial  uint64 // of the certificate; 0 where it logs in otherwise
 
 	banner *strings.Builder // what the target shows at a login goes there; nil: nowhere
-	flow   *flow            // of what the target sends; nil: none
+	flow   *intake.Flow     // of what the target sends; nil: none
 }
 
 // maxBanner is how much of a target's banner is kept, in bytes.
@@ -158,7 +160,11 @@ func passwordPrompt(password string) xssh.AuthMethod {
 func (l login) handshake(conn net.Conn) (xssh.Conn, <-chan xssh.NewChannel, <-chan *xssh.Request, error) {
 	var proved error
 	sawKey := false
-	c, channels, requests, err := xssh.NewClientConn(newWire(conn, l.flow).promptly(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
+	var came func(int)
+	if l.flow != nil {
+		came = l.flow.Came
+	}
+	c, channels, requests, err := xssh.NewClientConn(wire.New(conn, came).Promptly(conn), conn.RemoteAddr().String(), &xssh.ClientConfig{
 		Config: targetAlgorithms, User: l.account.UserName(), Auth: l.methods, ClientVersion: l.version,
 		HostKeyAlgorithms: l.proof.algorithms(),
 		BannerCallback: func(message string) error {

@@ -18,6 +18,8 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
+	"sallyport/protocols/ssh/intake"
+	"sallyport/protocols/ssh/sshtest"
 	"sallyport/recorder"
 	"sallyport/session"
 )
@@ -242,10 +244,10 @@ func extendedData(t *testing.T, r *rig) {
 	c := r.raw(t)
 	c.login("me@odd", r.signer)
 	number := c.run(1<<20, 1<<15, "deaf")
-	for range 3 * windowSize / (16 << 10) {
+	for range 3 * intake.WindowSize / (16 << 10) {
 		c.send(c.data(number, 2, make([]byte, 16<<10)))
 	}
-	for range windowSize / 2 / (16 << 10) {
+	for range intake.WindowSize / 2 / (16 << 10) {
 		c.send(c.data(number, 1, make([]byte, 16<<10)))
 	}
 	c.send(c.data(number, 0, []byte{1, 2, 3}))
@@ -312,31 +314,20 @@ func TestWhatComesAfterTheEnd(t *testing.T) {
 		})
 	}
 	host := newSigner(t)
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
 	var atOnce atomic.Bool
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				c := rawTarget(t, conn, host)
-				if c == nil {
-					return
-				}
-				if !atOnce.Load() {
-					c.upTo(rawChannelOpen)
-				}
-				_, _ = conn.Write(afterTheEnd(c)) // it may have hung up meanwhile
-				_, _ = io.Copy(io.Discard, conn)
-			}()
+	address := sshtest.Listen(t, func(conn net.Conn) {
+		c := rawTarget(t, conn, host)
+		if c == nil {
+			return
 		}
-	}()
+		if !atOnce.Load() {
+			c.upTo(rawChannelOpen)
+		}
+		_, _ = conn.Write(afterTheEnd(c)) // it may have hung up meanwhile
+		_, _ = io.Copy(io.Discard, conn)
+	})
 	target := configs.Target{
-		Name: "babbling", Kind: configs.KindSSH, Address: l.Addr().String(), HostKeys: []string{line(host.PublicKey())}, Accounts: []configs.Account{{Name: "me"}},
+		Name: "babbling", Kind: configs.KindSSH, Address: address, HostKeys: []string{line(host.PublicKey())}, Accounts: []configs.Account{{Name: "me"}},
 	}
 	r.config.Targets = append(r.config.Targets, target)
 	if err := r.grants.Reload(t.Context(), r.config); err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"sallyport/internal/refusal"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/protocols/ssh/keep"
+	"sallyport/protocols/ssh/rules"
 	"sallyport/recorder/format"
 )
 
@@ -37,10 +39,10 @@ func (a *asked) may(r *xssh.Request) (reason string, ignore bool) {
 		if xssh.Unmarshal(r.Payload, &e) != nil {
 			return "malformed", false
 		}
-		if !environmentAllowed(e.Name, a.variables) {
+		if !rules.Variable(e.Name, a.variables) {
 			return "not on the list of variables that pass", false
 		}
-		if a.environment += len(r.Payload); a.environment > maxEnvironment {
+		if a.environment += len(r.Payload); a.environment > rules.MaxEnvironment {
 			return "too large an environment", false
 		}
 	case "shell", "exec", "subsystem":
@@ -167,36 +169,36 @@ func (c *channel) prepare(r *xssh.Request) {
 	}
 	if interpret.SFTP(r.Type, line.Value) {
 		// On a terminal too: what is sent there are requests, not what somebody types.
-		in, out := keepSFTP(c.number)
-		c.begun(in, [2]*keeper{out, keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
+		in, out := keep.SFTP(c.number)
+		c.begun(in, [2]*keep.Keeper{out, keep.Whole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
 		return
 	}
 	if c.asked.terminal && c.link.account.RecordInput {
-		c.typed = &typedInput{channel: c.number}
+		c.typed = keep.NewTyped(c.number)
 	}
 	if c.asked.terminal && c.atOnce > 0 {
-		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
-			keepShown(c.number, format.TypeAnswered, "stdout", &c.whole), keepShown(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+		c.begun(keep.Counts(c.number, true, "stdin", interpret.WhyTyped), [2]*keep.Keeper{
+			keep.Shown(c.number, format.TypeAnswered, "stdout", &c.whole), keep.Shown(c.number, format.TypeAnsweredError, "stderr", &c.whole),
 		})
 		return
 	}
 	if c.asked.terminal {
-		c.begun(keepCounts(c.number, true, "stdin", interpret.WhyTyped), [2]*keeper{
-			keepAll(c.number, format.TypeAnswered), keepAll(c.number, format.TypeAnsweredError),
+		c.begun(keep.Counts(c.number, true, "stdin", interpret.WhyTyped), [2]*keep.Keeper{
+			keep.All(c.number, format.TypeAnswered), keep.All(c.number, format.TypeAnsweredError),
 		})
 		return
 	}
 	if _, _, ok := interpret.SCP(r.Type, line.Value); ok {
-		in, out := keepSCP(c.number)
-		c.begun(in, [2]*keeper{out, keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
+		in, out := keep.SCP(c.number)
+		c.begun(in, [2]*keep.Keeper{out, keep.Whole(c.number, format.TypeAnsweredError, "stderr", &c.whole)})
 		return
 	}
-	in := keepCounts(c.number, true, "stdin", interpret.WhyInput)
+	in := keep.Counts(c.number, true, "stdin", interpret.WhyInput)
 	if interpret.Interprets(r.Type, line.Value) {
-		in = keepInput(c.number, &c.script)
+		in = keep.Input(c.number, &c.script)
 	}
-	out := [2]*keeper{
-		keepWhole(c.number, format.TypeAnswered, "stdout", &c.whole), keepWhole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
+	out := [2]*keep.Keeper{
+		keep.Whole(c.number, format.TypeAnswered, "stdout", &c.whole), keep.Whole(c.number, format.TypeAnsweredError, "stderr", &c.whole),
 	}
 	c.begun(in, out)
 }

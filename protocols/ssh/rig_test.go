@@ -27,6 +27,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/store"
 	"sallyport/internal/store/storetest"
+	"sallyport/protocols/ssh/sshtest"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -64,7 +65,7 @@ type sshd struct {
 	log     string
 }
 
-const deadline = 60 * time.Second
+const deadline = sshtest.Deadline
 
 func newRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
@@ -130,15 +131,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	return r
 }
 
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
+func must[T any](v T, err error) func(testing.TB) T { return sshtest.Must(v, err) }
 
 // serve hands connections to the handler until the test ends, and then waits for them.
 func (r *rig) serve() {
@@ -334,14 +327,9 @@ func (r *rig) ended() session.Info {
 	return r.last()
 }
 
-// eventually polls a condition.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(deadline); !f(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
+	sshtest.Eventually(t, what, holds)
 }
 
 func newSigner(t *testing.T) xssh.Signer {

@@ -15,9 +15,11 @@
 //	link.go        one session on a target: lease, recording, connection, and how it is cut
 //	login.go       the gateway's own login on the target, hostkey.go the target's proof
 //	channel.go     one channel, copied both ways; requests.go decides what may be asked on it
-//	intake.go      what waits to be read costs no more than its bytes
-//	rekey.go       a change of keys that is begun is gone through with
 //	target_write.go  all writers to the target
+//	rules/         what a role lets pass: commands, variables, destinations
+//	keep/          how a channel's data are recorded
+//	intake/        what waits to be read costs no more than its bytes
+//	wire/          under the library: larger reads and writes, and a change of keys that is begun is gone through with
 //	interpret/     what a recording meant
 package ssh
 
@@ -34,7 +36,9 @@ import (
 
 	"sallyport/authn"
 	"sallyport/grant"
+	"sallyport/protocols/ssh/intake"
 	"sallyport/protocols/ssh/interpret"
+	"sallyport/protocols/ssh/wire"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -71,7 +75,7 @@ const (
 // Handler serves SSH connections. Safe for concurrent use.
 type Handler struct {
 	Options
-	purse *purse // of all connections
+	purse *intake.Purse // of all connections
 }
 
 // New is a handler.
@@ -94,7 +98,7 @@ func New(o Options) *Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{o, newPurse()}
+	return &Handler{o, intake.NewPurse(intake.PurseSize, intake.MaxAhead)}
 }
 
 // Interpreter is what turns recordings of this protocol into meaning.
@@ -129,9 +133,9 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 		h.Log.Error("no SSH host key", "error", err)
 		return
 	}
-	flow := newFlow(h.purse)
-	keys := &rekeyed{Conn: newWire(seen, flow).promptly(conn)}
-	client, channels, requests, err := xssh.NewServerConn(keys, keys.config(config))
+	flow := intake.NewFlow(h.purse)
+	keys := &wire.Rekeyed{Conn: wire.New(seen, flow.Came).Promptly(conn)}
+	client, channels, requests, err := xssh.NewServerConn(keys, keys.Config(config))
 	if err != nil {
 		h.Authn.Unauthenticated(who.stranger(err), conn.RemoteAddr())
 		return
@@ -144,7 +148,7 @@ func (h *Handler) Serve(ctx context.Context, conn net.Conn) {
 	c := &connection{
 		handler: h, client: client, close: func() { conn.Close() }, flow: flow, address: parseAddress(client.User()), proof: who,
 	}
-	keys.watch(client, h.RekeyTimeout, c.keysStuck)
+	keys.Watch(client, h.RekeyTimeout, c.keysStuck)
 	c.serve(ctx, channels, requests)
 }
 

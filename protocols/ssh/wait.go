@@ -16,6 +16,8 @@ import (
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/ssh/intake"
+	"sallyport/protocols/ssh/rules"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 	// keepAsked is how many requests a channel may make before it says what it wants to run, and keepAskedBytes how large they
 	// may be together.
 	keepAsked      = 64
-	keepAskedBytes = maxEnvironment + 16<<10
+	keepAskedBytes = rules.MaxEnvironment + 16<<10
 )
 
 // Variables with which a client says what to ask for: ssh -o SetEnv=SALLYPORT_REASON=…. They are for the gateway and go no
@@ -48,8 +50,8 @@ func (c *connection) waitSession(n xssh.NewChannel, no *refusal.Refusal) {
 	w := &waiting{connection: c, kind: n.ChannelType(), extra: n.ExtraData(), channel: channel, client: &clientChannel{Channel: channel}, queue: newQueue()}
 	w.pipeOut, w.pipeIn = io.Pipe()
 	defer w.pipeOut.Close()
-	w.input = newIntake(c.flow, channel.Read, func() { w.client.Close() })
-	defer c.flow.remove(w.input)
+	w.input = intake.New(c.flow, channel.Read, func() { w.client.Close() })
+	defer c.flow.Remove(w.input)
 	defer w.client.Close()
 	idle := time.AfterFunc(localTime, func() { w.client.Close() })
 	start := w.untilStart(requests)
@@ -102,7 +104,7 @@ type waiting struct {
 	kind       string
 	extra      []byte
 	channel    xssh.Channel
-	input      *intake // reads channel
+	input      *intake.Stream // reads channel
 	client     *clientChannel
 	terminal   bool
 	ask        grant.Ask

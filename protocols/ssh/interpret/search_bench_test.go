@@ -30,22 +30,8 @@ func BenchmarkSearchUnindexed(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			record := func(events ...format.Event) {
-				if err := rec.Record(b.Context(), events...); err != nil {
-					b.Fatal(err)
-				}
-			}
-			record(Open(1, "session", nil), Request(1, "pty-req", true, ssh.Marshal(ptyRequest{Terminal: "xterm", Columns: 120, Lines: 40})), Request(1, "shell", true, nil))
 			const size = 28 << 20
-			for n, line := 0, 0; n < size; {
-				var out strings.Builder
-				for out.Len() < 1<<10 {
-					line++
-					fmt.Fprintf(&out, "\x1b[3%dm%08d\x1b[0m %s a line of a build's output\r\n", line%8, line, strings.Repeat("=", line%60))
-				}
-				record(answered(1, out.String()))
-				n += out.Len()
-			}
+			recordBuild(b, rec, size, 1<<10)
 			if err := rec.End(format.End{Reason: "done"}); err != nil {
 				b.Fatal(err)
 			}
@@ -58,5 +44,26 @@ func BenchmarkSearchUnindexed(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// recordBuild records a terminal on which a build shows its lines: so many bytes, as they come from a shell, in pieces.
+func recordBuild(b *testing.B, rec *recorder.Recording, size, piece int) {
+	b.Helper()
+	record := func(events ...format.Event) {
+		if err := rec.Record(b.Context(), events...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	record(Open(1, "session", nil), Request(1, "pty-req", true, ssh.Marshal(ptyRequest{Terminal: "xterm", Columns: 120, Lines: 40})),
+		Request(1, "shell", true, nil))
+	for n, line := 0, 0; n < size; {
+		var out strings.Builder
+		for out.Len() < piece {
+			line++
+			fmt.Fprintf(&out, "\x1b[3%dm%08d\x1b[0m %s a line of a build's output\r\n", line%8, line, strings.Repeat("=", line%60))
+		}
+		record(answered(1, out.String()))
+		n += out.Len()
 	}
 }

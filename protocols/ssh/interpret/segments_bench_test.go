@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
 	"sallyport/recorder"
@@ -36,25 +33,8 @@ func BenchmarkOpenLarge(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	record := func(events ...format.Event) {
-		if err := rec.Record(b.Context(), events...); err != nil {
-			b.Fatal(err)
-		}
-	}
 	began := time.Now()
-	record(Open(1, "session", nil), Request(1, "pty-req", true, ssh.Marshal(ptyRequest{Terminal: "xterm", Columns: 120, Lines: 40})),
-		Request(1, "shell", true, nil))
-	line := 0
-	for range mib {
-		for range 16 {
-			var out strings.Builder
-			for out.Len() < 64<<10 {
-				line++
-				fmt.Fprintf(&out, "\x1b[3%dm%08d\x1b[0m %s a line of a build's output\r\n", line%8, line, strings.Repeat("=", line%60))
-			}
-			record(answered(1, out.String()))
-		}
-	}
+	recordBuild(b, rec, mib<<20, 64<<10)
 	if err := rec.End(format.End{Reason: "done"}); err != nil {
 		b.Fatal(err)
 	}

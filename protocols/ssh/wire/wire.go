@@ -1,4 +1,6 @@
-package ssh
+// Package wire is what stands between the SSH library and its connections: it reads and writes in larger pieces than the library would,
+// has the first packets acknowledged at once, and ends a connection whose peer begins to change keys and does not go through with it.
+package wire
 
 import (
 	"net"
@@ -7,12 +9,12 @@ import (
 	"time"
 )
 
-// wire is a connection under the SSH library, which reads through a buffer of 4 KiB and writes through another, so that a
-// packet of 32 KiB costs two reads and two writes, and wakes the peer twice. wire reads further ahead while much comes, and
+// Conn is a connection under the SSH library, which reads through a buffer of 4 KiB and writes through another, so that a
+// packet of 32 KiB costs two reads and two writes, and wakes the peer twice. Conn reads further ahead while much comes, and
 // holds the first part of a packet until its rest is there. It has no buffers while little passes.
-type wire struct {
+type Conn struct {
 	net.Conn
-	flow *flow // is told of what is read; nil: none
+	came func(n int) // is told of what is read; nil: nobody
 
 	// Of the one reader.
 	ahead []byte // from readAhead; nil: none
@@ -45,13 +47,14 @@ var (
 	writeTogether = sync.Pool{New: func() any { b := make([]byte, 0, packetBuffer); return &b }}
 )
 
-func newWire(conn net.Conn, flow *flow) *wire { return &wire{Conn: conn, flow: flow} }
+// New is a connection that tells came how much it reads; nil: nobody.
+func New(conn net.Conn, came func(n int)) *Conn { return &Conn{Conn: conn, came: came} }
 
 // Read implements net.Conn for one reader.
-func (w *wire) Read(p []byte) (int, error) {
+func (w *Conn) Read(p []byte) (int, error) {
 	n, err := w.read(p)
-	if w.flow != nil && n > 0 {
-		w.flow.came(n)
+	if w.came != nil && n > 0 {
+		w.came(n)
 	}
 	if w.ack != nil && n > 0 {
 		w.ack()
@@ -62,16 +65,16 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// promptly has the first of what comes on the socket under the connection acknowledged at once. OpenSSH, client and server, has
+// Promptly has the first of what comes on the socket under the connection acknowledged at once. OpenSSH, client and server, has
 // TCP hold small packets back until the one before is acknowledged, up to the moment a terminal runs; and a kernel that expects an
 // answer to go out soon keeps the acknowledgement for it, 40 ms. In a handshake both happen twice: who sends two packets and then
 // wants an answer waits for nothing.
-func (w *wire) promptly(socket net.Conn) *wire {
+func (w *Conn) Promptly(socket net.Conn) *Conn {
 	w.ack = acknowledger(socket)
 	return w
 }
 
-func (w *wire) read(p []byte) (int, error) {
+func (w *Conn) read(p []byte) (int, error) {
 	if w.ahead == nil {
 		if w.all {
 			// Nothing is there, most likely: those whom what came has woken go first, before a read that only finds that out.
@@ -101,14 +104,14 @@ func (w *wire) read(p []byte) (int, error) {
 }
 
 // slow gives the buffer back.
-func (w *wire) slow() {
+func (w *Conn) slow() {
 	b := w.ahead
 	w.ahead = nil
 	readAhead.Put(&b)
 }
 
 // Write implements net.Conn.
-func (w *wire) Write(p []byte) (int, error) {
+func (w *Conn) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
@@ -135,7 +138,7 @@ func (w *wire) Write(p []byte) (int, error) {
 }
 
 // flush writes what is held when no rest has come.
-func (w *wire) flush() {
+func (w *Conn) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.held != nil {
@@ -143,7 +146,7 @@ func (w *wire) flush() {
 	}
 }
 
-func (w *wire) send() error {
+func (w *Conn) send() error {
 	b := w.held
 	w.held = nil
 	_, err := w.Conn.Write(b)
@@ -154,7 +157,7 @@ func (w *wire) send() error {
 }
 
 // Close implements net.Conn; what is held is written first, as it would have been.
-func (w *wire) Close() error {
+func (w *Conn) Close() error {
 	if w.mu.TryLock() { // else somebody is in a write, which closing ends
 		if w.held != nil {
 			_ = w.SetWriteDeadline(time.Now().Add(heldTime)) // where it fails, the write does

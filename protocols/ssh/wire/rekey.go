@@ -1,4 +1,4 @@
-package ssh
+package wire
 
 import (
 	"crypto/rand"
@@ -8,15 +8,9 @@ import (
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
-
-	"sallyport/session"
 )
 
-// rekeyTime is how long a client may take to change keys, unless the options say otherwise. What was on its way to it before
-// comes first, on a slow line too.
-const rekeyTime = 5 * time.Minute
-
-// rekeyed is a client's connection that ends when the client begins a change of keys, or is asked for one, and does not go through
+// Rekeyed is a client's connection that ends when the client begins a change of keys, or is asked for one, and does not go through
 // with it. The library would wait for ever, and so would all that is to be written. It does not say when keys are changed, but two
 // things can be seen of it:
 //
@@ -26,7 +20,9 @@ const rekeyTime = 5 * time.Minute
 //
 // A mistake in the first would cost a client one request more, that every client answers as it is what sshd asks to see whether
 // somebody is there.
-type rekeyed struct {
+//
+// It stands on top of the Conn.
+type Rekeyed struct {
 	net.Conn
 	random atomic.Int32 // bytes of the last randomness that was taken and nothing written since; else 0
 
@@ -41,7 +37,7 @@ type rekeyed struct {
 const cookieSize = 16
 
 // rekeyRandom is the library's randomness for the connection.
-type rekeyRandom struct{ r *rekeyed }
+type rekeyRandom struct{ r *Rekeyed }
 
 // Read implements io.Reader.
 func (s rekeyRandom) Read(p []byte) (int, error) {
@@ -52,19 +48,19 @@ func (s rekeyRandom) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (r *rekeyed) Write(p []byte) (int, error) {
+func (r *Rekeyed) Write(p []byte) (int, error) {
 	r.random.Store(0)
 	return r.Conn.Write(p)
 }
 
-// config is config for a server on the connection.
-func (r *rekeyed) config(config *xssh.ServerConfig) *xssh.ServerConfig {
+// Config is config for a server on the connection.
+func (r *Rekeyed) Config(config *xssh.ServerConfig) *xssh.ServerConfig {
 	config.Rand = rekeyRandom{r}
 	return config
 }
 
-// watch bounds changes of keys from now on; what comes before is bounded as a handshake.
-func (r *rekeyed) watch(client xssh.Conn, limit time.Duration, cut func()) {
+// Watch bounds changes of keys from now on; what comes before is bounded as a handshake.
+func (r *Rekeyed) Watch(client xssh.Conn, limit time.Duration, cut func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.time, r.cut = limit, cut
@@ -75,7 +71,7 @@ func (r *rekeyed) watch(client xssh.Conn, limit time.Duration, cut func()) {
 }
 
 // begun is told that a change of keys begins. It does not wait.
-func (r *rekeyed) begun() {
+func (r *Rekeyed) begun() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -89,7 +85,7 @@ func (r *rekeyed) begun() {
 }
 
 // over waits until the change is over, or the connection.
-func (r *rekeyed) over() {
+func (r *Rekeyed) over() {
 	for {
 		err := r.ask()
 		r.mu.Lock()
@@ -101,16 +97,5 @@ func (r *rekeyed) over() {
 		}
 		r.timer, r.again = time.AfterFunc(r.time, r.cut), false
 		r.mu.Unlock()
-	}
-}
-
-// keysStuck ends a connection whose client does not go through with a change of keys.
-func (c *connection) keysStuck() {
-	defer c.close()
-	c.linkMu.Lock()
-	l := c.link
-	c.linkMu.Unlock()
-	if l != nil {
-		l.session.End(session.Ending{Reason: session.EndClientClosed, Sentence: "the client began to change keys and did not go on"})
 	}
 }

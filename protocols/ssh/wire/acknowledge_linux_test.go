@@ -1,4 +1,4 @@
-package ssh
+package wire
 
 import (
 	"io"
@@ -6,21 +6,23 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/protocols/ssh/sshtest"
 )
 
 // TestFirstReadsAreAcknowledgedAtOnce: in the first exchanges the kernel keeps no acknowledgement back for an answer, which is what
 // it would come to otherwise; later it is left to itself.
 func TestFirstReadsAreAcknowledgedAtOnce(t *testing.T) {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := sshtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	peer := must(net.Dial("tcp", l.Addr().String()))(t)
+	peer := sshtest.Must(net.Dial("tcp", l.Addr().String()))(t)
 	defer peer.Close()
-	conn := must(l.Accept())(t)
+	conn := sshtest.Must(l.Accept())(t)
 	defer conn.Close()
-	w := newWire(conn, nil).promptly(conn)
+	w := New(conn, nil).Promptly(conn)
 	at := func() (at int) {
 		t.Helper()
-		raw := must(conn.(*net.TCPConn).SyscallConn())(t)
+		raw := sshtest.Must(conn.(*net.TCPConn).SyscallConn())(t)
 		var err error
 		if e := raw.Control(func(fd uintptr) { at, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK) }); e != nil || err != nil {
 			t.Fatal(e, err)

@@ -1,4 +1,20 @@
-package ssh
+// Package intake keeps what waits to be read on the channels of SSH connections from costing more than its bytes.
+//
+// The library keeps each packet of data that nobody has read yet as a piece of its own, and its window counts bytes alone. So
+// a peer that fills a window of 2 MiB with packets of one byte costs it a hundred megabytes, on every channel whose other end
+// takes nothing. A window can't be held back: whatever is read is credited at once. What can be done is to notice, and to read
+// ahead into a buffer of the gateway's own, where a byte is a byte:
+//
+//	Flow    counts, for one connection, what came in against what was read of its channels
+//	Stream  is one stream of one channel; mostly the channel itself is read, without a step between
+//	Purse   is what all connections may have waiting beyond what is expected of each
+//
+// While more waits unread than proper packets could be, the streams that nobody reads are read ahead, up to MaxAhead of each. Then
+// the window stops the sender, as it would have without reading ahead, and what it may still send lies in the library at the
+// library's price. That is paid out of a purse which all connections share; so a program that writes a byte at a time to a receiver
+// that is slow, or stopped for the night, waits and loses nothing. Only when the purse is empty is a channel given up, the one that
+// wants more, and nothing else.
+package intake
 
 import (
 	"errors"
@@ -6,55 +22,46 @@ import (
 	"sync/atomic"
 )
 
-// The library keeps each packet of data that nobody has read yet as a piece of its own, and its window counts bytes alone. So
-// a peer that fills a window of 2 MiB with packets of one byte costs it a hundred megabytes, on every channel whose other end
-// takes nothing. A window can't be held back: whatever is read is credited at once. What can be done is to notice, and to read
-// ahead into a buffer of the gateway's own, where a byte is a byte:
-//
-//	flow    counts, for one connection, what came in against what was read of its channels
-//	intake  is one stream of one channel; mostly the channel itself is read, without a step between
-//
-// While more waits unread than proper packets could be, the streams that nobody reads are read ahead, up to maxAhead of each. Then
-// the window stops the sender, as it would have without reading ahead, and what it may still send lies in the library at the
-// library's price. That is paid out of a purse which all connections share; so a program that writes a byte at a time to a receiver
-// that is slow, or stopped for the night, waits and loses nothing. Only when the purse is empty is a channel given up, the one that
-// wants more, and nothing else.
 const (
-	// windowSize is what the library lets a peer send on a channel before it is read.
-	windowSize = 2 << 20
+	// WindowSize is what the library lets a peer send on a channel before it is read.
+	WindowSize = 2 << 20
 	// windowCost is what a full window of proper packets is on the wire; flowSlack is what may wait besides.
-	windowCost = windowSize + 64<<10
+	windowCost = WindowSize + 64<<10
 	flowSlack  = 1 << 20
 	flowStep   = 256 << 10 // bytes on the wire between two looks, at least
 	// earlyCost is what may wait of a channel that nothing was read of yet: what a client sends before its command runs.
 	earlyCost = 4 << 10
-	// maxAhead is how much is read ahead of one stream, and maxAheadAll of all streams of one connection.
-	maxAhead    = 2 * windowSize
-	maxAheadAll = 8 * windowSize
+	// MaxAhead is how much is read ahead of one stream, and maxAheadAll of all streams of one connection.
+	MaxAhead    = 2 * WindowSize
+	maxAheadAll = 8 * WindowSize
 	aheadChunk  = 32 << 10
 	// maxPacket is how much data a packet has at most; packetCost is what it has besides on the wire at the very least: its
 	// length, header, padding and tag.
 	maxPacket  = 32 << 10
 	packetCost = 34
 	// tinyCost is what a window of packets of one byte is on the wire; in the library it is a third more.
-	tinyCost = windowSize * (packetCost + 2)
-	// purseSize is what may wait of all connections beyond what is expected of each, in bytes on the wire: two such windows.
-	purseSize = 2*tinyCost + flowSlack
+	tinyCost = WindowSize * (packetCost + 2)
+	// PurseSize is what may wait of all connections beyond what is expected of each, in bytes on the wire: two such windows.
+	PurseSize = 2*tinyCost + flowSlack
 )
 
-// purse is what all connections may have waiting beyond what is expected of each.
-type purse struct {
+// Purse is what all connections may have waiting beyond what is expected of each.
+type Purse struct {
 	left  atomic.Int64
 	ahead int // what is read ahead of a stream before it is asked for
 }
 
-func newPurse() *purse {
-	p := &purse{ahead: maxAhead}
-	p.left.Store(purseSize)
+// NewPurse is a purse of so many bytes on the wire (PurseSize), for streams of which so many are read ahead (MaxAhead).
+func NewPurse(size int64, ahead int) *Purse {
+	p := &Purse{ahead: ahead}
+	p.left.Store(size)
 	return p
 }
 
-func (p *purse) take(n int64) bool {
+// Left is what is still in it.
+func (p *Purse) Left() int64 { return p.left.Load() }
+
+func (p *Purse) take(n int64) bool {
 	if p.left.Add(-n) >= 0 {
 		return true
 	}
@@ -62,28 +69,29 @@ func (p *purse) take(n int64) bool {
 	return false
 }
 
-// flow is one connection's account. What is on the wire and not yet read is estimated from above: what else there is on a
+// Flow is one connection's account. What is on the wire and not yet read is estimated from above: what else there is on a
 // connection, such as requests, counts as unread until a look finds everybody reading.
-type flow struct {
-	purse    *purse
+type Flow struct {
+	purse    *Purse
 	received atomic.Int64 // bytes on the wire since the last settling
 	taken    atomic.Int64 // the same of what was read, with what packets cost on the wire
 	next     atomic.Int64 // received, at which to look again
 	ahead    atomic.Int64 // bytes that are read ahead now
 
 	mu       sync.Mutex
-	intakes  map[*intake]struct{}
+	intakes  map[*Stream]struct{}
 	borrowed int64 // from the purse
 }
 
-func newFlow(p *purse) *flow {
-	f := &flow{purse: p, intakes: map[*intake]struct{}{}}
+// NewFlow is the account of a connection of which nothing has been read yet.
+func NewFlow(p *Purse) *Flow {
+	f := &Flow{purse: p, intakes: map[*Stream]struct{}{}}
 	f.next.Store(flowSlack)
 	return f
 }
 
-// came is told of each read from the wire, by the one goroutine that reads there. It does not wait.
-func (f *flow) came(n int) {
+// Came is told of each read from the wire, by the one goroutine that reads there. It does not wait.
+func (f *Flow) Came(n int) {
 	if f.received.Add(int64(n)) >= f.next.Load() {
 		f.look()
 	}
@@ -91,18 +99,18 @@ func (f *flow) came(n int) {
 
 // took is told of each read from a channel: the bytes, and what their packets must at least have had besides. Where small ones
 // came together in one read it is too little, so that nobody can hide a flood behind what is read of other channels.
-func (f *flow) took(n int) {
+func (f *Flow) took(n int) {
 	packets := max(1, (n+maxPacket-1)/maxPacket)
 	f.taken.Add(int64(n + packets*packetCost))
 }
 
 // look has the streams that nobody reads read ahead, when more waits than there should.
-func (f *flow) look() {
+func (f *Flow) look() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	received := f.received.Load()
 	waiting, allowed := received-f.taken.Load(), flowSlack+f.borrowed
-	var stuck []*intake
+	var stuck []*Stream
 	for i := range f.intakes {
 		if i.reading() {
 			continue
@@ -117,7 +125,7 @@ func (f *flow) look() {
 		return
 	}
 	if waiting > allowed {
-		var full []*intake
+		var full []*Stream
 		for _, i := range stuck {
 			if !i.readAhead() {
 				full = append(full, i)
@@ -136,7 +144,7 @@ func (f *flow) look() {
 
 // borrow reports whether so much more may wait. Beyond most, what the windows that are full can cost, it does not wait but was read
 // in fewer reads than packets.
-func (f *flow) borrow(more, most int64) bool {
+func (f *Flow) borrow(more, most int64) bool {
 	if n := min(more, most-f.borrowed); n > 0 {
 		if !f.purse.take(n) {
 			return false
@@ -149,7 +157,7 @@ func (f *flow) borrow(more, most int64) bool {
 }
 
 // settle begins a new count: nothing waits any more, or it is being read.
-func (f *flow) settle() {
+func (f *Flow) settle() {
 	f.received.Store(0)
 	f.taken.Store(0)
 	f.next.Store(flowSlack)
@@ -157,13 +165,14 @@ func (f *flow) settle() {
 	f.borrowed = 0
 }
 
-func (f *flow) add(i *intake) {
+func (f *Flow) add(i *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.intakes[i] = struct{}{}
 }
 
-func (f *flow) remove(i *intake) {
+// Remove says that a stream is not read any more. What was read ahead of it is forgotten.
+func (f *Flow) Remove(i *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.intakes, i)
@@ -176,12 +185,12 @@ func (f *flow) remove(i *intake) {
 	i.drop()
 }
 
-// intake reads one stream of a channel. Read is for one goroutine.
-type intake struct {
-	flow   *flow
+// Stream reads one stream of a channel. Read is for one goroutine.
+type Stream struct {
+	flow   *Flow
 	read   func([]byte) (int, error)
 	flood  func()      // called once, in a goroutine of its own, when it is given up
-	beside *intake     // the other stream of its channel, with which it shares a window; nil: it has one of its own
+	beside *Stream     // the other stream of its channel, with which it shares a window; nil: it has one of its own
 	begun  atomic.Bool // it was read at least once
 
 	mu      sync.Mutex
@@ -196,25 +205,27 @@ type intake struct {
 	err     error // after what is in chunks
 }
 
-var errFlooded = errors.New("too much came that nobody takes")
+// ErrFlooded is what reading a stream that was given up ends with.
+var ErrFlooded = errors.New("too much came that nobody takes")
 
-// newIntake is a stream of a channel on the flow's connection, until flow.remove.
-func newIntake(f *flow, read func([]byte) (int, error), flood func()) *intake {
-	i := &intake{flow: f, read: read, flood: flood}
+// New is a stream of a channel on the flow's connection, until Flow.Remove. read reads it; flood is called once, in a goroutine of its own, when
+// it is given up: more came than is kept of what nobody takes.
+func New(f *Flow, read func([]byte) (int, error), flood func()) *Stream {
+	i := &Stream{flow: f, read: read, flood: flood}
 	i.changed = sync.NewCond(&i.mu)
 	f.add(i)
 	return i
 }
 
-// shares says that it has its window together with another stream.
-func (i *intake) shares(other *intake) {
+// Shares says that it has its window together with another stream.
+func (i *Stream) Shares(other *Stream) {
 	i.flow.mu.Lock()
 	defer i.flow.mu.Unlock()
 	i.beside = other
 }
 
-// Read implements io.Reader. After a flood it gives what was read ahead before, and then errFlooded.
-func (i *intake) Read(p []byte) (int, error) {
+// Read implements io.Reader. After a flood it gives what was read ahead before, and then ErrFlooded.
+func (i *Stream) Read(p []byte) (int, error) {
 	i.begun.Store(true)
 	i.mu.Lock()
 	for i.pumping && i.inside && i.held == 0 && i.err == nil {
@@ -242,7 +253,7 @@ func (i *intake) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (i *intake) takeAhead(p []byte) (n int) {
+func (i *Stream) takeAhead(p []byte) (n int) {
 	for n < len(p) && len(i.chunks) > 0 {
 		k := copy(p[n:], i.chunks[0])
 		n += k
@@ -259,14 +270,14 @@ func (i *intake) takeAhead(p []byte) (n int) {
 }
 
 // reading says that somebody takes what comes, or that nothing does.
-func (i *intake) reading() bool {
+func (i *Stream) reading() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.inside || i.err != nil
 }
 
 // proper is what may wait of it on the wire in proper packets.
-func (i *intake) proper() int64 {
+func (i *Stream) proper() int64 {
 	if !i.begun.Load() {
 		return earlyCost
 	}
@@ -275,7 +286,7 @@ func (i *intake) proper() int64 {
 
 // readAhead reads ahead what now waits and what comes then, up to another window, or reports false when it has read so much ahead
 // already that it must wait. It does not wait itself.
-func (i *intake) readAhead() bool {
+func (i *Stream) readAhead() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.inside || i.err != nil {
@@ -289,20 +300,20 @@ func (i *intake) readAhead() bool {
 }
 
 // giveUp has what still comes read, so that the library does not keep it, and goes nowhere with it.
-func (i *intake) giveUp() {
+func (i *Stream) giveUp() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.inside || i.err != nil {
 		return
 	}
-	i.err = errFlooded
+	i.err = ErrFlooded
 	go i.flood()
 	i.pumpOn()
 }
 
 // pumpOn lets the goroutine that reads ahead read another window; i.mu is held.
-func (i *intake) pumpOn() {
-	i.quota = windowSize
+func (i *Stream) pumpOn() {
+	i.quota = WindowSize
 	if i.pumping {
 		i.changed.Broadcast()
 		return
@@ -313,12 +324,12 @@ func (i *intake) pumpOn() {
 }
 
 // pump reads ahead until Read goes on by itself, or another pump was started after that.
-func (i *intake) pump(number int) {
+func (i *Stream) pump(number int) {
 	buf := make([]byte, aheadChunk)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for i.pumping && i.pumps == number {
-		flooded := errors.Is(i.err, errFlooded)
+		flooded := errors.Is(i.err, ErrFlooded)
 		if i.quota <= 0 && !flooded {
 			i.changed.Wait()
 			continue
@@ -341,7 +352,7 @@ func (i *intake) pump(number int) {
 	}
 }
 
-func (i *intake) keep(data []byte) {
+func (i *Stream) keep(data []byte) {
 	i.held += len(data)
 	i.flow.ahead.Add(int64(len(data)))
 	for len(data) > 0 {
@@ -357,10 +368,10 @@ func (i *intake) keep(data []byte) {
 }
 
 // drop forgets what was read ahead; nothing more is kept.
-func (i *intake) drop() {
+func (i *Stream) drop() {
 	i.flow.ahead.Add(-int64(i.held))
 	i.chunks, i.held = nil, 0
 	if i.err == nil {
-		i.err = errFlooded
+		i.err = ErrFlooded
 	}
 }

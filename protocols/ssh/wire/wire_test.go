@@ -1,4 +1,4 @@
-package ssh
+package wire
 
 import (
 	"bytes"
@@ -8,15 +8,17 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"sallyport/protocols/ssh/sshtest"
 )
 
 // loopback is a real connection.
 func loopback(t *testing.T) (a, b net.Conn) {
 	t.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := sshtest.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer l.Close()
-	a = must(net.Dial("tcp", l.Addr().String()))(t)
-	b = must(l.Accept())(t)
+	a = sshtest.Must(net.Dial("tcp", l.Addr().String()))(t)
+	b = sshtest.Must(l.Accept())(t)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
@@ -24,7 +26,7 @@ func loopback(t *testing.T) (a, b net.Conn) {
 // TestWireLosesNothing: whatever the sizes of writes and reads, what comes out is what went in, and nothing is held for good.
 func TestWireLosesNothing(t *testing.T) {
 	a, b := loopback(t)
-	from, to := newWire(a, nil), newWire(b, nil)
+	from, to := New(a, nil), New(b, nil)
 	random := rand.New(rand.NewPCG(1, 2))
 	sizes := []int{1, 16, libraryBuffer, libraryBuffer - 1, libraryBuffer + 1, 28000, 32768, 100000}
 	var want bytes.Buffer
@@ -47,7 +49,7 @@ func TestWireLosesNothing(t *testing.T) {
 		wrote <- from.Close()
 	}()
 	var got bytes.Buffer
-	b.SetReadDeadline(time.Now().Add(deadline))
+	b.SetReadDeadline(time.Now().Add(sshtest.Deadline))
 	buf := make([]byte, 60000)
 	reads := []int{4096, 4096, 30000, 60000, 1}
 	for i := 0; ; i++ {
@@ -73,10 +75,10 @@ func TestWireLosesNothing(t *testing.T) {
 
 func TestWireSendsAPartWithoutARest(t *testing.T) {
 	a, b := loopback(t)
-	if _, err := newWire(a, nil).Write(make([]byte, libraryBuffer)); err != nil {
+	if _, err := New(a, nil).Write(make([]byte, libraryBuffer)); err != nil {
 		t.Fatal(err)
 	}
-	b.SetReadDeadline(time.Now().Add(deadline))
+	b.SetReadDeadline(time.Now().Add(sshtest.Deadline))
 	if _, err := io.ReadFull(b, make([]byte, libraryBuffer)); err != nil {
 		t.Errorf("it is held for good: %v", err)
 	}

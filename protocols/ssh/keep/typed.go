@@ -1,4 +1,4 @@
-package ssh
+package keep
 
 import (
 	"bytes"
@@ -9,14 +9,14 @@ import (
 	"sallyport/recorder/format"
 )
 
-// typedInput follows what is typed on a terminal whose account has record_input, to record what the terminal showed of it and nothing
+// Typed follows what is typed on a terminal whose account has record_input, to record what the terminal showed of it and nothing
 // else. Whether a program has turned the echo off is known to the target alone; so a line counts as shown when each of its
 // characters came back at once and in order, and its end brought a new line. Every doubt counts as not shown, and of that the
 // recording has the length alone. What a client sent is recorded before the target hears of it in any case, by its length; the
 // text comes after, with the echo.
 //
 // Safe for use by a goroutine in each direction.
-type typedInput struct {
+type Typed struct {
 	channel uint32
 
 	mu      sync.Mutex
@@ -27,11 +27,14 @@ type typedInput struct {
 	lost    int    // bytes of it that are not kept
 }
 
+// NewTyped is for a channel's terminal.
+func NewTyped(channel uint32) *Typed { return &Typed{channel: channel} }
+
 // maxTyped is how much of a line is followed; what is longer counts as not shown.
 const maxTyped = 8 << 10
 
-// typed takes what the client sends.
-func (e *typedInput) typed(data []byte) {
+// Typed takes what the client sends.
+func (e *Typed) Typed(data []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.waiting)+len(e.seen)+len(data) > maxTyped {
@@ -47,8 +50,8 @@ func (e *typedInput) typed(data []byte) {
 	e.waiting = append(e.waiting, data...)
 }
 
-// shown takes what the terminal is shown and returns what is to be recorded of lines that are over.
-func (e *typedInput) shown(data []byte) (events []format.Event) {
+// Shown takes what the terminal is shown and returns what is to be recorded of lines that are over.
+func (e *Typed) Shown(data []byte) (events []format.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.waiting) == 0 && e.lost == 0 {
@@ -89,7 +92,7 @@ func (e *typedInput) shown(data []byte) (events []format.Event) {
 }
 
 // keys passes over what is typed and never shown as it is: control characters, and what a terminal sends for arrows and the like.
-func (e *typedInput) keys() {
+func (e *Typed) keys() {
 	for len(e.waiting) > 0 {
 		c := e.waiting[0]
 		if c == '\r' || c == '\n' {
@@ -112,13 +115,13 @@ func (e *typedInput) keys() {
 	}
 }
 
-func (e *typedInput) take() {
+func (e *Typed) take() {
 	e.seen = append(e.seen, e.waiting[0])
 	e.waiting = append(e.waiting[:0], e.waiting[1:]...)
 }
 
 // line is what is recorded of the line that is over.
-func (e *typedInput) line() format.Event {
+func (e *Typed) line() format.Event {
 	var event format.Event
 	if e.hidden {
 		event = e.unseen()
@@ -130,14 +133,14 @@ func (e *typedInput) line() format.Event {
 	return event
 }
 
-func (e *typedInput) unseen() format.Event {
+func (e *Typed) unseen() format.Event {
 	return format.JSON(format.TypeNote, e.channel, format.Note{
 		Kind: "not_shown", Text: fmt.Sprintf("%d bytes were typed that the terminal did not show; they are not recorded", len(e.seen)+e.lost),
 	})
 }
 
-// last is what is recorded at the channel's end.
-func (e *typedInput) last() []format.Event {
+// Last is what is recorded at the channel's end.
+func (e *Typed) Last() []format.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lost += len(e.waiting)

@@ -1,16 +1,16 @@
-package ssh
+package rules
 
 import (
 	"slices"
 	"strings"
 )
 
-// maxEnvironment bounds the environment of one channel, names and values together, in bytes.
-const maxEnvironment = 64 << 10
+// MaxEnvironment bounds the environment of one channel, names and values together, in bytes.
+const MaxEnvironment = 64 << 10
 
-// environmentAllowed says whether a client may set the variable on a target. Only what describes the client's terminal
+// Variable says whether a client may set the variable on a target. Only what describes the client's terminal
 // and language passes, and what the role names: variables such as LD_PRELOAD, BASH_ENV or GIT_SSH_COMMAND run programs.
-func environmentAllowed(name string, more []string) bool {
+func Variable(name string, more []string) bool {
 	switch name {
 	case "LANG", "TERM", "COLORTERM":
 		return true
