@@ -21,7 +21,7 @@ var cases = []struct{ id, what, tests, none string }{
 	{"C-01", "size, modes and kind of a terminal", "TestShellOnATerminal", ""},
 	{"C-02", "no terminal where none was asked for", "TestCommandsArePassedAsTheyAre", ""},
 	{"C-03", "variables on the list", "TestExec", ""},
-	{"C-04", "variables that run programs", "TestEnvironmentAllowed, TestExec", ""},
+	{"C-04", "variables that run programs", "TestExec, protocols/ssh/rules: TestVariable", ""},
 	{"C-05", "a command that is refused", "TestRoleSaysWhatRuns", ""},
 	{"C-06", "commands byte for byte", "TestCommandsArePassedAsTheyAre", ""},
 	{"C-07", "a second command on a channel", "TestAskedMay", ""},

@@ -210,9 +210,8 @@ func (c *corked) flushing(t *testing.T) {
 // TestSmallPacketsWait: a program that writes a few bytes at a time, on and on, to one that reads nothing for now is stopped by the
 // window, and loses neither its channel nor a byte. What it costs is paid out of the purse, and goes back there.
 func TestSmallPacketsWait(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(o *Options) { o.purse = intake.NewPurse(intake.PurseSize, littleAhead) })
 	r.oddTarget(t)
-	r.handler.purse = intake.NewPurse(intake.PurseSize, littleAhead)
 	c, conn := r.corkedClient("me@odd")
 	deaf, closed := start(t, c, "deaf")
 	start(t, c, "deaf") // stays, so that the connection still has somebody to wait for
@@ -254,9 +253,8 @@ func TestSmallPacketsWait(t *testing.T) {
 // TestSmallPacketsWithoutEnd: when the purse is empty, who goes on sending what nobody takes loses the channel, is told, and nothing
 // else happens; what the target had is not ended as if it were whole.
 func TestSmallPacketsWithoutEnd(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(o *Options) { o.purse = intake.NewPurse(0, littleAhead) })
 	r.oddTarget(t)
-	r.handler.purse = intake.NewPurse(0, littleAhead)
 	c, conn := r.corkedClient("me@odd")
 	late := time.AfterFunc(deadline, func() { c.Close() }) // who is stopped instead writes no more
 	defer late.Stop()

@@ -65,6 +65,8 @@ type Options struct {
 	// PromptWait is how long a terminal waits for an approval. Default: 5 min.
 	PromptWait time.Duration
 	Log        *slog.Logger
+
+	purse *intake.Purse // of all connections; nil: a new one
 }
 
 const (
@@ -75,7 +77,6 @@ const (
 // Handler serves SSH connections. Safe for concurrent use.
 type Handler struct {
 	Options
-	purse *intake.Purse // of all connections
 }
 
 // New is a handler.
@@ -98,7 +99,10 @@ func New(o Options) *Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{o, intake.NewPurse(intake.PurseSize, intake.MaxAhead)}
+	if o.purse == nil {
+		o.purse = intake.NewPurse(intake.PurseSize, intake.MaxAhead)
+	}
+	return &Handler{o}
 }
 
 // Interpreter is what turns recordings of this protocol into meaning.

@@ -79,13 +79,13 @@ type Flow struct {
 	ahead    atomic.Int64 // bytes that are read ahead now
 
 	mu       sync.Mutex
-	intakes  map[*Stream]struct{}
+	streams  map[*Stream]struct{}
 	borrowed int64 // from the purse
 }
 
 // NewFlow is the account of a connection of which nothing has been read yet.
 func NewFlow(p *Purse) *Flow {
-	f := &Flow{purse: p, intakes: map[*Stream]struct{}{}}
+	f := &Flow{purse: p, streams: map[*Stream]struct{}{}}
 	f.next.Store(flowSlack)
 	return f
 }
@@ -111,7 +111,7 @@ func (f *Flow) look() {
 	received := f.received.Load()
 	waiting, allowed := received-f.taken.Load(), flowSlack+f.borrowed
 	var stuck []*Stream
-	for i := range f.intakes {
+	for i := range f.streams {
 		if i.reading() {
 			continue
 		}
@@ -168,15 +168,15 @@ func (f *Flow) settle() {
 func (f *Flow) add(i *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.intakes[i] = struct{}{}
+	f.streams[i] = struct{}{}
 }
 
 // Remove says that a stream is not read any more. What was read ahead of it is forgotten.
 func (f *Flow) Remove(i *Stream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.intakes, i)
-	if len(f.intakes) == 0 { // nobody is waited for; a connection that ends comes here as well
+	delete(f.streams, i)
+	if len(f.streams) == 0 { // nobody is waited for; a connection that ends comes here as well
 		f.purse.left.Add(f.borrowed)
 		f.borrowed = 0
 	}
