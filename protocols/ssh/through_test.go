@@ -687,19 +687,7 @@ func TestForwarding(t *testing.T) {
 	r.grant("me", "web-1")
 	r.grant("forwarder", "web-1")
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	echo(t, l)
 	for name, test := range map[string]struct {
 		user, address string
 		allowed       bool
