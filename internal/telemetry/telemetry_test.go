@@ -1,148 +1,27 @@
 package telemetry_test
 
 import (
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	logs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
-	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
+	"sallyport/internal/telemetry/telemetrytest"
 )
-
-// collector takes OTLP over HTTP as a collector does, and keeps what came.
-type collector struct {
-	*httptest.Server
-	away atomic.Bool // it refuses
-
-	mu      sync.Mutex
-	refused int
-	numbers []uint64
-	spans   []*trace.Span
-	sums    map[string]int64 // of integer metrics, by name and attributes
-	counts  map[string]uint64
-}
-
-func newCollector(t *testing.T) *collector {
-	c := &collector{sums: map[string]int64{}, counts: map[string]uint64{}}
-	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var body io.Reader = r.Body
-		if r.Header.Get("Content-Encoding") == "gzip" {
-			z, err := gzip.NewReader(r.Body)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			body = z
-		}
-		data, err := io.ReadAll(body)
-		if err != nil {
-			t.Error(err)
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.away.Load() {
-			c.refused++
-			http.Error(w, "away", http.StatusForbidden) // which is not retried by the exporter itself
-			return
-		}
-		w.Header().Set("Content-Type", "application/x-protobuf")
-		switch r.URL.Path {
-		case "/v1/logs":
-			err = c.logs(data)
-		case "/v1/traces":
-			err = c.traces(data)
-		case "/v1/metrics":
-			err = c.metrics(data)
-		default:
-			t.Errorf("sent to %s", r.URL.Path)
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}))
-	t.Cleanup(c.Close)
-	return c
-}
-
-func (c *collector) logs(data []byte) error {
-	var m logs.ExportLogsServiceRequest
-	if err := proto.Unmarshal(data, &m); err != nil {
-		return err
-	}
-	for _, resource := range m.ResourceLogs {
-		for _, scope := range resource.ScopeLogs {
-			for _, record := range scope.LogRecords {
-				var e store.AuditEvent
-				if err := json.Unmarshal([]byte(record.Body.GetStringValue()), &e); err != nil {
-					return err
-				}
-				c.numbers = append(c.numbers, e.Number)
-			}
-		}
-	}
-	return nil
-}
-
-func (c *collector) traces(data []byte) error {
-	var m traces.ExportTraceServiceRequest
-	if err := proto.Unmarshal(data, &m); err != nil {
-		return err
-	}
-	for _, resource := range m.ResourceSpans {
-		for _, scope := range resource.ScopeSpans {
-			c.spans = append(c.spans, scope.Spans...)
-		}
-	}
-	return nil
-}
-
-func (c *collector) metrics(data []byte) error {
-	var m metrics.ExportMetricsServiceRequest
-	if err := proto.Unmarshal(data, &m); err != nil {
-		return err
-	}
-	for _, resource := range m.ResourceMetrics {
-		for _, scope := range resource.ScopeMetrics {
-			for _, metric := range scope.Metrics {
-				for _, point := range metric.GetSum().GetDataPoints() {
-					name := metric.Name
-					for _, a := range point.Attributes {
-						name += " " + a.Key + "=" + a.Value.GetStringValue()
-					}
-					c.sums[name] = point.GetAsInt()
-				}
-				for _, point := range metric.GetHistogram().GetDataPoints() {
-					c.counts[metric.Name] = point.Count
-				}
-			}
-		}
-	}
-	return nil
-}
 
 // rig is a store whose events are told to a collector.
 type rig struct {
-	*collector
+	*telemetrytest.Collector
 	store   *store.Store
 	options telemetry.Options
 }
@@ -155,7 +34,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	r := &rig{collector: newCollector(t), store: s}
+	r := &rig{Collector: telemetrytest.New(t), store: s}
 	r.options = telemetry.Options{
 		Version: "test", Store: s, Log: slog.New(slog.DiscardHandler), Cursor: filepath.Join(dir, "telemetry.cursor"),
 		Live:    func() map[string]int { return map[string]int{"postgres": 3} },
@@ -207,9 +86,9 @@ func (r *rig) until(t *testing.T, what string, ok func() bool) {
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for deadline := time.Now().Add(time.Minute); ; <-again.C {
-		r.mu.Lock()
+		r.Mu.Lock()
 		done := ok()
-		r.mu.Unlock()
+		r.Mu.Unlock()
 		if done {
 			return
 		}
@@ -231,22 +110,25 @@ func TestAuditEventsAreSentAtLeastOnce(t *testing.T) {
 	}
 	write()
 	tel := r.start(t)
-	r.until(t, "what was there before has not come", func() bool { return len(r.numbers) >= each })
-	r.away.Store(true)
+	r.until(t, "what was there before has not come", func() bool { return len(r.Events) >= each })
+	r.Away.Store(true)
 	write()
-	r.until(t, "the collector was not asked while it was away", func() bool { return r.refused > 0 })
-	r.away.Store(false)
-	r.until(t, "what happened while the collector was away has not come", func() bool { return len(r.numbers) >= 2*each })
+	r.until(t, "the collector was not asked while it was away", func() bool { return r.Refused > 0 })
+	r.Away.Store(false)
+	r.until(t, "what happened while the collector was away has not come", func() bool { return len(r.Events) >= 2*each })
 	tel.Close()
 	write()
 	defer r.start(t).Close()
-	r.until(t, "what happened while telemetry was off has not come", func() bool { return slices.Contains(r.numbers, 3*each) })
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.until(t, "what happened while telemetry was off has not come", func() bool {
+		return slices.ContainsFunc(r.Events, func(e telemetrytest.Event) bool { return e.Number == 3*each })
+	})
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
 	// An event may come twice: what was sent when telemetry ended, before its cursor was kept, is sent again. But none is
 	// left out, and none comes for the first time after a later one.
 	last := uint64(0)
-	for i, number := range r.numbers {
+	for i, e := range r.Events {
+		number := e.Number
 		if number > last+1 {
 			t.Fatalf("event %d came as the %dth, when the newest before it was %d", number, i+1, last)
 		}
@@ -269,8 +151,8 @@ func TestWhatWasSentAndNotNoted(t *testing.T) {
 	times := func(number uint64, n int) func() bool {
 		return func() bool {
 			count := 0
-			for _, got := range r.numbers {
-				if got == number {
+			for _, got := range r.Events {
+				if got.Number == number {
 					count++
 				}
 			}
@@ -311,10 +193,10 @@ func TestMetrics(t *testing.T) {
 	)
 	tel.Waited(time.Millisecond)
 	tel.Cut(20 * time.Millisecond)
-	r.until(t, "the events were not followed", func() bool { return len(r.numbers) == 5 })
+	r.until(t, "the events were not followed", func() bool { return len(r.Events) == 5 })
 	tel.Close() // and sends the last
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
 	for name, want := range map[string]int64{
 		"sallyport.grants kind=grant.requested":                      1,
 		"sallyport.grants kind=grant.approved":                       1,
@@ -329,16 +211,16 @@ func TestMetrics(t *testing.T) {
 		"sallyport.notifications.outbox channel=slack state=pending": 4,
 		"sallyport.notifications.outbox channel=webhook state=dead":  1,
 	} {
-		if r.sums[name] != want {
-			t.Errorf("%s: %d, want %d", name, r.sums[name], want)
+		if r.Sums[name] != want {
+			t.Errorf("%s: %d, want %d", name, r.Sums[name], want)
 		}
 	}
 	for _, name := range []string{"sallyport.grants.approval_time", "sallyport.recording.wait", "sallyport.sessions.cut_time"} {
-		if r.counts[name] != 1 {
-			t.Errorf("%s: %d measurements, want 1", name, r.counts[name])
+		if r.Counts[name] != 1 {
+			t.Errorf("%s: %d measurements, want 1", name, r.Counts[name])
 		}
 	}
-	for name := range r.sums {
+	for name := range r.Sums {
 		if strings.Contains(name, "alice") || strings.Contains(name, "orders") {
 			t.Errorf("%s says who or what", name)
 		}
@@ -357,17 +239,17 @@ func TestOneTraceAGrant(t *testing.T) {
 	}
 	r.audit(t, event("grant.requested", "", 0), event("grant.approved", "", 5), event("grant.active", "", 6),
 		event("session.started", "s-1", 6), event("session.ended", "s-1", 8), event("grant.ended", "", 9))
-	r.until(t, "the events were not followed", func() bool { return len(r.numbers) == 6 })
+	r.until(t, "the events were not followed", func() bool { return len(r.Events) == 6 })
 	tel.Close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Mu.Lock()
+	defer r.Mu.Unlock()
 	spans := map[string]*trace.Span{}
-	for _, s := range r.spans {
+	for _, s := range r.Spans {
 		spans[s.Name] = s
 	}
 	root, approval, session := spans["grant app@orders"], spans["approval"], spans["session app@orders"]
-	if len(r.spans) != 3 || root == nil || approval == nil || session == nil {
-		t.Fatalf("%v", r.spans)
+	if len(r.Spans) != 3 || root == nil || approval == nil || session == nil {
+		t.Fatalf("%v", r.Spans)
 	}
 	if len(root.ParentSpanId) != 0 || root.EndTimeUnixNano-root.StartTimeUnixNano != uint64(9*time.Second) {
 		t.Errorf("the grant: %v", root)

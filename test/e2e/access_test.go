@@ -26,6 +26,7 @@ import (
 
 	"sallyport/grant/approval/slack/slacktest"
 	"sallyport/grant/evidence/jira/jiratest"
+	"sallyport/internal/telemetry/telemetrytest"
 	"sallyport/test/rig"
 )
 
@@ -130,7 +131,7 @@ roles:
 // TestAccessStory is the whole idea: access to production is given for a time and a reason, by a policy, a person, a shift or a
 // ticket, and is gone when that is.
 func TestAccessStory(t *testing.T) {
-	told := newCollector(t) // through all of it, and a gateway that is killed
+	told := telemetrytest.New(t) // through all of it, and a gateway that is killed
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", told.URL)
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
 	r := rig.Start(t, rig.Checked(t))
@@ -459,5 +460,5 @@ permissions:
 		}
 	})
 
-	t.Run("and a collector was told of it", func(t *testing.T) { told.check(t, r) })
+	t.Run("and a collector was told of it", func(t *testing.T) { toldOf(t, told, r) })
 }
