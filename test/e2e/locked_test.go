@@ -36,12 +36,7 @@ func TestLockedRecordings(t *testing.T) {
 	lockTo(t, r, identity.Recipient().String())
 
 	const inSQL, inSSH = "canary-zebra-42", "canary-giraffe-43"
-	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT '"+inSQL+"'"); out.Stdout != inSQL+"\n" {
-		t.Fatalf("%+v", out)
-	}
-	if out := r.SSH("echo " + inSSH); out.Stdout != inSSH+"\n" {
-		t.Fatalf("%+v", out)
-	}
+	workBoth(t, r, inSQL, inSSH)
 	for _, c := range []struct{ protocol, canary string }{{"postgres", inSQL}, {"ssh", inSSH}} {
 		id := endedSession(r, c.protocol)
 		if out := r.As("carol", "replay", id); out.Code == 0 || !strings.Contains(out.Stderr, "--identity") {
@@ -69,6 +64,17 @@ func TestLockedRecordings(t *testing.T) {
 		t.Errorf("verify: %+v", out)
 	}
 	nowhere(t, r, inSQL, inSSH)
+}
+
+// workBoth does something by each protocol in which a word stands.
+func workBoth(t *testing.T, r *rig.Rig, inSQL, inSSH string) {
+	t.Helper()
+	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT '"+inSQL+"'"); out.Stdout != inSQL+"\n" {
+		t.Fatalf("%+v", out)
+	}
+	if out := r.SSH("echo " + inSSH); out.Stdout != inSSH+"\n" {
+		t.Fatalf("%+v", out)
+	}
 }
 
 // searchLocked: who has the identity and a copy of the recordings searches in an index of his own, which is kept up to date
@@ -211,9 +217,11 @@ func endedSession(r *rig.Rig, protocol string) (id string) {
 		if err := json.Unmarshal([]byte(out.Stdout), &sessions); err != nil {
 			return err
 		}
-		for _, s := range sessions {
-			if s.Protocol == protocol && !s.Ended.IsZero() {
-				id = s.ID
+		for _, s := range sessions { // the newest first
+			if s.Protocol == protocol {
+				if id = s.ID; s.Ended.IsZero() {
+					return fmt.Errorf("session %s lives", id)
+				}
 				return nil
 			}
 		}

@@ -38,12 +38,7 @@ func TestNoKeyIsLeft(t *testing.T) {
 	}
 	lockTo(t, r, identity.Recipient().String(), stricter.Recipient().String())
 	const canary = "canary-heron-77"
-	if out := r.PSQL("SALLYPORT_PG", "-c", "SELECT '"+canary+"'"); out.Stdout != canary+"\n" {
-		t.Fatalf("%+v", out)
-	}
-	if out := r.SSH("echo " + canary); out.Stdout != canary+"\n" {
-		t.Fatalf("%+v", out)
-	}
+	workBoth(t, r, canary, canary)
 	pid, err := r.GatewayPID()
 	if err != nil {
 		t.Fatal(err)

@@ -31,23 +31,23 @@ type Rig struct {
 	bin string
 	dir string
 	cmd *exec.Cmd
-	out *output
+	out *Output
 	end chan struct{} // closed when the process has ended
 }
 
-// output keeps what the rig says, for when it fails.
-type output struct {
+// Output keeps what a program says, for when it fails. Several may write to it and read it at a time.
+type Output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.Write(p)
 }
 
-func (o *output) String() string {
+func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
@@ -65,7 +65,7 @@ func Start(t testing.TB, binary string, flags ...string) *Rig {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	r := &Rig{t: t, bin: binary, dir: dir, out: &output{}, end: make(chan struct{})}
+	r := &Rig{t: t, bin: binary, dir: dir, out: &Output{}, end: make(chan struct{})}
 	env := filepath.Join(dir, "env")
 	r.cmd = exec.Command(binary, append([]string{"demo", "--env", env, "--state", filepath.Join(dir, "state")}, flags...)...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out

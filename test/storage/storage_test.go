@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -36,6 +35,7 @@ import (
 	"sallyport/recorder/archive"
 	"sallyport/recorder/format"
 	"sallyport/recorder/transparency/ledger"
+	"sallyport/test/rig"
 )
 
 const (
@@ -46,33 +46,11 @@ const (
 	patience  = 20 * time.Second
 )
 
-var programs struct {
-	dir                 string
-	versitygw, verifier string
-}
-
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "gateway" {
 		os.Exit(child(os.Args[2], os.Args[3]))
 	}
-	dir, err := os.MkdirTemp("", "storage-")
-	if err == nil {
-		programs.dir, programs.versitygw, programs.verifier = dir, filepath.Join(dir, "versitygw"), filepath.Join(dir, "sallyport-verify")
-		for path, program := range map[string]string{programs.versitygw: "github.com/versity/versitygw/cmd/versitygw", programs.verifier: "sallyport/cmd/sallyport-verify"} {
-			build := exec.Command("go", "build", "-o", path, program)
-			build.Env = append(os.Environ(), "CGO_ENABLED=0")
-			build.Stderr = os.Stderr
-			err = errors.Join(err, build.Run())
-		}
-	}
-	code := 1
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
+	rig.Main(m)
 }
 
 // s3 is a running store, reached through a proxy that the test may put something in.
@@ -102,7 +80,7 @@ func startStore(t *testing.T, lock bool) *s3 {
 	}
 	address := l.Addr().String()
 	l.Close()
-	server := exec.Command(programs.versitygw, "--port", address, "--quiet", "posix",
+	server := exec.Command(rig.Program(t, "github.com/versity/versitygw/cmd/versitygw"), "--port", address, "--quiet", "posix",
 		"--versioning-dir", filepath.Join(dir, "versions"), "--sidecar", filepath.Join(dir, "sidecar"), filepath.Join(dir, "root"))
 	server.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+accessKey, "ROOT_SECRET_KEY="+secretKey)
 	var said bytes.Buffer
@@ -157,17 +135,7 @@ func startStore(t *testing.T, lock bool) *s3 {
 
 func until(t *testing.T, what string, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		}
-		time.Sleep(10 * time.Millisecond) // between two looks
-	}
+	rig.Until(t, patience, what, try)
 }
 
 // stored are the paths of the bucket's files, below the prefix.
@@ -211,31 +179,13 @@ func (s *s3) remove(session string) {
 	}
 }
 
-// log keeps all that is logged.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // gateway is as much of one as records and archives.
 type gateway struct {
 	*recorder.Recorder
 	archive *archive.Archive
 	store   *store.Store
 	ledger  *ledger.Log
-	log     *log
+	log     *rig.Output
 	later   atomic.Int64 // how much older recordings are taken to be
 }
 
@@ -250,7 +200,7 @@ func config(address string) configs.Archive {
 }
 
 func start(dir string, c configs.Archive, quiet time.Duration) (*gateway, error) {
-	g := &gateway{log: &log{}}
+	g := &gateway{log: &rig.Output{}}
 	ctx := context.Background()
 	to := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
@@ -393,7 +343,7 @@ func (g *gateway) has(session string) bool {
 // verify runs the auditor's binary on a directory.
 func verify(t *testing.T, dir string, args ...string) (int, string) {
 	t.Helper()
-	out, err := exec.Command(programs.verifier, append([]string{dir}, args...)...).CombinedOutput()
+	out, err := exec.Command(rig.Verifier(t), append([]string{dir}, args...)...).CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode(), string(out)
 	} else if err != nil {

@@ -17,15 +17,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"sallyport/client"
+	"sallyport/test/bench/run"
 	"sallyport/web/api"
 )
 
@@ -35,15 +34,7 @@ type options struct {
 	parts, out        string
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := measure(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { run.Main(measure, nil) }
 
 func measure(ctx context.Context, arguments []string) (err error) {
 	var o options

@@ -12,12 +12,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"sallyport/test/bench/run"
 )
 
 // options are the flags.
@@ -49,22 +49,7 @@ var parts = []struct {
 	{"idle", (*bench).idle},
 }
 
-func main() {
-	if len(os.Args) > 1 && os.Args[1] == "blind" {
-		if err := blind(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "blind proxy:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := measure(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { run.Main(measure, map[string]func([]string) error{"blind": blind}) }
 
 func measure(ctx context.Context, arguments []string) (err error) {
 	o, err := readOptions(arguments)

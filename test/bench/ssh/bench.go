@@ -16,12 +16,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"sallyport/test/bench/run"
 )
 
 type options struct {
@@ -35,22 +35,7 @@ type options struct {
 	everything  bool
 }
 
-func main() {
-	if len(os.Args) > 1 && os.Args[1] == "relay" {
-		if err := relay(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "relay:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := measure(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { run.Main(measure, map[string]func([]string) error{"relay": relay}) }
 
 func measure(ctx context.Context, arguments []string) (err error) {
 	var o options
