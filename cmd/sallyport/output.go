@@ -8,12 +8,12 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"sallyport/client"
+	"sallyport/recorder/verify"
 )
 
 // open makes the API's client of the person signed in here.
@@ -93,20 +93,9 @@ func (t *table) row(cells ...string) {
 func (t *table) flush() error { return t.w.Flush() }
 
 // visible writes control characters and what reorders text as escapes, on one line.
-func visible(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteByte(' ')
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar:
-			fmt.Fprintf(&b, "\\u%04x", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
+func visible(s string) string { return verify.Visible(onOneLine.Replace(s)) }
+
+var onOneLine = strings.NewReplacer("\n", " ", "\t", " ")
 
 // local writes a time in the user's zone.
 func local(t time.Time) string {

@@ -19,6 +19,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+
+	"sallyport/test/rig"
 )
 
 // TestEvasion is a user with a grant who wants to do more, longer, or unseen.
@@ -28,6 +30,9 @@ func TestEvasion(t *testing.T) {
 	t.Run("all connections of an account", s.takeAll)
 	t.Run("a goodbye hides what still runs", s.leave)
 	t.Run("files moved over a terminal", s.filesOverTerminal)
+	t.Run("a session that begins while its grant ends", s.race)
+	t.Run("many who decide at once", s.decideAtOnce)
+	t.Run("names that are lines and commands", s.forge)
 	t.Run("a connection kept from before signing out", s.keptConnection) // the last: it signs Alice out
 }
 
@@ -59,11 +64,11 @@ func (s *scene) outlive(t *testing.T) {
 			go func() {
 				_ = conn.PgConn().Exec(context.Background(), trap).Close() // it is cut
 			}()
-			until(t, 20*time.Second, "the statement runs", func() error { return runs(t, admin, pid, true) })
+			rig.Until(t, 20*time.Second, "the statement runs", func() error { return runs(t, admin, pid, true) })
 			if out := s.As("carol", "kill", s.newest(t)); out.Code != 0 {
 				t.Fatal(out.Text())
 			}
-			until(t, 20*time.Second, "the statement has ended", func() error { return runs(t, admin, pid, false) })
+			rig.Until(t, 20*time.Second, "the statement has ended", func() error { return runs(t, admin, pid, false) })
 		})
 	}
 }
@@ -90,7 +95,7 @@ func (s *scene) takeAll(t *testing.T) {
 		execute(t, conn, "SET client_connection_check_interval = 0")
 		pids, sessions = append(pids, conn.PgConn().PID()), append(sessions, s.newest(t))
 		go func() { _ = conn.PgConn().Exec(context.Background(), trap).Close() }() // it is cut
-		until(t, 20*time.Second, "the statement runs", func() error { return runs(t, admin, conn.PgConn().PID(), true) })
+		rig.Until(t, 20*time.Second, "the statement runs", func() error { return runs(t, admin, conn.PgConn().PID(), true) })
 	}
 	execute(t, s.database, "ALTER ROLE app PASSWORD 'mine alone'") // which every role may do
 	var killing sync.WaitGroup
@@ -99,7 +104,7 @@ func (s *scene) takeAll(t *testing.T) {
 	}
 	killing.Wait()
 	for _, pid := range pids {
-		until(t, 20*time.Second, "the statement has ended", func() error { return runs(t, admin, pid, false) })
+		rig.Until(t, 20*time.Second, "the statement has ended", func() error { return runs(t, admin, pid, false) })
 	}
 }
 
@@ -129,12 +134,12 @@ func (s *scene) leave(t *testing.T) {
 	if _, err := raw.Write(append(append(short, short...), last...)); err != nil {
 		t.Fatal(err)
 	}
-	until(t, 20*time.Second, "the first statement runs", func() error { return runs(t, admin, pid, true) })
+	rig.Until(t, 20*time.Second, "the first statement runs", func() error { return runs(t, admin, pid, true) })
 	if err := raw.NetConn().(*net.TCPConn).SetLinger(0); err != nil { // a reset, so that the answers can't be written
 		t.Fatal(err)
 	}
 	raw.NetConn().Close()
-	until(t, 20*time.Second, "the last statement runs", func() error {
+	rig.Until(t, 20*time.Second, "the last statement runs", func() error {
 		var sql string
 		if err := admin.QueryRow(t.Context(), "SELECT query FROM pg_stat_activity WHERE pid = $1", int32(pid)).Scan(&sql); err != nil || !strings.HasPrefix(sql, "DO") {
 			return fmt.Errorf("backend %d runs %q: %w", pid, sql, err)
@@ -147,12 +152,12 @@ func (s *scene) leave(t *testing.T) {
 	if out := s.As("carol", "kill", session); out.Code != 0 {
 		t.Fatal(out.Text())
 	}
-	until(t, 20*time.Second, "nothing runs any more", func() error { return runs(t, admin, pid, false) })
+	rig.Until(t, 20*time.Second, "nothing runs any more", func() error { return runs(t, admin, pid, false) })
 }
 
 // filesOverTerminal asks for a terminal first, on which what is typed is not recorded, and then for sftp on it.
 func (s *scene) filesOverTerminal(t *testing.T) {
-	client := s.sshClient(t)
+	client := s.sshClient(t, "deploy@web-1")
 	defer client.Close()
 	session, err := client.NewSession()
 	if err != nil {
@@ -195,7 +200,7 @@ func (s *scene) filesOverTerminal(t *testing.T) {
 		}
 	}
 	client.Close()
-	until(t, 20*time.Second, "the recording is whole", func() error {
+	rig.Until(t, 20*time.Second, "the recording is whole", func() error {
 		out := s.As("carol", "export", "--all", "--format", "jsonl")
 		if out.Code != 0 || !strings.Contains(out.Stdout, name) {
 			return fmt.Errorf("no recording has the request about %s", name)
@@ -206,7 +211,7 @@ func (s *scene) filesOverTerminal(t *testing.T) {
 
 // keptConnection keeps a connection from before signing out, on which nothing was asked for yet.
 func (s *scene) keptConnection(t *testing.T) {
-	client := s.sshClient(t)
+	client := s.sshClient(t, "deploy@web-1")
 	defer client.Close()
 	if out := s.As("alice", "logout"); out.Code != 0 {
 		t.Fatal(out.Text())
@@ -224,8 +229,17 @@ func (s *scene) keptConnection(t *testing.T) {
 	}
 }
 
-// sshClient is Alice's own connection to the gateway.
-func (s *scene) sshClient(t *testing.T) *ssh.Client {
+// sshClient is Alice's own connection to the gateway, for an address.
+func (s *scene) sshClient(t *testing.T, user string) *ssh.Client {
+	t.Helper()
+	client, err := s.tryClient(t, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func (s *scene) tryClient(t *testing.T, user string) (*ssh.Client, error) {
 	t.Helper()
 	home := s.Env["SALLYPORT_HOME_ALICE"]
 	key, err := ssh.ParsePrivateKey(read(t, filepath.Join(home, "ssh_key")))
@@ -240,15 +254,11 @@ func (s *scene) sshClient(t *testing.T) *ssh.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := ssh.Dial("tcp", s.ssh, &ssh.ClientConfig{
-		User: "deploy@web-1", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+	return ssh.Dial("tcp", s.ssh, &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the gateway is the victim here
 		Timeout:         20 * time.Second,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
 }
 
 // admin is a connection of the cluster's superuser past the gateway.
@@ -284,22 +294,6 @@ func runs(t *testing.T, admin *pgx.Conn, pid uint32, want bool) error {
 		return fmt.Errorf("backend %d sleeps: %t", pid, active)
 	}
 	return nil
-}
-
-// until tries something until it works or patience ends, which fails the test.
-func until(t *testing.T, patience time.Duration, what string, try func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s still not: %s: %v", patience, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }
 
 // execute runs a statement by the simple protocol.

@@ -139,6 +139,9 @@ func TestStrangers(t *testing.T) {
 		}
 	})
 
+	cut := s.drips(t, 3*patience) // while the others go on
+	t.Cleanup(cut)
+
 	// Nobody is asked to stand in front of the gateway, so no header says where somebody comes from.
 	t.Run("a PROXY header", func(t *testing.T) {
 		const elsewhere = "203.0.113.99"
@@ -188,6 +191,10 @@ func TestStrangers(t *testing.T) {
 		s.undisturbed()
 	})
 
+	t.Run("requests with two ends", s.smuggle)
+	t.Run("pages of other sites", s.origins)
+	t.Run("ways out of a folder", s.traverse)
+
 	// Logout tokens that the provider did not make; authn's own tests have those that it made for something else.
 	t.Run("signing others out", func(t *testing.T) {
 		now := time.Now()
@@ -220,6 +227,11 @@ func TestStrangers(t *testing.T) {
 		if out := s.As("alice", "whoami"); out.Code != 0 {
 			t.Errorf("alice is signed out: %s", out.Text())
 		}
+		s.undisturbed()
+	})
+
+	t.Run("byte by byte, without an end", func(t *testing.T) {
+		cut()
 		s.undisturbed()
 	})
 

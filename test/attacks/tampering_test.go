@@ -393,6 +393,7 @@ func TestTampering(t *testing.T) {
 	}
 	t.Run("logins that did not come through the gateway", e.reconcile)
 	t.Run("a bundle handed over", e.handOver)
+	t.Run("a bundle that unpacks to far more", e.bombs)
 	victim, other := e.sessions[2], e.sessions[4] // two of psql, or of ssh
 	for _, c := range []struct {
 		name   string
