@@ -14,6 +14,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant/persons"
+	"sallyport/grant/sets"
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 )
@@ -26,11 +27,8 @@ import (
 type Held struct {
 	Revision  string // the set's
 	Since     time.Time
-	Confirmed bool     // it comes into force with the next reload
-	Widens    []string // what of it may give somebody more
-	Changes   map[string]string
-	// Differences are the same in full, as far as they are kept.
-	Differences []Change
+	Confirmed bool // it comes into force with the next reload
+	sets.Comparison
 	// MadeBy is who made the change, as the configuration says (policy_changes.made_by); empty: it does not.
 	MadeBy string
 	// Rejected is who said no to it, and when; Comment is why. It does not come into force as it is.
@@ -55,7 +53,7 @@ func errHeld(h Held) error {
 // Hold returns nil where a configuration's policies may come into force; else they are kept as those that wait, and the refusal
 // says for what. Reload asks itself, too.
 func (s *Service) Hold(ctx context.Context, c *configs.Config) error {
-	body, revision, err := setOf(c)
+	body, revision, err := sets.Of(c)
 	if err != nil {
 		return err
 	}
@@ -67,14 +65,14 @@ func (s *Service) hold(ctx context.Context, oldBody, before, body, after, madeBy
 	if before == after {
 		return s.putBack(ctx, before)
 	}
-	h, err := compare(oldBody, body)
+	c, err := sets.Compare(oldBody, body)
 	if err != nil {
 		return err
 	}
-	if len(h.Widens) == 0 {
+	if len(c.Widens) == 0 {
 		return nil
 	}
-	h.Revision, h.before, h.Since, h.MadeBy = after, before, s.clock.stamp(), strings.TrimSpace(madeBy)
+	h := Held{Comparison: c, Revision: after, before: before, Since: s.clock.stamp(), MadeBy: strings.TrimSpace(madeBy)}
 	var no error
 	err = s.store.Do(ctx, func(tx *store.Tx) error {
 		known, err := held(ctx, tx)
@@ -127,30 +125,11 @@ func (s *Service) putBack(ctx context.Context, revision string) error {
 type keptHeld struct {
 	Widens      []string
 	Changes     map[string]string
-	Differences []Change  `json:",omitempty"`
-	MadeBy      string    `json:",omitempty"`
-	Rejected    string    `json:",omitempty"`
-	RejectedAt  time.Time `json:",omitzero"`
-	Comment     string    `json:",omitempty"`
-}
-
-// compare says what a set would widen of one that asks for a second person; nothing where it does not.
-func compare(oldBody, body string) (h Held, err error) {
-	var old, now set
-	if err := json.Unmarshal([]byte(oldBody), &old); err != nil {
-		return h, fmt.Errorf("read a set of policies: %w", err)
-	}
-	if !old.Confirm {
-		return h, nil
-	}
-	if err := json.Unmarshal([]byte(body), &now); err != nil {
-		return h, fmt.Errorf("read a set of policies: %w", err)
-	}
-	if h.Widens = widening(old, now); len(h.Widens) > 0 {
-		h.Differences = changes(old, now)
-	}
-	h.Changes, err = difference(oldBody, body)
-	return h, err
+	Differences []sets.Change `json:",omitempty"`
+	MadeBy      string        `json:",omitempty"`
+	Rejected    string        `json:",omitempty"`
+	RejectedAt  time.Time     `json:",omitzero"`
+	Comment     string        `json:",omitempty"`
 }
 
 // rowQueryer is a transaction or the pool for reading.
@@ -272,15 +251,41 @@ func (h Held) ofTheirs(all *persons.Persons, who authn.Identity) bool {
 	})
 }
 
-// asBefore is a configuration with the policies that a set has, on those of its targets that are as they were.
-func asBefore(c *configs.Config, old set) *configs.Config {
-	past := *c
-	past.Policies, past.Roles, past.Permissions, past.Evidence, past.PolicyChanges.Confirm = old.Policies, old.Roles, old.Permissions, old.Evidence, old.Confirm
-	past.Approvals.People = old.People
-	past.Targets = slices.DeleteFunc(slices.Clone(c.Targets), func(t configs.Target) bool {
-		return !slices.ContainsFunc(old.Targets, func(o target) bool { return same(o, seen(t)) })
+// remember keeps the set of policies that comes into force, and audits how it differs from the one before.
+func (s *Service) remember(ctx context.Context, r *rules) error {
+	return s.store.Do(ctx, func(tx *store.Tx) error {
+		var before, old string
+		if err := tx.QueryRowContext(ctx, `SELECT hash FROM policy_current WHERE id = 1`).Scan(&before); err != nil {
+			return fmt.Errorf("read which policies were in force: %w", err)
+		}
+		if before == r.revision {
+			return nil
+		}
+		err := tx.QueryRowContext(ctx, `SELECT body FROM policy_sets WHERE hash = ?`, before).Scan(&old)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("read the policies that were in force: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO policy_sets (hash, body, loaded) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+			r.revision, r.body, toNano(s.clock.stamp())); err != nil {
+			return fmt.Errorf("keep the policies: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE policy_current SET hash = ? WHERE id = 1`, r.revision); err != nil {
+			return fmt.Errorf("keep which policies are in force: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM policy_held WHERE after = ?`, r.revision); err != nil {
+			return fmt.Errorf("keep which policies are in force: %w", err)
+		}
+		event := store.AuditEvent{Time: s.clock.stamp(), Kind: "policy.loaded", Actor: system, Fields: map[string]string{"policy_set": r.revision}}
+		if before != "" {
+			event.Fields["before"] = before
+		}
+		changes, err := sets.Difference(old, r.body)
+		if err != nil {
+			return err
+		}
+		maps.Copy(event.Fields, changes)
+		return tx.Audit(event)
 	})
-	return &past
 }
 
 // holdAtStart has the policies that were in force stay there where those of the configuration have to wait: stopping the gateway
@@ -294,7 +299,7 @@ func (s *Service) holdAtStart(ctx context.Context, c *configs.Config) error {
 	if err != nil {
 		return fmt.Errorf("read which policies were in force: %w", err)
 	}
-	body, after, err := setOf(c)
+	body, after, err := sets.Of(c)
 	if err != nil {
 		return err
 	}
@@ -302,11 +307,11 @@ func (s *Service) holdAtStart(ctx context.Context, c *configs.Config) error {
 	if refusal.Of(no) == nil {
 		return no
 	}
-	var old set
-	if err := json.Unmarshal([]byte(oldBody), &old); err != nil {
-		return fmt.Errorf("read a set of policies: %w", err)
+	old, err := sets.Read(oldBody)
+	if err != nil {
+		return err
 	}
-	rules, err := index(asBefore(c, old), s.clock.stamp, nil, s.linked)
+	rules, err := index(old.In(c), s.clock.stamp, nil, s.linked)
 	if err != nil {
 		return fmt.Errorf("go on with the policies that were in force: %w", err)
 	}

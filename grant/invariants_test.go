@@ -15,6 +15,7 @@ import (
 	"sallyport/configs"
 	"sallyport/grant/evidence"
 	"sallyport/grant/policy"
+	"sallyport/grant/sets"
 	"sallyport/internal/refusal"
 )
 
@@ -110,7 +111,7 @@ func TestI11DecisionsCanBeWorkedOutAgain(t *testing.T) {
 	if err := w.db.Read().QueryRowContext(t.Context(), `SELECT body FROM policy_sets WHERE hash = ?`, g.Revision).Scan(&body); err != nil {
 		t.Fatal(err)
 	}
-	var kept set
+	var kept sets.Set
 	if err := json.Unmarshal(body, &kept); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"sallyport/grant/evidence/jira"
 	"sallyport/grant/persons"
 	"sallyport/grant/policy"
+	"sallyport/grant/sets"
 	"sallyport/internal/refusal"
 )
 
@@ -68,7 +69,7 @@ func index(c *configs.Config, now func() time.Time, before *rules, who jira.Who)
 		addresses: map[string]configs.Target{}, digests: map[string]string{}, named: map[string]*policy.Policy{},
 		roles: map[string]configs.Role{}, dialled: map[string]bool{}, persons: persons.Of(c.Approvals.People),
 	}
-	if r.body, r.revision, err = setOf(c); err != nil {
+	if r.body, r.revision, err = sets.Of(c); err != nil {
 		return nil, err
 	}
 	r.onlyKnown, r.stepUp, r.people = c.Approvals.Known, slices.Clone(c.StepUp), slices.Clone(c.Approvals.People)

@@ -15,15 +15,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,25 +84,10 @@ func Open(ctx context.Context, o Options) (*Webhook, error) {
 			return fail(errors.New("decision_secret holds the same as secret; whoever receives messages could send them back as decisions"))
 		}
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if o.Config.CA != "" {
-		pem, err := os.ReadFile(o.Config.CA)
-		if err != nil {
-			return fail(err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return fail(fmt.Errorf("%s holds no certificate", o.Config.CA))
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	if w.client, err = evidence.Client(o.Config.CA); err != nil {
+		return fail(err)
 	}
-	w.client = &http.Client{
-		Transport: transport, Timeout: timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	w.client.Timeout = timeout
 	return w, nil
 }
 

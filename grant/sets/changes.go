@@ -1,4 +1,4 @@
-package grant
+package sets
 
 import (
 	"fmt"
@@ -25,7 +25,7 @@ const (
 )
 
 // changes lists what is different, field by field.
-func changes(old, now set) (all []Change) {
+func changes(old, now Set) (all []Change) {
 	note := func(what string, was, is map[string]string) {
 		fields := map[string]string{} // either may be nil: one that is new, or gone
 		maps.Copy(fields, was)
@@ -39,7 +39,7 @@ func changes(old, now set) (all []Change) {
 	named(old.Policies, now.Policies, "policy ", func(p configs.Policy) string { return p.Name }, note)
 	named(old.Roles, now.Roles, "role ", func(r configs.Role) string { return r.Name }, note)
 	named(old.Evidence, now.Evidence, "evidence ", func(e configs.Evidence) string { return e.Name }, note)
-	named(old.Targets, now.Targets, "target ", func(t target) string { return t.Name }, note)
+	named(old.Targets, now.Targets, "target ", func(t Target) string { return t.Name }, note)
 	all = append(all, entries("permissions", old.Permissions, now.Permissions)...)
 	all = append(all, entries("approvals.people", old.People, now.People)...)
 	if old.Confirm != now.Confirm {

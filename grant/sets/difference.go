@@ -1,113 +1,28 @@
-package grant
+package sets
 
 import (
-	"context"
-	"crypto/sha256"
-	"database/sql"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"sallyport/configs"
 	"sallyport/grant/policy"
-	"sallyport/internal/store"
 )
 
-// set is all of a configuration that decides who may what.
-type set struct {
-	Policies    []configs.Policy     `json:"policies"`
-	Roles       []configs.Role       `json:"roles"`
-	Permissions []configs.Permission `json:"permissions"`
-	Evidence    []configs.Evidence   `json:"evidence"`
-	Targets     []target             `json:"targets"`
-	// People are those who may vote by accounts elsewhere, and who is one person.
-	People  []configs.LinkedPerson `json:"people,omitempty"`
-	Confirm bool                   `json:"confirm,omitempty"` // policy_changes.confirm
-}
-
-// target is what policies see of one: no addresses, no credentials.
-type target struct {
-	Name     string            `json:"name"`
-	Kind     string            `json:"kind"`
-	Labels   map[string]string `json:"labels,omitempty"`
-	Accounts []string          `json:"accounts"`
-}
-
-// seen is what policies see of a target.
-func seen(t configs.Target) target {
-	one := target{Name: t.Name, Kind: t.Kind, Labels: t.Labels}
-	for _, a := range t.Accounts {
-		one.Accounts = append(one.Accounts, a.Name)
-	}
-	return one
-}
-
-// setOf is a configuration's, with its hash.
-func setOf(c *configs.Config) (body string, hash string, err error) {
-	s := set{Policies: c.Policies, Roles: c.Roles, Permissions: c.Permissions, Evidence: c.Evidence, People: c.Approvals.People, Confirm: c.PolicyChanges.Confirm}
-	for _, t := range c.Targets {
-		s.Targets = append(s.Targets, seen(t))
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return "", "", err
-	}
-	sum := sha256.Sum256(text)
-	return string(text), hex.EncodeToString(sum[:]), nil
-}
-
-// remember keeps the set of policies that comes into force, and audits how it differs from the one before.
-func (s *Service) remember(ctx context.Context, r *rules) error {
-	return s.store.Do(ctx, func(tx *store.Tx) error {
-		var before, old string
-		if err := tx.QueryRowContext(ctx, `SELECT hash FROM policy_current WHERE id = 1`).Scan(&before); err != nil {
-			return fmt.Errorf("read which policies were in force: %w", err)
-		}
-		if before == r.revision {
-			return nil
-		}
-		err := tx.QueryRowContext(ctx, `SELECT body FROM policy_sets WHERE hash = ?`, before).Scan(&old)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("read the policies that were in force: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO policy_sets (hash, body, loaded) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-			r.revision, r.body, toNano(s.clock.stamp())); err != nil {
-			return fmt.Errorf("keep the policies: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE policy_current SET hash = ? WHERE id = 1`, r.revision); err != nil {
-			return fmt.Errorf("keep which policies are in force: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM policy_held WHERE after = ?`, r.revision); err != nil {
-			return fmt.Errorf("keep which policies are in force: %w", err)
-		}
-		event := store.AuditEvent{Time: s.clock.stamp(), Kind: "policy.loaded", Actor: system, Fields: map[string]string{"policy_set": r.revision}}
-		if before != "" {
-			event.Fields["before"] = before
-		}
-		changes, err := difference(old, r.body)
-		if err != nil {
-			return err
-		}
-		maps.Copy(event.Fields, changes)
-		return tx.Audit(event)
-	})
-}
-
-// difference names what was added, removed and changed between two sets, and what of it may widen access. What can't be seen
+// Difference names what was added, removed and changed between two sets, and what of it may widen access. What can't be seen
 // to take away is taken to widen.
-func difference(before, after string) (map[string]string, error) {
-	var old, now set
+func Difference(before, after string) (map[string]string, error) {
+	var old Set // none: all is new
+	var err error
 	if before != "" {
-		if err := json.Unmarshal([]byte(before), &old); err != nil {
-			return nil, fmt.Errorf("read a set of policies: %w", err)
+		if old, err = Read(before); err != nil {
+			return nil, err
 		}
 	}
-	if err := json.Unmarshal([]byte(after), &now); err != nil {
-		return nil, fmt.Errorf("read a set of policies: %w", err)
+	now, err := Read(after)
+	if err != nil {
+		return nil, err
 	}
 	added, removed, changed, widens := []string{}, []string{}, []string{}, []string{}
 	note := func(what string, was, is any, had, has, gives bool) {

@@ -1,4 +1,4 @@
-package grant
+package sets
 
 import (
 	"slices"
@@ -11,7 +11,7 @@ import (
 // widening names what of a set may give somebody more than the one before. It is bounded conservatively: only what is seen to
 // take away, and to open no way to something else, is left out. Since the first policy that admits a request wins whole, taking
 // from one can give a request to a later one, which may ask for less.
-func widening(old, now set) (wide []string) {
+func widening(old, now Set) (wide []string) {
 	if old.Confirm && !now.Confirm {
 		wide = append(wide, "policy_changes")
 	}
