@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"sallyport/client/job"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
 )
@@ -221,7 +222,7 @@ func TestALockIsNotWaitedForForEver(t *testing.T) {
 
 // A run that is interrupted while the gateway files its request gives back what was filed.
 func TestAnInterruptedRunGivesBackWhatItAskedFor(t *testing.T) {
-	for _, name := range []string{envToken, envIDToken, envGitHubURL} {
+	for _, name := range append([]string{"ACTIONS_ID_TOKEN_REQUEST_URL"}, job.Secret...) {
 		t.Setenv(name, "")
 	}
 	asked, released := make(chan struct{}), make(chan string, 1)

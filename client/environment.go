@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/client/job"
 	"sallyport/configs"
 	"sallyport/web/api"
 )
@@ -39,7 +40,10 @@ func (r *run) prepare(ctx context.Context) ([]string, error) {
 	}
 	variables := r.variables(c)
 	// What else stands in the environment must not lead the programs elsewhere, and the job's token is nobody else's.
-	drop := map[string]bool{envToken: true, envIDToken: true}
+	drop := map[string]bool{}
+	for _, name := range job.Secret {
+		drop[name] = true
+	}
 	for _, v := range variables {
 		drop[v[0]] = true
 		if v[0] == "PGHOST" {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 
+	"sallyport/client/keyagent"
+	"sallyport/client/userfile"
 	"sallyport/web/api"
 )
 
@@ -33,7 +35,7 @@ func (c *Client) Certify(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	if s.Agent {
-		if err := addToAgent(keys.ssh, certificates.SSHCertificate); err != nil {
+		if err := keyagent.Add(keys.ssh, certificates.SSHCertificate); err != nil {
 			fmt.Fprintf(out, "Note: %v. ssh finds the key in its file.\n", err)
 		}
 	}
@@ -81,7 +83,7 @@ func (h Home) share(c api.Certificates, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := mergeFile(file, services, atBottom); err != nil {
+	if err := userfile.Merge(file, services, userfile.AtBottom); err != nil {
 		return err
 	}
 	for _, name := range shadowed(file, services) {
@@ -91,7 +93,7 @@ func (h Home) share(c api.Certificates, out io.Writer) error {
 		return err
 	}
 	// An Include counts for all hosts only before the first Host line.
-	return mergeFile(file, "Include "+includePath(h.Path(fileSSHConfig)), atTop)
+	return userfile.Merge(file, "Include "+includePath(h.Path(fileSSHConfig)), userfile.AtTop)
 }
 
 // Logout ends the identity's tokens and certificates at the gateway and removes them, and what was made of them, here.
@@ -106,7 +108,7 @@ func Logout(ctx context.Context, home Home) error {
 	s, _ := home.settings() // none: nobody has signed in
 	local := home.forgetToken()
 	if s.Agent {
-		if err := withAgent(removeOurs); err != nil && os.Getenv("SSH_AUTH_SOCK") != "" {
+		if err := keyagent.Remove(); err != nil && os.Getenv("SSH_AUTH_SOCK") != "" {
 			local = errors.Join(local, err)
 		}
 	}
@@ -116,12 +118,12 @@ func Logout(ctx context.Context, home Home) error {
 		if file, err := userServices(); err != nil {
 			local = errors.Join(local, err)
 		} else {
-			local = errors.Join(local, mergeFile(file, "", atBottom))
+			local = errors.Join(local, userfile.Merge(file, "", userfile.AtBottom))
 		}
 		if file, err := userSSHConfig(); err != nil {
 			local = errors.Join(local, err)
 		} else {
-			local = errors.Join(local, mergeFile(file, "", atTop))
+			local = errors.Join(local, userfile.Merge(file, "", userfile.AtTop))
 		}
 	}
 	return errors.Join(local, remote)

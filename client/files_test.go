@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"sallyport/client/userfile"
 	"sallyport/web/api"
 )
 
@@ -111,7 +112,7 @@ func TestOpenSSHReadsTheConfig(t *testing.T) {
 	if err := os.WriteFile(own, []byte("Host *\n  User somebody\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := mergeFile(own, "Include "+includePath(h.Path(fileSSHConfig)), atTop); err != nil {
+	if err := userfile.Merge(own, "Include "+includePath(h.Path(fileSSHConfig)), userfile.AtTop); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(program, "-G", "-F", own, "web-1").CombinedOutput()
@@ -252,7 +253,7 @@ func TestShareAndTakeBack(t *testing.T) {
 	}
 	for path, text := range before {
 		data, err := os.ReadFile(path)
-		if err != nil || strings.Count(string(data), blockBegin) != 1 || !strings.Contains(string(data), text) {
+		if err != nil || strings.Count(string(data), "# >>> sallyport >>>") != 1 || !strings.Contains(string(data), text) {
 			t.Errorf("%s holds %q, %v", path, data, err)
 		}
 	}

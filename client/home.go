@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 
+	"sallyport/client/userfile"
 	"sallyport/internal/refusal"
 )
 
@@ -113,7 +114,7 @@ func (h Home) write(name string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory for settings: %w", err)
 	}
-	return writeFile(h.Path(name), data, mode)
+	return userfile.Write(h.Path(name), data, mode)
 }
 
 // lock takes a lock that other processes of the same home take too, and returns what gives it back. It waits no longer than ctx.
@@ -155,38 +156,6 @@ func (h Home) remove(names ...string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// writeFile replaces a file whole: a reader sees the old one or the new one, also after a crash. Where path is a link,
-// what it leads to is replaced.
-func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".sallyport-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			temporary.Close()
-			os.Remove(temporary.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if err := temporary.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err := temporary.Write(data); err != nil {
-		return err
-	}
-	if err := temporary.Sync(); err != nil {
-		return err
-	}
-	if err := temporary.Close(); err != nil {
-		return err
-	}
-	return os.Rename(temporary.Name(), path)
 }
 
 // plainPath refuses a home whose path can't stand in the files of libpq and OpenSSH as it is.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 
+	"sallyport/client/userfile"
 	"sallyport/configs"
 	"sallyport/web/api"
 )
@@ -86,7 +87,7 @@ func shadowed(path, ours string) []string {
 	if err != nil {
 		return nil
 	}
-	before, _, _, _, err := cutBlock(string(data))
+	before, err := userfile.Before(string(data))
 	if err != nil {
 		return nil
 	}

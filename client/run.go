@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"sallyport/client/job"
 	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
@@ -144,7 +145,7 @@ func (r *run) signIn(ctx context.Context, home Home) (err error) {
 	if audience == "" {
 		audience = gateway
 	}
-	token, err := jobToken(ctx, r.o.TokenFile, audience)
+	token, err := job.Token(ctx, r.o.TokenFile, audience)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func (r *run) signIn(ctx context.Context, home Home) (err error) {
 func (r *run) signedIn(ctx context.Context, home, private Home, gateway string) error {
 	c, err := Open(home)
 	if err != nil {
-		return errors.Join(noJobToken(), err)
+		return errors.Join(job.Missing(), err)
 	}
 	if c.gateway != gateway {
 		return refusal.New(refusal.NotAuthenticated, "you are signed in at another gateway, %s", c.gateway).WithHint("sallyport login --gateway %s", gateway)

@@ -158,13 +158,7 @@ func validateApprovals(at reporter, c *Config) {
 	names := map[string]bool{}
 	for i, w := range c.Approvals.Webhooks {
 		path := fmt.Sprintf("approvals.webhooks[%d]", i)
-		if !channelName.MatchString(w.Name) {
-			at(path+".name", "a webhook's name is lower-case letters, digits and dashes; got %q", w.Name)
-		}
-		if names[w.Name] {
-			at(path+".name", "there is another webhook named %q", w.Name)
-		}
-		names[w.Name] = true
+		checkChannelName(at, path+".name", "webhook", w.Name, names)
 		checkHTTPS(at, path+".url", w.URL)
 		checkFile(at, path+".ca", w.CA)
 		if w.Secret == "" {
@@ -187,13 +181,7 @@ func validateJira(at reporter, c *Config) {
 	names := map[string]bool{}
 	for i, j := range c.Approvals.Jira {
 		path := fmt.Sprintf("approvals.jira[%d]", i)
-		if !channelName.MatchString(j.Name) {
-			at(path+".name", "a site's name here is lower-case letters, digits and dashes; got %q", j.Name)
-		}
-		if names[j.Name] {
-			at(path+".name", "there is another site named %q", j.Name)
-		}
-		names[j.Name] = true
+		checkChannelName(at, path+".name", "site", j.Name, names)
 		checkHTTPS(at, path+".url", j.URL)
 		checkFile(at, path+".ca", j.CA)
 		if j.Token == "" {
@@ -215,13 +203,7 @@ func validateSlack(at reporter, c *Config) {
 	names := map[string]bool{}
 	for i, s := range c.Approvals.Slack {
 		path := fmt.Sprintf("approvals.slack[%d]", i)
-		if !channelName.MatchString(s.Name) {
-			at(path+".name", "a workspace's name here is lower-case letters, digits and dashes; got %q", s.Name)
-		}
-		if names[s.Name] {
-			at(path+".name", "there is another workspace named %q", s.Name)
-		}
-		names[s.Name] = true
+		checkChannelName(at, path+".name", "workspace", s.Name, names)
 		for key, token := range map[string]SecretRef{".app_token": s.AppToken, ".bot_token": s.BotToken} {
 			if token == "" {
 				at(path+key, "%s is missing; docs/approvals.md says how to make the app", key[1:])
@@ -238,6 +220,17 @@ func validateSlack(at reporter, c *Config) {
 			}
 		}
 	}
+}
+
+// checkChannelName finds a name that can't stand in an address, or that another channel of the kind has. The name is taken then.
+func checkChannelName(at reporter, path, kind, name string, taken map[string]bool) {
+	if !channelName.MatchString(name) {
+		at(path, "a %s's name here is lower-case letters, digits and dashes; got %q", kind, name)
+	}
+	if taken[name] {
+		at(path, "there is another %s named %q", kind, name)
+	}
+	taken[name] = true
 }
 
 // checkHTTPS finds what is no address that secrets may be sent to.

@@ -46,6 +46,8 @@ var exceptions = map[string][]string{
 	"recorder/transparency":         {"recorder/format"},                                                           // what it stands on too
 	"recorder/transparency/ledger":  {"recorder/disk", "recorder/transparency"},
 	"recorder/transparency/witness": {"recorder/disk", "recorder/transparency"},
+	"web/live":                      {"recorder/item", "recorder/terminal", "web/api", "web/sse"},        // who may watch is decided elsewhere
+	"web/welcome":                   {"authn", "internal/refusal", "web/api"},                            // public, so it can tell no more
 	"web/api":                       {"configs", "internal/refusal", "recorder/format", "recorder/item"}, // plain types
 }
 

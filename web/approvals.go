@@ -10,6 +10,7 @@ import (
 	"sallyport/grant/approval"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 // signatureScheme is the description's name for how a webhook proves itself.
@@ -64,7 +65,7 @@ func (s *server) retryNotifications(ctx context.Context, who caller, in api.Noti
 	if err != nil {
 		return nil, err
 	}
-	return notificationsOf(list), nil
+	return said.Notifications(list), nil
 }
 
 // notifications are what waits to be told to channels, for who may list all grants; all: what was told too.
@@ -79,16 +80,23 @@ func (s *server) notifications(ctx context.Context, who caller, all bool) ([]api
 	if err != nil {
 		return nil, err
 	}
-	return notificationsOf(list), nil
+	return said.Notifications(list), nil
 }
 
-func notificationsOf(list []approval.Notification) []api.Notification {
-	out := make([]api.Notification, 0, len(list))
-	for _, n := range list {
-		out = append(out, api.Notification{
-			ID: n.ID, Channel: n.Channel, Kind: string(n.Kind), Grant: n.Grant, State: n.State, Attempts: n.Attempts,
-			NextTry: n.NextTry, Error: n.Error, Created: n.Created, Done: n.Done,
+func (s *server) registerReviews() {
+	handle(s, operation("list-reviews", http.MethodGet, "/v1/reviews", "What was done in emergencies and waits for somebody to look at it; all: what was looked at too"),
+		func(ctx context.Context, who caller, in *listing) (*body[[]api.Review], error) {
+			return wrap(s.reviews(ctx, who, in.All))
 		})
+	handle(s, operation("review", http.MethodPost, "/v1/grants/{id}/review", "Say that you have looked at what was done in an emergency; never your own"), decide(s, s.Grants.Review))
+	handle(s, operation("withdraw-vote", http.MethodPost, "/v1/requests/{id}/withdraw", "Take your own approval back; what was given by it ends"), decide(s, s.Grants.Withdraw))
+}
+
+// reviews are those that the caller may see.
+func (s *server) reviews(ctx context.Context, who caller, all bool) ([]api.Review, error) {
+	reviews, err := s.Grants.Reviews(ctx, who.Identity, all)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	return said.Reviews(reviews), nil
 }

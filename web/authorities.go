@@ -7,6 +7,7 @@ import (
 	"sallyport/authn"
 	"sallyport/grant"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 type rotation struct {
@@ -23,19 +24,7 @@ func (s *server) listAuthorities(ctx context.Context, who caller, _ *struct{}) (
 	if err := s.permit(ctx, who, grant.ManageAuthorities, ""); err != nil {
 		return nil, err
 	}
-	return &body[[]api.Authority]{s.authorities()}, nil
-}
-
-func (s *server) authorities() []api.Authority {
-	all := []api.Authority{}
-	for _, a := range s.Authn.Authorities() {
-		one := api.Authority{Name: a.Name, Purpose: a.Purpose, Fingerprint: a.Fingerprint, Since: a.Since.UTC(), Published: a.Published, Next: a.Next}
-		for _, old := range a.Old {
-			one.Old = append(one.Old, api.OldAuthority{Fingerprint: old.Fingerprint, Until: old.Until.UTC()})
-		}
-		all = append(all, one)
-	}
-	return all
+	return &body[[]api.Authority]{said.Authorities(s.Authn.Authorities())}, nil
 }
 
 func (s *server) rotateAuthority(ctx context.Context, who caller, in *rotation) (*body[[]api.Authority], error) {
@@ -45,5 +34,5 @@ func (s *server) rotateAuthority(ctx context.Context, who caller, in *rotation) 
 	if err := s.Authn.Rotate(ctx, who.Identity, in.Name, authn.Rotation{Activate: in.Body.Activate, AtOnce: in.Body.AtOnce}); err != nil {
 		return nil, err
 	}
-	return &body[[]api.Authority]{s.authorities()}, nil
+	return &body[[]api.Authority]{said.Authorities(s.Authn.Authorities())}, nil
 }

@@ -5,11 +5,11 @@ import (
 	"net/http"
 	"slices"
 
-	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 func (s *server) registerCredentials() {
@@ -24,7 +24,7 @@ func (s *server) registerCredentials() {
 			}
 			out := make([]api.Credential, 0, len(list))
 			for _, p := range list {
-				out = append(out, credential(p))
+				out = append(out, said.Credential(p))
 			}
 			return &body[[]api.Credential]{out}, nil
 		})
@@ -68,10 +68,21 @@ func (s *server) issueCredential(ctx context.Context, who caller, in *body[api.C
 	if err != nil {
 		return nil, err
 	}
-	out.Credential, out.Password = credential(issued), secret
+	out.Credential, out.Password = said.Credential(issued), secret
 	return &body[api.IssuedCredential]{out}, nil
 }
 
-func credential(p authn.Password) api.Credential {
-	return api.Credential{ID: p.ID, User: p.User(), Target: p.Target, Account: p.Account, Issued: p.Issued, Expires: p.Expires}
+func (s *server) registerKeys() {
+	handle(s, operation("list-keys", http.MethodGet, "/v1/keys", "Plain SSH keys that stand for you now"),
+		func(ctx context.Context, who caller, _ *struct{}) (*body[[]api.Key], error) {
+			list, err := s.Authn.Keys(ctx, who.Identity)
+			if err != nil {
+				return nil, err
+			}
+			out := make([]api.Key, 0, len(list))
+			for _, k := range list {
+				out = append(out, api.Key(k))
+			}
+			return &body[[]api.Key]{out}, nil
+		})
 }

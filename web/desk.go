@@ -16,6 +16,8 @@ import (
 	"sallyport/session"
 	"sallyport/web/api"
 	"sallyport/web/console"
+	"sallyport/web/live"
+	"sallyport/web/said"
 )
 
 // desk gives the console what the API gives programs: each of its methods is what the operation of the same purpose
@@ -24,12 +26,12 @@ type desk struct{ s *server }
 
 var _ console.Desk = desk{}
 
-// said is what became of a grant as the API says it.
-func said(g grant.Grant, err error) (api.Grant, error) {
+// became is what became of a grant as the API says it.
+func became(g grant.Grant, err error) (api.Grant, error) {
 	if err != nil {
 		return api.Grant{}, err
 	}
-	return grantOf(g), nil
+	return said.Grant(g), nil
 }
 
 // as is who asks, as the API's functions take it.
@@ -55,7 +57,7 @@ func (d desk) Connections(ctx context.Context, who console.Caller) ([]api.Connec
 }
 
 func (d desk) Ask(ctx context.Context, who console.Caller, in api.GrantRequest) (api.Grant, error) {
-	return said(d.s.request(from(ctx, who), as(who), in))
+	return became(d.s.request(from(ctx, who), as(who), in))
 }
 
 func (d desk) Grants(ctx context.Context, who console.Caller, f grant.Filter) ([]api.Grant, bool, error) {
@@ -67,7 +69,7 @@ func (d desk) Reviews(ctx context.Context, who console.Caller) ([]api.Review, er
 }
 
 func (d desk) Review(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return said(d.s.Grants.Review(from(ctx, who), who.Identity, id, comment))
+	return became(d.s.Grants.Review(from(ctx, who), who.Identity, id, comment))
 }
 
 func (d desk) Evidence(ctx context.Context, who console.Caller, id string) (func(context.Context, io.Writer) error, error) {
@@ -110,23 +112,23 @@ func (d desk) RejectPolicies(ctx context.Context, who console.Caller, revision, 
 }
 
 func (d desk) Extend(ctx context.Context, who console.Caller, id string, in api.ExtensionRequest) (api.Grant, error) {
-	return said(d.s.extend(from(ctx, who), as(who), id, in))
+	return became(d.s.extend(from(ctx, who), as(who), id, in))
 }
 
 func (d desk) Grant(ctx context.Context, who console.Caller, id string) (api.Grant, error) {
-	return said(d.s.Grants.Get(from(ctx, who), who.Identity, id))
+	return became(d.s.Grants.Get(from(ctx, who), who.Identity, id))
 }
 
 func (d desk) Approve(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return said(d.s.approve(from(ctx, who), who.Identity, id, comment))
+	return became(d.s.approve(from(ctx, who), who.Identity, id, comment))
 }
 
 func (d desk) Deny(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return said(d.s.Grants.Deny(from(ctx, who), who.Identity, id, comment))
+	return became(d.s.Grants.Deny(from(ctx, who), who.Identity, id, comment))
 }
 
 func (d desk) Revoke(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return said(d.s.Grants.Revoke(from(ctx, who), who.Identity, id, comment))
+	return became(d.s.Grants.Revoke(from(ctx, who), who.Identity, id, comment))
 }
 
 func (d desk) Tag(g api.Grant) (string, error) { return tagOfValue(g) }
@@ -136,7 +138,7 @@ func (d desk) Unchanged(ctx context.Context, who console.Caller, id, tag string)
 }
 
 func (d desk) Release(ctx context.Context, who console.Caller, id string) (api.Grant, error) {
-	return said(d.s.Grants.Release(from(ctx, who), who.Identity, id))
+	return became(d.s.Grants.Release(from(ctx, who), who.Identity, id))
 }
 
 func (d desk) FindSessions(ctx context.Context, who console.Caller, f session.Filter) ([]api.Session, error) {
@@ -197,7 +199,7 @@ func (d desk) Batches(ctx context.Context, who console.Caller, id string, after 
 
 func (d desk) Screen(ctx context.Context, who console.Caller, id string, channel uint32) (func(io.Writer) error, error) {
 	frames, err := d.s.screen(ctx, as(who), id, channel)
-	return func(w io.Writer) error { return writeFrames(w, frames) }, err
+	return func(w io.Writer) error { return live.WriteFrames(w, frames) }, err
 }
 
 func (d desk) Targets() map[string]console.Target {

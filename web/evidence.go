@@ -12,6 +12,7 @@ import (
 	"sallyport/recorder"
 	"sallyport/session"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 const zipFile = "application/zip"
@@ -90,7 +91,7 @@ func (s *server) evidenceDocuments(ctx context.Context, who caller, sessions []s
 	of := ""
 	if g != nil {
 		of = g.ID
-		content, err := json.MarshalIndent(grantOf(*g), "", "  ")
+		content, err := json.MarshalIndent(said.Grant(*g), "", "  ")
 		if err != nil {
 			return nil, err
 		}

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"sallyport/configs"
-	"sallyport/grant"
 	"sallyport/web/api"
+	"sallyport/web/said"
+	"sallyport/web/welcome"
 )
 
 type body[T any] struct{ Body T }
@@ -162,6 +163,19 @@ func (s *server) knownHosts(g api.Gateway, connections []api.Connection) []strin
 	return lines
 }
 
+// welcoming is what people are told who have nothing of this gateway's yet.
+func (s *server) welcoming() (api.Gateway, welcome.Hosts, error) {
+	gateway, err := s.gateway()
+	if err != nil {
+		return gateway, welcome.Hosts{}, err
+	}
+	hosts := welcome.Hosts{Authority: s.Authn.HostAuthority(), Known: s.knownHosts(gateway, nil)}
+	if signer := s.Authn.HostKey(); signer != nil {
+		hosts.Key = signer.PublicKey()
+	}
+	return gateway, hosts, nil
+}
+
 // authorizedKey is the key on one line, without a comment.
 func authorizedKey(key ssh.PublicKey) string {
 	if key == nil {
@@ -178,18 +192,7 @@ func (s *server) offers(ctx context.Context, who caller) ([]api.Offer, error) {
 	}
 	out := make([]api.Offer, 0, len(offers))
 	for _, o := range offers {
-		out = append(out, offer(o))
+		out = append(out, said.Offer(o))
 	}
 	return out, nil
-}
-
-func offer(o grant.Offer) api.Offer {
-	out := api.Offer{
-		Target: o.Target, Kind: o.Kind, Labels: o.Labels, Account: o.Account, Policy: o.Policy, MaxDuration: o.MaxDuration, Auto: o.Auto,
-		MayApprove: o.MayApprove, Role: o.Role, Limits: o.Limits, BreakGlass: o.BreakGlass, Ticket: o.Ticket, Live: o.Live,
-	}
-	for i, s := range o.Stages {
-		out.Stages = append(out.Stages, api.Stage{Number: i + 1, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Needed, By: []string{}})
-	}
-	return out
 }

@@ -10,6 +10,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 type (
@@ -136,7 +137,7 @@ func (s *server) unchangedGrant(ctx context.Context, who caller, id, ifMatch str
 	if err != nil {
 		return err
 	}
-	return unchanged(ifMatch, grantOf(g))
+	return unchanged(ifMatch, said.Grant(g))
 }
 
 func (s *server) listGrants(ctx context.Context, who caller, in *grantListing, keep func(grant.Grant) bool) (*listed[api.Grant], error) {
@@ -161,7 +162,7 @@ func (s *server) findGrants(ctx context.Context, who caller, f grant.Filter) ([]
 	}
 	out := make([]api.Grant, 0, len(grants))
 	for _, g := range grants {
-		out = append(out, grantOf(g))
+		out = append(out, said.Grant(g))
 	}
 	return out, more, nil
 }
@@ -170,74 +171,5 @@ func wrapGrant(g grant.Grant, err error) (*body[api.Grant], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body[api.Grant]{grantOf(g)}, nil
-}
-
-// grantOf is a grant as the API says it; lists are never null.
-func grantOf(g grant.Grant) api.Grant {
-	out := api.Grant{
-		ID:         g.ID,
-		State:      string(g.State),
-		Identity:   identity(g.Identity),
-		Target:     g.Target,
-		Account:    g.Account,
-		Reason:     g.Reason,
-		Ticket:     g.Ticket,
-		Policy:     g.Policy,
-		Role:       g.Role,
-		Limits:     g.Terms.Limits.Words(),
-		Start:      g.Start,
-		BreakGlass: g.BreakGlass,
-		Confirm:    g.Confirm,
-		Duration:   g.Duration,
-		Total:      g.Total,
-		Idle:       g.Idle,
-		Approvers:  orEmpty(g.Approvers()),
-		Needed:     g.Needed,
-		MayApprove: orEmpty(g.MayApprove),
-		Stages:     stages(g.Standing()),
-		Requested:  g.Requested,
-		DecideBy:   g.DecideBy,
-		ActivateBy: g.ActivateBy,
-		From:       g.From,
-		Until:      g.Until,
-		EndedAt:    g.EndedAt,
-		EndReason:  g.EndReason,
-		EndedBy:    g.EndedBy,
-		EndComment: g.EndComment,
-	}
-	out.Votes = votes(g.Ballot)
-	if e := g.Extension; e != nil {
-		out.Extension = &api.Extension{
-			Duration: e.Duration, Reason: e.Reason, Requested: e.Requested, Votes: votes(e.Ballot), Needed: e.Needed, MayApprove: orEmpty(e.MayApprove),
-			Stages: stages(e.Standing()),
-		}
-	}
-	return out
-}
-
-func votes(b grant.Ballot) []api.Vote {
-	out := []api.Vote{}
-	for _, v := range b.Votes {
-		v.Stage = max(v.Stage, 1)
-		out = append(out, api.Vote(v))
-	}
-	return out
-}
-
-func stages(list []grant.Standing) []api.Stage {
-	out := []api.Stage{}
-	for _, s := range list {
-		out = append(out, api.Stage{
-			Number: s.Number, Name: s.Name, Groups: orEmpty(s.Groups), Needed: s.Needed, Approvals: s.Approvals, By: orEmpty(s.By), State: s.State,
-		})
-	}
-	return out
-}
-
-func orEmpty(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
+	return &body[api.Grant]{said.Grant(g)}, nil
 }

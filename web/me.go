@@ -13,12 +13,13 @@ import (
 	"sallyport/authn"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 func (s *server) registerMe() {
 	handle(s, inEmergency(operation("get-me", http.MethodGet, "/v1/me", "Who you are to the gateway")),
 		func(_ context.Context, who caller, _ *struct{}) (*body[api.Identity], error) {
-			return &body[api.Identity]{identity(who.Identity)}, nil
+			return &body[api.Identity]{said.Identity(who.Identity)}, nil
 		})
 	handle(s, inEmergency(operation("certify", http.MethodPost, "/v1/certificates", "Certificates for your keys, and what your files are made of")), s.certify)
 	handle(s, inEmergency(operation("logout", http.MethodPost, "/v1/logout", "End all your tokens and certificates")),
@@ -87,28 +88,4 @@ func parseTLSKey(text string) (crypto.PublicKey, error) {
 		return nil, err
 	}
 	return x509.ParsePKIXPublicKey(der)
-}
-
-// identity is an identity as the API says it.
-func identity(i authn.Identity) api.Identity {
-	groups := i.Groups
-	if groups == nil {
-		groups = []string{}
-	}
-	return api.Identity{
-		Issuer:   i.Issuer,
-		Subject:  i.Subject,
-		Kind:     string(i.Kind),
-		Name:     i.Name,
-		Email:    i.Email,
-		Groups:   groups,
-		SignedIn: i.SignedIn,
-		Expires:  i.Expires,
-		Method:   i.Method,
-		AuthTime: i.AuthTime,
-		ACR:      i.ACR,
-		AMR:      i.AMR,
-
-		Emergency: i.Emergency != "",
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 // freshConfirm is how long ago somebody may have proven themselves who decides on policies, where the configuration says nothing
@@ -41,17 +42,6 @@ func (s *server) registerPolicies() {
 		})
 }
 
-func heldOf(h grant.Held) api.HeldPolicies {
-	held := api.HeldPolicies{
-		Revision: h.Revision, Since: h.Since.UTC(), Confirmed: h.Confirmed, Widens: h.Widens, Changes: h.Changes,
-		MadeBy: h.MadeBy, RejectedBy: h.Rejected, RejectedAt: h.RejectedAt, Comment: h.Comment,
-	}
-	for _, d := range h.Differences {
-		held.Differences = append(held.Differences, api.PolicyDifference(d))
-	}
-	return held
-}
-
 // heldPolicies is what waits, none or one.
 func (s *server) heldPolicies(ctx context.Context, who caller) ([]api.HeldPolicies, error) {
 	// Looking asks for no fresh proof; deciding does.
@@ -61,7 +51,7 @@ func (s *server) heldPolicies(ctx context.Context, who caller) ([]api.HeldPolici
 	all := []api.HeldPolicies{}
 	h, waits, err := s.Grants.HeldPolicies(ctx)
 	if waits {
-		all = append(all, heldOf(h))
+		all = append(all, said.Held(h))
 	}
 	return all, err
 }
@@ -77,7 +67,7 @@ func (s *server) confirmPolicies(ctx context.Context, who caller, revision strin
 	if s.Reload != nil {
 		s.Reload()
 	}
-	return heldOf(h), nil
+	return said.Held(h), nil
 }
 
 func (s *server) rejectPolicies(ctx context.Context, who caller, revision, comment string) (api.HeldPolicies, error) {
@@ -88,7 +78,7 @@ func (s *server) rejectPolicies(ctx context.Context, who caller, revision, comme
 	if err != nil {
 		return api.HeldPolicies{}, err
 	}
-	return heldOf(h), nil
+	return said.Held(h), nil
 }
 
 // mayDecidePolicies takes the permission and a fresh sign-in, also where step_up asks for none.
@@ -112,4 +102,29 @@ func (s *server) mayDecidePolicies(ctx context.Context, who caller) error {
 	return refusal.New(refusal.StepUp, "you must have signed in within the last %s for this", "15m").
 		WithDetail("you proved yourself at %s", proven.UTC().Format(time.RFC3339)).
 		WithHint("sign in again and repeat it: in the console by the button, on the command line with sallyport login")
+}
+
+func (s *server) registerPolicy() {
+	handle(s, operation("explain", http.MethodPost, "/v1/policy/explain", "What the policies would answer to a request, and why; nothing is asked for"),
+		func(ctx context.Context, who caller, in *body[api.GrantRequest]) (*body[api.Explanation], error) {
+			return wrap(s.explain(ctx, who, in.Body))
+		})
+}
+
+// explain is what the policies would answer to a request as somebody typed it.
+func (s *server) explain(ctx context.Context, who caller, in api.GrantRequest) (out api.Explanation, err error) {
+	ask := grant.Ask{Target: in.Target, Account: in.Account, Reason: in.Reason, Ticket: in.Ticket, BreakGlass: in.BreakGlass}
+	if in.Start != nil {
+		ask.Start = in.Start.UTC()
+	}
+	if in.Duration != "" {
+		if ask.Duration, err = duration(in.Duration); err != nil {
+			return out, err
+		}
+	}
+	e, err := s.Grants.Explain(ctx, who.Identity, ask)
+	if err != nil {
+		return out, err
+	}
+	return said.Explanation(e), nil
 }

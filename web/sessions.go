@@ -11,6 +11,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/session"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 type sessionListing struct {
@@ -69,7 +70,7 @@ func (s *server) findSessions(ctx context.Context, who caller, f session.Filter)
 	}
 	out := make([]api.Session, 0, len(found))
 	for _, info := range found {
-		out = append(out, sessionOf(info))
+		out = append(out, said.Session(info))
 	}
 	return out, nil
 }
@@ -85,7 +86,7 @@ func (s *server) session(ctx context.Context, who caller, id string) (api.Sessio
 			return api.Session{}, err
 		}
 	}
-	return sessionOf(info), nil
+	return said.Session(info), nil
 }
 
 // kill cuts a session for somebody who may.
@@ -109,7 +110,7 @@ func (s *server) kill(ctx context.Context, who caller, id, comment string) (api.
 	if info, err = s.Sessions.Get(ctx, id); err != nil {
 		return api.Session{}, err
 	}
-	return sessionOf(info), nil
+	return said.Session(info), nil
 }
 
 // oneLine makes one line of what somebody wrote, or refuses: the one whose session is cut reads it on their terminal, so it
@@ -122,27 +123,4 @@ func oneLine(text string) (string, error) {
 		}
 	}
 	return line, nil
-}
-
-// sessionOf is a session as the API says it.
-func sessionOf(i session.Info) api.Session {
-	out := api.Session{
-		ID:        i.ID,
-		Protocol:  i.Protocol,
-		Identity:  identity(i.Identity),
-		Target:    i.Target,
-		Account:   i.Account,
-		Grant:     i.Grant,
-		Reason:    i.Reason,
-		Approvers: orEmpty(i.Approvers),
-		Client:    i.Client,
-		Started:   i.Started,
-		EndReason: i.EndReason,
-		EndDetail: i.EndDetail,
-		Live:      i.Live,
-	}
-	if !i.Ended.IsZero() {
-		out.Ended = &i.Ended
-	}
-	return out
 }

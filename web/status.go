@@ -2,10 +2,14 @@ package web
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
+	"time"
 
 	"sallyport/grant"
 	"sallyport/internal/refusal"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 // status is for those who run the gateway: what readyz says in a word, with what it rests on.
@@ -68,13 +72,43 @@ func (s *server) archive(ctx context.Context) (*api.Archive, error) {
 	if err != nil || a == nil {
 		return nil, err
 	}
-	out := &api.Archive{
-		Place: a.Place, Lock: a.Lock, Waiting: a.Waiting, Oldest: a.Oldest, Archived: a.Archived, Bytes: a.Bytes,
-		Checkpoint: a.Checkpoint, CheckpointAt: a.CheckpointAt, Complete: a.Complete, Behind: a.Behind, Error: a.Error, FailedAt: a.FailedAt,
-		Shredding: a.Shredding, Shreds: []api.Shred{},
+	return said.Archive(*a), nil
+}
+
+// health is the answer of /healthz and /readyz.
+type health struct {
+	Status string `json:"status"` // "ok" or what is not
+}
+
+// healthz says that the process is up and answers. Restarting it would not help whatever else is wrong.
+func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, "ok")
+}
+
+// readyz says whether new sessions can begin here: the recorder records, the store answers, the gateway stays up.
+func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.Sessions.Draining() {
+		answer(w, http.StatusServiceUnavailable, "draining")
+		return
 	}
-	for _, d := range a.Shreds {
-		out.Shreds = append(out.Shreds, api.Shred{Session: d.Session, Object: d.Object, Since: d.Since, Locked: d.Locked, Next: d.Next, Stuck: d.Stuck, Error: d.Error})
+	if err := s.Recorder.Ready(); err != nil {
+		s.Log.Warn("not ready", "error", err)
+		answer(w, http.StatusServiceUnavailable, string(refusal.RecorderFailed))
+		return
 	}
-	return out, nil
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	var one int
+	if err := s.Store.Read().QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		s.Log.Warn("not ready", "error", err)
+		answer(w, http.StatusServiceUnavailable, "store_failed")
+		return
+	}
+	answer(w, http.StatusOK, "ok")
+}
+
+func answer(w http.ResponseWriter, status int, word string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(health{Status: word}) // an error is the client going away
 }

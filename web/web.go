@@ -27,6 +27,8 @@ import (
 	"sallyport/web/api"
 	"sallyport/web/console"
 	"sallyport/web/idempotency"
+	"sallyport/web/live"
+	"sallyport/web/welcome"
 )
 
 // Options configure New. All but Reload, Keys, Console, Bound, Setup, Check, Trust, Decide, Notifications, Retry, Archive and Cleanups are required.
@@ -80,7 +82,7 @@ type Options struct {
 type server struct {
 	Options
 	api    huma.API
-	pulses pulses
+	pulses *live.Pulses
 	shows  shows
 }
 
@@ -109,7 +111,7 @@ func (r *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Re
 func (s *server) routes() *router {
 	o := s.Options
 	s.shows.since = map[[2]string]time.Time{}
-	s.pulses = pulses{server: s, each: map[string]*pulse{}}
+	s.pulses = live.NewPulses(o.Recorder.FollowLines, o.Log)
 	mux := &router{ServeMux: http.NewServeMux()}
 
 	config := huma.DefaultConfig("Sallyport", o.Version)
@@ -145,11 +147,16 @@ func (s *server) routes() *router {
 	s.registerLive()
 	s.registerWatching()
 
-	mux.HandleFunc("GET /connect", s.connect)
+	welcome := welcome.New(welcome.Options{
+		URL: o.URL, Version: o.Version, Gateway: s.welcoming, Releases: func() string { return o.Config().Releases },
+		Fail: func(w http.ResponseWriter, err error) { write(w, s.fail("welcome", err)) }, Missing: s.nothingHere, Log: o.Log,
+	})
+	mux.HandleFunc("GET /connect", welcome.Connect)
+	mux.HandleFunc("GET /download/{$}", welcome.List)
+	mux.HandleFunc("GET /download/{name}", welcome.File)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /log/", s.serveLog)
-	s.registerDownloads(mux)
 	issuer := o.Authn.Handler()
 	mux.Handle("/.well-known/", issuer)
 	mux.Handle("/oauth/", issuer)

@@ -11,12 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/configs"
+	"sallyport/configs/example"
 	"sallyport/proxy"
 )
 
 func newInitCommand() *cobra.Command {
-	in := configs.Installation{Certificate: "tls.crt", Key: "tls.key"}
+	in := example.Installation{Certificate: "tls.crt", Key: "tls.key"}
 	selfSigned := false
 	command := &cobra.Command{
 		Use:   "init DIRECTORY",
@@ -41,7 +41,7 @@ on from there to the first recorded session.`,
 				}
 				in.CA = in.Certificate
 			}
-			paths, err := configs.Initialize(directory, in)
+			paths, err := example.Write(directory, in)
 			if err != nil {
 				return err
 			}

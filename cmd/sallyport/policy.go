@@ -15,8 +15,8 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant/policy"
-	"sallyport/web"
 	"sallyport/web/api"
+	"sallyport/web/said"
 )
 
 func newPolicyCommand() *cobra.Command {
@@ -125,7 +125,7 @@ func explainOffline(command *cobra.Command, config *configs.Config, policies []*
 		}
 	}
 	ask.Identity.SignedIn = ask.Time
-	return web.ExplanationOf(policy.Explain(policies, ask)), nil
+	return said.Explanation(policy.Explain(policies, ask)), nil
 }
 
 func showExplanation(command *cobra.Command, what string, ask api.GrantRequest, e api.Explanation) error {

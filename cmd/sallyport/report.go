@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/client"
+	written "sallyport/client/report"
 	"sallyport/web/api"
 )
 
@@ -99,5 +99,5 @@ func writeReport(command *cobra.Command, r api.AuditReport, form, output string)
 	if form == "json" {
 		return printJSON(out, r)
 	}
-	return client.WriteReport(out, r, form == "csv")
+	return written.Write(out, r, form == "csv")
 }

@@ -1,4 +1,5 @@
-package client
+// Package job finds the token by which a pipeline's job proves itself, where its CI system puts it, or says what is missing.
+package job
 
 import (
 	"context"
@@ -11,13 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/oauth2"
-
 	"sallyport/internal/refusal"
 )
 
 // maxJobToken bounds a job's token, as the gateway does.
 const maxJobToken = 16 << 10
+
+// Secret are the variables that hold a token: they are for whoever signs in and nobody else.
+var Secret = []string{envToken, envIDToken}
 
 // The environment in which a job's token is found. The first two are ours: one for any CI system, one for GitLab's
 // id_tokens, where a project chooses the name.
@@ -28,9 +30,9 @@ const (
 	envGitHubToken = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 )
 
-// jobToken is the token that this job's own issuer gave it, from the file, or as the environment says; empty if there is
+// Token is the token that this job's own issuer gave it, from the file, or as the environment says; empty if there is
 // none. audience is whom GitHub is asked to make it for.
-func jobToken(ctx context.Context, file, audience string) (string, error) {
+func Token(ctx context.Context, file, audience string) (string, error) {
 	if file != "" {
 		f, err := os.Open(file)
 		if err != nil {
@@ -47,7 +49,7 @@ func jobToken(ctx context.Context, file, audience string) (string, error) {
 		}
 		return token, nil
 	}
-	for _, name := range []string{envToken, envIDToken} {
+	for _, name := range Secret {
 		if token := strings.TrimSpace(os.Getenv(name)); token != "" {
 			return token, nil
 		}
@@ -58,8 +60,8 @@ func jobToken(ctx context.Context, file, audience string) (string, error) {
 	return "", nil
 }
 
-// noJobToken says what is missing where a CI system is recognised; nil elsewhere.
-func noJobToken() error {
+// Missing says what is missing where a CI system is recognised; nil elsewhere.
+func Missing() error {
 	no := refusal.New(refusal.NotAuthenticated, "this job has no token to prove itself with")
 	switch {
 	case os.Getenv("GITHUB_ACTIONS") == "true":
@@ -91,10 +93,7 @@ func gitHubToken(ctx context.Context, address, bearer, audience string) (string,
 		return "", failed(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+bearer)
-	client, err := httpClient(nil) // the runner's own authorities, not the gateway's
-	if err != nil {
-		return "", failed(err)
-	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }} // the runner's own authorities, not the gateway's
 	answer, err := client.Do(request)
 	if err != nil {
 		return "", failed(err)
@@ -110,51 +109,4 @@ func gitHubToken(ctx context.Context, address, bearer, audience string) (string,
 		return "", failed(fmt.Errorf("its answer holds no token"))
 	}
 	return token.Value, nil
-}
-
-// exchangeToken signs in with a job's token: token exchange (RFC 8693).
-func exchangeToken(ctx context.Context, client *http.Client, gateway, token string) (*oauth2.Token, error) {
-	config, err := discover(ctx, client, gateway)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, oauth2.HTTPClient, client), callTimeout)
-	defer cancel()
-	for try := 1; ; try++ {
-		access, err := config.Exchange(ctx, "",
-			oauth2.SetAuthURLParam("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-			oauth2.SetAuthURLParam("subject_token", token),
-			oauth2.SetAuthURLParam("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"))
-		if err == nil {
-			return access, nil
-		}
-		no, is := retrieveError(err)
-		switch {
-		case !is || no.Response == nil:
-			return nil, unreachable(gateway, err)
-		case busy(no.Response.StatusCode) && try < exchangeTries:
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(exchangePause):
-			}
-		case busy(no.Response.StatusCode) || no.Response.StatusCode >= http.StatusInternalServerError:
-			return nil, fmt.Errorf("exchange this job's token: the gateway answers %s %s", no.Response.Status, printable(no.ErrorDescription))
-		default:
-			return nil, refusal.New(refusal.NotAuthenticated, "the gateway refused this job's token").
-				WithDetail("%s", printable(no.ErrorDescription)).
-				WithHint("is it made for the audience that the gateway's configuration names, and is this job bound there?")
-		}
-	}
-}
-
-// Many jobs may start at once behind one address, and the token's issuer may be slow for a moment.
-const (
-	exchangeTries = 15
-	exchangePause = 2 * time.Second
-)
-
-// busy tells the answers after which trying again may help.
-func busy(status int) bool {
-	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
 }

@@ -1,4 +1,4 @@
-package client
+package report
 
 import (
 	"encoding/csv"
@@ -13,7 +13,7 @@ func TestReportsRunNothing(t *testing.T) {
 	evil := []string{"=cmd|' /C calc'!A0", "a|b\n| c", "<script>alert(1)</script>", "[x](https://evil.example)", "+1", "@SUM(A1)", "\u202etxt"}
 	r := api.AuditReport{Title: "T", Tables: []api.ReportTable{{Title: "Things", Columns: []string{"a", "b", "c", "d", "e", "f", "g"}, Rows: [][]string{evil}}}}
 	var out strings.Builder
-	if err := WriteReport(&out, r, false); err != nil {
+	if err := Write(&out, r, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"<script", "\n| c", "x](https", "\u202e"} {
@@ -22,7 +22,7 @@ func TestReportsRunNothing(t *testing.T) {
 		}
 	}
 	out.Reset()
-	if err := WriteReport(&out, r, true); err != nil {
+	if err := Write(&out, r, true); err != nil {
 		t.Fatal(err)
 	}
 	reader := csv.NewReader(strings.NewReader(out.String()))

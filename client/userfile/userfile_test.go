@@ -1,4 +1,4 @@
-package client
+package userfile
 
 import (
 	"os"
@@ -13,17 +13,17 @@ func TestMergeBlock(t *testing.T) {
 	const block = blockBegin + "\n" + blockNote + "\nx\n" + blockEnd + "\n"
 	for _, test := range []struct {
 		name, text, content string
-		where               place
+		where               Place
 		want                string
 	}{
-		{"into nothing", "", "x", atBottom, block},
-		{"at the bottom", "mine\n", "x", atBottom, "mine\n" + block},
-		{"at the top", "mine\n", "x\n", atTop, block + "mine\n"},
-		{"after a last line without an end", "mine", "x", atBottom, "mine\n" + block},
-		{"replaced where it stands", "a\n" + blockBegin + "\nold\n" + blockEnd + "\nb\n", "x", atTop, "a\n" + block + "b\n"},
-		{"replaced in a file with Windows line ends", "a\r\n" + blockBegin + "\r\nold\r\n" + blockEnd + "\r\nb\r\n", "x", atTop, "a\r\n" + block + "b\r\n"},
-		{"taken out", "a\n" + block + "b\n", "", atTop, "a\nb\n"},
-		{"nothing to take out", "a\n", "", atTop, "a\n"},
+		{"into nothing", "", "x", AtBottom, block},
+		{"at the bottom", "mine\n", "x", AtBottom, "mine\n" + block},
+		{"at the top", "mine\n", "x\n", AtTop, block + "mine\n"},
+		{"after a last line without an end", "mine", "x", AtBottom, "mine\n" + block},
+		{"replaced where it stands", "a\n" + blockBegin + "\nold\n" + blockEnd + "\nb\n", "x", AtTop, "a\n" + block + "b\n"},
+		{"replaced in a file with Windows line ends", "a\r\n" + blockBegin + "\r\nold\r\n" + blockEnd + "\r\nb\r\n", "x", AtTop, "a\r\n" + block + "b\r\n"},
+		{"taken out", "a\n" + block + "b\n", "", AtTop, "a\nb\n"},
+		{"nothing to take out", "a\n", "", AtTop, "a\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := mergeBlock(test.text, test.content, test.where)
@@ -42,7 +42,7 @@ func TestMergeBlockLeavesABrokenFileAlone(t *testing.T) {
 		blockBegin + "\n" + blockBegin + "\n" + blockEnd + "\n",
 		blockBegin + "\n" + blockEnd + "\n" + blockEnd + "\n",
 	} {
-		if got, err := mergeBlock(text, "x", atTop); err == nil {
+		if got, err := mergeBlock(text, "x", AtTop); err == nil {
 			t.Errorf("%q was merged into %q", text, got)
 		}
 	}
@@ -53,7 +53,7 @@ func TestMergeBlockIsIdempotentAndReversible(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`([a-z \[\]=#]{0,8}\n){0,5}`).Draw(t, "text")
 		content := rapid.StringMatching(`([a-z]{1,8}\n){1,3}`).Draw(t, "content")
-		where := place(rapid.IntRange(0, 1).Draw(t, "where"))
+		where := Place(rapid.IntRange(0, 1).Draw(t, "where"))
 		once, err := mergeBlock(text, content, where)
 		if err != nil {
 			t.Fatal(err)
@@ -77,7 +77,7 @@ func TestMergeFileKeepsModeAndLink(t *testing.T) {
 	if err := os.Symlink(real, link); err != nil {
 		t.Skip("no links here:", err)
 	}
-	if err := mergeFile(link, "Include x", atTop); err != nil {
+	if err := Merge(link, "Include x", AtTop); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(real)
@@ -99,7 +99,7 @@ func TestMergeFileKeepsModeAndLink(t *testing.T) {
 
 func TestMergeFileMakesNoEmptyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "config")
-	if err := mergeFile(path, "", atTop); err != nil {
+	if err := Merge(path, "", AtTop); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Dir(path)); !os.IsNotExist(err) {

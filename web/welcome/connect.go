@@ -1,4 +1,4 @@
-package web
+package welcome
 
 import (
 	"crypto/rand"
@@ -23,12 +23,12 @@ var connectPage = template.Must(template.New("connect").Parse(connectHTML))
 // connectName is what may stand in the address in the place of a target's or account's name.
 var connectName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?$`)
 
-// connect is the page for people with nothing installed: complete lines for the stock programs. It is public and says what
+// Connect is the page for people with nothing installed: complete lines for the stock programs. It is public and says what
 // anybody may know of this gateway; names of targets and accounts are only repeated from the address.
-func (s *server) connect(w http.ResponseWriter, r *http.Request) {
-	gateway, err := s.gateway()
+func (p *Pages) Connect(w http.ResponseWriter, r *http.Request) {
+	gateway, hosts, err := p.Gateway()
 	if err != nil {
-		write(w, s.fail("connect", err))
+		p.Fail(w, err)
 		return
 	}
 	named := func(parameter, otherwise string) string {
@@ -47,7 +47,6 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 	if ca != "" {
 		jdbc.Set("sslrootcert", root)
 	}
-	key := s.Authn.HostAuthority()
 	page := struct {
 		Nonce, URL, CA, CAFile                 string
 		Postgres, SSH                          bool
@@ -56,7 +55,7 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 		Authority, HostKey                     string
 		Target, Account                        string
 	}{
-		Nonce: rand.Text(), URL: s.URL, CA: ca, CAFile: root, Target: target, Account: account,
+		Nonce: rand.Text(), URL: p.URL, CA: ca, CAFile: root, Target: target, Account: account,
 		Postgres:   gateway.Postgres.Port != 0,
 		SSH:        gateway.SSH.Port != 0,
 		PsqlNative: `psql "` + postgres + " user=" + account + " oauth_issuer=" + gateway.Issuer + " oauth_client_id=" + authn.PostgresClient + `"`,
@@ -64,18 +63,18 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request) {
 		PsqlPass:   `psql "` + postgres + " user=" + account + `+ID channel_binding=require"`,
 		JDBC:       "jdbc:postgresql://" + gateway.Postgres.Host + ":" + strconv.Itoa(gateway.Postgres.Port) + "/" + target + "?" + jdbc.Encode(),
 		Shell:      "ssh -p " + strconv.Itoa(gateway.SSH.Port) + " " + account + "@" + target + "@" + gateway.SSH.Host,
-		KnownHosts: strings.Join(s.knownHosts(gateway, nil), "\n"),
+		KnownHosts: strings.Join(hosts.Known, "\n"),
 	}
-	if key != nil {
-		page.Authority = ssh.FingerprintSHA256(key)
+	if hosts.Authority != nil {
+		page.Authority = ssh.FingerprintSHA256(hosts.Authority)
 	}
-	if signer := s.Authn.HostKey(); signer != nil {
-		page.HostKey = ssh.FingerprintSHA256(signer.PublicKey())
+	if hosts.Key != nil {
+		page.HostKey = ssh.FingerprintSHA256(hosts.Key)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+page.Nonce+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	if err := connectPage.Execute(w, page); err != nil {
-		s.Log.Debug("the page for newcomers was not read to its end", "error", err)
+		p.Log.Debug("the page for newcomers was not read to its end", "error", err)
 	}
 }

@@ -1,4 +1,6 @@
-package configs
+// Package example is the commented configuration that an installation begins with. What it writes loads once the files are there that the
+// installation brings: certificates and the targets' authorities.
+package example
 
 import (
 	"embed"
@@ -10,10 +12,10 @@ import (
 	"text/template"
 )
 
-//go:embed example/*.yaml
-var exampleFiles embed.FS
+//go:embed *.yaml
+var templates embed.FS
 
-// Installation is what Initialize writes into a new configuration.
+// Installation is what Write puts into a new configuration.
 type Installation struct {
 	Host        string // the gateway's name
 	State       string // state directory
@@ -23,13 +25,13 @@ type Installation struct {
 	CA          string // or empty
 }
 
-// Initialize writes sallyport.yaml, targets.yaml and policies.yaml, commented, into directory, and returns their paths.
+// Write writes sallyport.yaml, targets.yaml and policies.yaml, commented, into directory, and returns their paths.
 // It overwrites nothing: if one is there, none is written.
-func Initialize(directory string, in Installation) ([]string, error) {
+func Write(directory string, in Installation) ([]string, error) {
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return nil, fmt.Errorf("make the configuration's directory: %w", err)
 	}
-	examples, err := template.ParseFS(exampleFiles, "example/*.yaml")
+	examples, err := template.ParseFS(templates, "*.yaml")
 	if err != nil {
 		return nil, err
 	}

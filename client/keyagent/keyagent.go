@@ -1,4 +1,6 @@
-package client
+// Package keyagent gives the user's ssh-agent the SSH key of a sign-in, for no longer than its certificate is good, and takes it out again. Of
+// what else the agent holds nothing is touched.
+package keyagent
 
 import (
 	"errors"
@@ -32,9 +34,9 @@ func withAgent(f func(agent.ExtendedAgent) error) error {
 	return f(agent.NewClient(conn))
 }
 
-// addToAgent gives the agent the SSH key and its certificate, for no longer than that is good, in the place of an earlier
+// Add gives the agent the SSH key and its certificate, for no longer than that is good, in the place of an earlier
 // one of ours.
-func addToAgent(keyPEM []byte, certificate string) error {
+func Add(keyPEM []byte, certificate string) error {
 	private, err := ssh.ParseRawPrivateKey(keyPEM)
 	if err != nil {
 		return err
@@ -62,7 +64,9 @@ func addToAgent(keyPEM []byte, certificate string) error {
 	})
 }
 
-// removeOurs takes our keys out of the agent.
+// Remove takes our keys out of the agent.
+func Remove() error { return withAgent(removeOurs) }
+
 func removeOurs(a agent.ExtendedAgent) error {
 	keys, err := a.List()
 	if err != nil {

@@ -1,4 +1,6 @@
-package client
+// Package report writes the auditors' reports for people: as Markdown or CSV. What people once wrote, in a reason or a name, is text in them,
+// whatever it looks like: no markup, no link, no formula.
+package report
 
 import (
 	"encoding/csv"
@@ -12,9 +14,9 @@ import (
 	"sallyport/web/api"
 )
 
-// WriteReport writes a report as Markdown, which becomes HTML or PDF by any tool, or as CSV: one table after another, each with its
+// Write writes a report as Markdown, which becomes HTML or PDF by any tool, or as CSV: one table after another, each with its
 // title in the first column.
-func WriteReport(w io.Writer, r api.AuditReport, csv bool) error {
+func Write(w io.Writer, r api.AuditReport, csv bool) error {
 	if csv {
 		return writeCSV(w, r)
 	}

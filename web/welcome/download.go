@@ -1,4 +1,4 @@
-package web
+package welcome
 
 import (
 	"errors"
@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// pathDownload is where the client's binaries are, for those who have none yet: nobody needs to be signed in.
-	pathDownload = "/download/"
 	// maxDownloads is how many are served at a time, because anybody may ask.
 	maxDownloads = 32
 	// downloadPiece is how long a client may take for each piece.
@@ -26,26 +24,13 @@ const (
 // releaseFile are the names of a release's files; nothing else in the directory is served.
 var releaseFile = regexp.MustCompile(`^(sallyport(-verify)?_[A-Za-z0-9][A-Za-z0-9._+~-]*|SHA256SUMS)$`)
 
-// downloads serves the release of the gateway's own version, as `make release` lays it out: RELEASES/VERSION/NAME. The
-// directory is opened for each request, so that one that is put there later needs no restart.
-type downloads struct {
-	*server
-	room chan struct{}
-}
-
-func (s *server) registerDownloads(mux *router) {
-	d := &downloads{s, make(chan struct{}, maxDownloads)}
-	mux.HandleFunc("GET "+pathDownload+"{$}", d.list)
-	mux.HandleFunc("GET "+pathDownload+"{name}", d.file)
-}
-
 // open opens the release's directory; nothing outside it can be reached through what it returns.
-func (d *downloads) open() (*os.Root, error) {
-	directory := d.Config().Releases
-	if directory == "" || !filepath.IsLocal(d.Version) {
+func (p *Pages) open() (*os.Root, error) {
+	directory := p.Releases()
+	if directory == "" || !filepath.IsLocal(p.Version) {
 		return nil, fs.ErrNotExist
 	}
-	return os.OpenRoot(filepath.Join(directory, d.Version))
+	return os.OpenRoot(filepath.Join(directory, p.Version))
 }
 
 var downloadPage = template.Must(template.New("download").Parse(`<!doctype html><html lang="en"><meta charset="utf-8"><title>Sallyport {{.Version}}</title>
@@ -61,16 +46,17 @@ sallyport login --gateway {{.URL}}
 </html>
 `))
 
-func (d *downloads) list(w http.ResponseWriter, r *http.Request) {
-	root, err := d.open()
+// List is the page of the release's files.
+func (p *Pages) List(w http.ResponseWriter, r *http.Request) {
+	root, err := p.open()
 	if err != nil {
-		d.missing(w, r, err)
+		p.missing(w, r, err)
 		return
 	}
 	defer root.Close()
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		d.missing(w, r, err)
+		p.missing(w, r, err)
 		return
 	}
 	type file struct {
@@ -80,7 +66,7 @@ func (d *downloads) list(w http.ResponseWriter, r *http.Request) {
 	page := struct {
 		Version, URL string
 		Files        []file
-	}{Version: d.Version, URL: strings.TrimSuffix(d.URL, "/")}
+	}{Version: p.Version, URL: strings.TrimSuffix(p.URL, "/")}
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && releaseFile.MatchString(e.Name()) {
 			page.Files = append(page.Files, file{e.Name(), info.Size()})
@@ -90,47 +76,48 @@ func (d *downloads) list(w http.ResponseWriter, r *http.Request) {
 	_ = downloadPage.Execute(w, page) // an error is the client going away
 }
 
-func (d *downloads) file(w http.ResponseWriter, r *http.Request) {
+// File is one of them, by the request's path value "name".
+func (p *Pages) File(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	root, err := d.open()
+	root, err := p.open()
 	if err != nil || !releaseFile.MatchString(name) {
-		d.missing(w, r, errors.Join(err, fs.ErrNotExist))
+		p.missing(w, r, errors.Join(err, fs.ErrNotExist))
 		return
 	}
 	defer root.Close()
 	f, err := root.Open(name)
 	if err != nil {
-		d.missing(w, r, err)
+		p.missing(w, r, err)
 		return
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		d.missing(w, r, errors.Join(err, fs.ErrNotExist))
+		p.missing(w, r, errors.Join(err, fs.ErrNotExist))
 		return
 	}
 	select {
-	case d.room <- struct{}{}:
-		defer func() { <-d.room }()
+	case p.room <- struct{}{}:
+		defer func() { <-p.room }()
 	default:
 		w.Header().Set("Retry-After", "30")
-		write(w, problem(refusal.New(refusal.TooMany, "too many downloads are going on").WithHint("try again in half a minute")))
+		p.Fail(w, refusal.New(refusal.TooMany, "too many downloads are going on").WithHint("try again in half a minute"))
 		return
 	}
 	kind := "application/octet-stream"
 	if name == "SHA256SUMS" {
-		kind = plainText
+		kind = "text/plain; charset=utf-8"
 	}
 	w.Header().Set("Content-Type", kind)
 	http.ServeContent(&piecewise{ResponseWriter: w, control: http.NewResponseController(w)}, r, name, info.ModTime(), f)
 }
 
 // missing answers as everything does that is not here.
-func (d *downloads) missing(w http.ResponseWriter, r *http.Request, err error) {
+func (p *Pages) missing(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
-		d.Log.Error("a release can't be served", "path", r.URL.Path, "error", err)
+		p.Log.Error("a release can't be served", "path", r.URL.Path, "error", err)
 	}
-	d.nothingHere(w, r)
+	p.Missing(w, r)
 }
 
 // piecewise gives the client time for each piece, rather than for the whole.

@@ -1,4 +1,4 @@
-package web
+package live
 
 import (
 	"context"
@@ -86,15 +86,10 @@ func (b *batcher) take() (api.Batch, error) {
 	return out, b.err
 }
 
-// batches are what happens in a live session, a few times a second, however much it is: what is between is counted. One
-// without items and not over says only that the stream is there.
-func (s *server) batches(ctx context.Context, who caller, id string, after int) (iter.Seq2[api.Batch, error], error) {
-	following, stop := context.WithCancel(ctx)
-	_, items, err := s.follow(following, who, id)
-	if err != nil {
-		stop()
-		return nil, err
-	}
+// Batches are what happens in a live session, a few times a second, however much it is: what is between is counted. Of items only
+// those with numbers above after are told. A batch without items and not over says only that the stream is there. stop is called at the
+// end; it ends the items.
+func Batches(ctx context.Context, items iter.Seq2[api.Item, error], stop func(), after int) iter.Seq2[api.Batch, error] {
 	return func(yield func(api.Batch, error) bool) {
 		defer stop()
 		b := &batcher{items: make([]api.Item, 0, mostBatch), changed: make(chan struct{}, 1)}
@@ -134,11 +129,11 @@ func (s *server) batches(ctx context.Context, who caller, id string, after int) 
 				return
 			}
 		}
-	}, nil
+	}
 }
 
-// writeBatches writes batches as server-sent events; the id of each is the number of its last item.
-func writeBatches(w io.Writer, batches iter.Seq2[api.Batch, error]) error {
+// WriteBatches writes batches as server-sent events; the id of each is the number of its last item.
+func WriteBatches(w io.Writer, batches iter.Seq2[api.Batch, error]) error {
 	for batch, err := range batches {
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package web
+package live
 
 import (
 	"testing"
@@ -15,7 +15,7 @@ func TestTheLastLineIsMaskedWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pulse{mask: m.Text, lines: map[uint32]*terminal.Lines{}}
+	p := &Pulse{mask: m.Text, lines: map[uint32]*terminal.Lines{}}
 	p.take(item.Item{Kind: item.Command, Channel: 1, Via: "shell"})
 	p.take(item.Item{Kind: item.Output, Channel: 1, Stream: "stdout", Data: []byte("$ pay 4111 1111 1111 111x\b1\r\n")})
 	if want := "$ pay [card ••••••••1111]"; p.last != want {

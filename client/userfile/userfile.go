@@ -1,4 +1,6 @@
-package client
+// Package userfile writes files that people and other programs read too. It promises that a reader sees an old file or the new one and never a
+// piece, and that of a file that belongs to the user nothing changes but one marked block.
+package userfile
 
 import (
 	"errors"
@@ -16,17 +18,18 @@ const (
 	blockNote  = `# "sallyport login" writes these lines and "sallyport logout" removes them; changes here are lost.`
 )
 
-// place says where a new block goes.
-type place int
+// Place says where a new block goes.
+type Place int
 
+// The places.
 const (
-	atTop place = iota
-	atBottom
+	AtTop Place = iota
+	AtBottom
 )
 
 // mergeBlock returns text with the block's content replaced, or added where there is none; empty content removes the
 // block. Merging twice is merging once.
-func mergeBlock(text, content string, where place) (string, error) {
+func mergeBlock(text, content string, where Place) (string, error) {
 	before, _, after, found, err := cutBlock(text)
 	if err != nil {
 		return "", err
@@ -40,7 +43,7 @@ func mergeBlock(text, content string, where place) (string, error) {
 		return before + block + after, nil
 	case block == "":
 		return text, nil
-	case where == atTop:
+	case where == AtTop:
 		return block + text, nil
 	}
 	if text != "" && !strings.HasSuffix(text, "\n") {
@@ -77,8 +80,9 @@ func cutBlock(text string) (before, block, after string, found bool, err error) 
 	return text[:begin], text[begin:end], text[end:], true, nil
 }
 
-// mergeFile is mergeBlock on a file, which keeps its mode. A file that would be made only to hold nothing is not made.
-func mergeFile(path, content string, where place) error {
+// Merge replaces the block's content in a file, or adds the block where there is none; empty content removes it. The file keeps its
+// mode. One that would be made only to hold nothing is not made.
+func Merge(path, content string, where Place) error {
 	mode := fs.FileMode(0o600)
 	old, err := os.ReadFile(path)
 	switch {
@@ -103,5 +107,43 @@ func mergeFile(path, content string, where place) error {
 	if merged == string(old) {
 		return nil
 	}
-	return writeFile(path, []byte(merged), mode)
+	return Write(path, []byte(merged), mode)
+}
+
+// Before is what of a text stands before the block, which is all of it where there is none.
+func Before(text string) (string, error) {
+	before, _, _, _, err := cutBlock(text)
+	return before, err
+}
+
+// Write replaces a file whole: a reader sees the old one or the new one, also after a crash. Where path is a link,
+// what it leads to is replaced.
+func Write(path string, data []byte, mode fs.FileMode) (err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".sallyport-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			temporary.Close()
+			os.Remove(temporary.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if err := temporary.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err := temporary.Write(data); err != nil {
+		return err
+	}
+	if err := temporary.Sync(); err != nil {
+		return err
+	}
+	if err := temporary.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), path)
 }

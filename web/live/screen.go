@@ -1,4 +1,4 @@
-package web
+package live
 
 import (
 	"bytes"
@@ -28,8 +28,8 @@ const (
 	mostFrames = 200
 )
 
-// frame is one piece of what a terminal shows: a picture to begin with, something painted, or a new size.
-type frame struct {
+// Frame is one piece of what a terminal shows: a picture to begin with, something painted, or a new size.
+type Frame struct {
 	At   time.Duration
 	Kind string // "begin", "o", "r", "end"; empty: nothing, but the stream is there
 	Text string
@@ -52,7 +52,7 @@ type painter struct {
 	filter   terminal.Filter
 	rest     []byte // of a character that is not whole yet
 	past     []byte
-	frames   []frame
+	frames   []Frame
 	over     bool
 	err      error
 }
@@ -91,7 +91,7 @@ func (p *painter) add(it api.Item) {
 // resize tells a new size. A reader who falls behind by too many begins anew.
 func (p *painter) resize(at time.Duration) {
 	if len(p.frames) < mostFrames {
-		p.frames = append(p.frames, frame{At: at, Kind: "r", Text: fmt.Sprintf("%dx%d", p.columns, p.lines)})
+		p.frames = append(p.frames, Frame{At: at, Kind: "r", Text: fmt.Sprintf("%dx%d", p.columns, p.lines)})
 		return
 	}
 	for _, f := range p.frames {
@@ -129,7 +129,7 @@ func (p *painter) paint(at time.Duration, data []byte) {
 			last.Text = strings.ToValidUTF8(last.Text[len(last.Text)-mostFrame:], "\uFFFD")
 		}
 	} else if text != "" {
-		p.frames = append(p.frames, frame{At: at, Kind: "o", Text: text})
+		p.frames = append(p.frames, Frame{At: at, Kind: "o", Text: text})
 	}
 }
 
@@ -140,24 +140,24 @@ func (p *painter) end(err error) {
 }
 
 // take returns what there is to show. It begins when what was before has been read.
-func (p *painter) take() ([]frame, error) {
+func (p *painter) take() ([]Frame, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	quiet := !p.moved
 	p.moved = false
-	var out []frame
+	var out []Frame
 	if !p.begun && (p.chosen || p.over) && (p.caughtUp || quiet || p.over) {
 		p.begun = true
 		if p.columns == 0 {
 			p.columns, p.lines = 80, 24
 		}
-		out = append(out, frame{At: p.at, Kind: "begin", Text: recent(p.past), Columns: p.columns, Lines: p.lines})
+		out = append(out, Frame{At: p.at, Kind: "begin", Text: recent(p.past), Columns: p.columns, Lines: p.lines})
 		p.past = nil
 	}
 	out = append(out, p.frames...)
 	p.frames = nil
 	if p.over && p.err == nil {
-		out = append(out, frame{Kind: "end"})
+		out = append(out, Frame{Kind: "end"})
 	}
 	return out, p.err
 }
@@ -173,15 +173,10 @@ func recent(past []byte) string {
 	return strings.ToValidUTF8(string(past), "\uFFFD")
 }
 
-// screen is what a live session's terminal shows, for somebody who may watch it.
-func (s *server) screen(ctx context.Context, who caller, id string, channel uint32) (iter.Seq2[frame, error], error) {
-	following, stop := context.WithCancel(ctx)
-	_, items, err := s.follow(following, who, id)
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	return func(yield func(frame, error) bool) {
+// Screen is what a live session's terminal shows: that of the channel, or for 0 the first with a terminal, or else the first with output.
+// stop is called at the end; it ends the items.
+func Screen(ctx context.Context, items iter.Seq2[api.Item, error], stop func(), channel uint32) iter.Seq2[Frame, error] {
+	return func(yield func(Frame, error) bool) {
 		defer stop()
 		p := &painter{joined: time.Now(), channel: channel, chosen: channel != 0}
 		go func() {
@@ -210,21 +205,21 @@ func (s *server) screen(ctx context.Context, who caller, id string, channel uint
 				silent = time.Now()
 			}
 			if err != nil {
-				yield(frame{}, err)
+				yield(Frame{}, err)
 				return
 			}
 			if time.Since(silent) > sse.Heartbeat {
-				if !yield(frame{}, nil) {
+				if !yield(Frame{}, nil) {
 					return
 				}
 				silent = time.Now()
 			}
 		}
-	}, nil
+	}
 }
 
-// writeFrames writes frames as the player's event source takes them.
-func writeFrames(w io.Writer, frames iter.Seq2[frame, error]) error {
+// WriteFrames writes frames as the player's event source takes them.
+func WriteFrames(w io.Writer, frames iter.Seq2[Frame, error]) error {
 	for f, err := range frames {
 		if err != nil {
 			return err
