@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"sallyport/configs"
 	"sallyport/recorder/disk"
 	"sallyport/recorder/wal"
 )
@@ -49,7 +48,7 @@ func (r *Recorder) ahead() string { return filepath.Join(r.Dir, "wal") }
 func (r *Recorder) newLog() *wal.Log {
 	return wal.New(wal.Options{
 		Dir: r.ahead(), Disk: r.hardware.Log, Segment: r.hardware.Segment, Log: r.Log,
-		Failed: r.logFailed,
+		Failed: func(err error) { r.failAll(isSynced, err) },
 		At: func(place string, first func()) {
 			if r.faults.due(place) {
 				if first != nil {
@@ -59,26 +58,6 @@ func (r *Recorder) newLog() *wal.Log {
 			}
 		},
 	})
-}
-
-// logFailed ends all recordings at level synced.
-func (r *Recorder) logFailed(err error) {
-	r.distrust(err)
-	r.mu.Lock()
-	var live []*Recording
-	for _, rec := range r.live {
-		if rec.level == configs.Synced {
-			live = append(live, rec)
-		}
-	}
-	r.mu.Unlock()
-	for _, rec := range live {
-		rec.mu.Lock()
-		if !rec.ended {
-			rec.fail(err)
-		}
-		rec.mu.Unlock()
-	}
 }
 
 // replay brings what an earlier run left in its write-ahead log to the recordings among files, and removes the log once

@@ -13,24 +13,38 @@ import (
 	"sallyport/recorder/index"
 )
 
-// TestALiveRecordingThatFailedIsFollowedAgain: a live recording that could not be indexed for a moment is not taken for one that
-// has ended when it is tried again; what it says afterwards is found.
-func TestALiveRecordingThatFailedIsFollowedAgain(t *testing.T) {
+// withoutIndex is a recorder that fills none by itself.
+func withoutIndex(t *testing.T) *Recorder {
+	t.Helper()
 	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close(t.Context())
-	rec := begin(t, r, "s1")
-	if err := rec.Record(t.Context(), said("before")); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { r.Close(context.Background()) })
+	return r
+}
+
+// fillingOf is an index that is filled by hand.
+func fillingOf(t *testing.T, r *Recorder) *filling {
+	t.Helper()
 	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFilling(t.Context(), r, x) // whose turns are taken by hand, but the backlog's
-	defer f.close()
+	f := newFilling(context.WithoutCancel(t.Context()), r, x)
+	t.Cleanup(f.close)
+	return f
+}
+
+// TestALiveRecordingThatFailedIsFollowedAgain: a live recording that could not be indexed for a moment is not taken for one that
+// has ended when it is tried again; what it says afterwards is found.
+func TestALiveRecordingThatFailedIsFollowedAgain(t *testing.T) {
+	r := withoutIndex(t)
+	rec := begin(t, r, "s1")
+	if err := rec.Record(t.Context(), said("before")); err != nil {
+		t.Fatal(err)
+	}
+	f := fillingOf(t, r) // whose turns are taken by hand, but the backlog's
 	if err := f.discover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +79,7 @@ func TestALiveRecordingThatFailedIsFollowedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.lookAt(s, 3)
-	states, err := x.Sessions(t.Context())
+	states, err := f.index.Sessions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,17 +102,8 @@ func (m meanwhile) Done() <-chan struct{} {
 // TestAShortRecordingIsFound: one that had no file yet when the index looked, and has ended when that look is over, is not
 // taken for one that cannot be read.
 func TestAShortRecordingIsFound(t *testing.T) {
-	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close(t.Context())
-	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newFilling(t.Context(), r, x)
-	defer f.close()
+	r := withoutIndex(t)
+	f := fillingOf(t, r)
 	claimed := &Recording{header: header("s1")}
 	if err := r.claim(claimed, "recordings/to-come"+extension); err != nil {
 		t.Fatal(err)
@@ -122,18 +127,9 @@ func TestAShortRecordingIsFound(t *testing.T) {
 
 // TestARecordingThatCannotBeReadForAMoment is looked at again, also where nothing else begins.
 func TestARecordingThatCannotBeReadForAMoment(t *testing.T) {
-	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close(t.Context())
+	r := withoutIndex(t)
 	end(t, begin(t, r, "s1"))
-	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newFilling(t.Context(), r, x)
-	defer f.close()
+	f := fillingOf(t, r)
 	path := pathOf(r, "s1")
 	if err := errors.Join(os.Rename(path, path+".away"), os.Mkdir(path, 0o700)); err != nil { // it opens, and a read fails
 		t.Fatal(err)
@@ -154,18 +150,9 @@ func TestARecordingThatCannotBeReadForAMoment(t *testing.T) {
 
 // TestASessionInAnothersPlace: one that begins while another is purged, so that there are as many as before, is found.
 func TestASessionInAnothersPlace(t *testing.T) {
-	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close(t.Context())
+	r := withoutIndex(t)
 	end(t, begin(t, r, "s1"))
-	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newFilling(t.Context(), r, x)
-	defer f.close()
+	f := fillingOf(t, r)
 	purged := sync.OnceFunc(func() {
 		r.mu.Lock()
 		path := r.paths["s1"]
@@ -189,22 +176,13 @@ func TestASessionInAnothersPlace(t *testing.T) {
 
 // TestPurgedWhileItIsIndexed: what is purged when all of it is in the index, and that is not said yet, does not stay in it.
 func TestPurgedWhileItIsIndexed(t *testing.T) {
-	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close(t.Context())
+	r := withoutIndex(t)
 	rec := begin(t, r, "s1")
 	if err := rec.Record(t.Context(), said("something")); err != nil {
 		t.Fatal(err)
 	}
 	end(t, rec)
-	x, _, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newFilling(t.Context(), r, x)
-	defer f.close()
+	f := fillingOf(t, r)
 	f.waited.Add(1) // so that it does not rest
 	if err := f.discover(t.Context()); err != nil {
 		t.Fatal(err)
@@ -222,7 +200,7 @@ func TestPurgedWhileItIsIndexed(t *testing.T) {
 	}
 	f.forget(t.Context(), "s1")
 	f.finished(s, nil)
-	states, err := x.Sessions(t.Context())
+	states, err := f.index.Sessions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +212,7 @@ func TestPurgedWhileItIsIndexed(t *testing.T) {
 // TestAnIndexAskedForWhileItIsOpened: what is to be looked at when the index is opened (what is hidden now, what is gone) and changes
 // while that is done is looked at once more; and whoever has it made anew is not content with one that was opened for another reason.
 func TestAnIndexAskedForWhileItIsOpened(t *testing.T) {
-	r, err := Open(t.Context(), Options{Dir: t.TempDir(), Log: testLog(t), Interpreters: talking})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close(t.Context())
+	r := withoutIndex(t)
 	r.Index = filepath.Join(t.TempDir(), "index.db")
 	ix := newIndexer(r)
 	for name, ask := range map[string]func(){

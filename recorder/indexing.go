@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sallyport/internal/refusal"
-	"sallyport/recorder/format"
 	"sallyport/recorder/index"
 )
 
@@ -292,18 +291,6 @@ func (r *Recorder) size(session string) (int64, error) {
 	if !ok {
 		return 0, os.ErrNotExist
 	}
-	f, err := os.Open(filepath.Join(r.Dir, path))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	found, err := format.Look(f, info.Size())
-	if err != nil {
-		return 0, err
-	}
-	return found.Content, nil
+	found, err := lookInto(filepath.Join(r.Dir, path))
+	return found.Content, err
 }

@@ -2,11 +2,15 @@ package recorder
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"sallyport/internal/store"
@@ -73,29 +77,11 @@ func (r *Recorder) keepBinding(ctx context.Context) {
 		case <-beat.C:
 			r.owe(transparency.Leaf{Kind: transparency.Heartbeat})
 		case <-r.Ledger.Failed():
-			r.ledgerFailed(r.Ledger.Err())
+			r.failAll(isAny, r.Ledger.Err()) // nothing passes that the log can't bind
 			return
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// ledgerFailed ends all recordings: nothing passes that the log can't bind.
-func (r *Recorder) ledgerFailed(err error) {
-	r.distrust(err)
-	r.mu.Lock()
-	live := make([]*Recording, 0, len(r.live))
-	for _, rec := range r.live {
-		live = append(live, rec)
-	}
-	r.mu.Unlock()
-	for _, rec := range live {
-		rec.mu.Lock()
-		if !rec.ended {
-			rec.fail(err)
-		}
-		rec.mu.Unlock()
 	}
 }
 
@@ -104,11 +90,8 @@ func (r *Recorder) bindProgress() {
 	r.mu.Lock()
 	owed := r.owed
 	r.owed = nil
-	live := make([]*Recording, 0, len(r.live))
-	for _, rec := range r.live {
-		live = append(live, rec)
-	}
 	r.mu.Unlock()
+	live := r.living(isAny)
 	if len(owed) > 0 {
 		r.owe(owed...)
 	}
@@ -283,3 +266,22 @@ func (r *Recorder) ending(session, path string) (transparency.Leaf, bool, error)
 	leaf.Recording = transparency.Of(session, reader.State())
 	return leaf, reader.Sealed(), nil
 }
+
+// program is the SHA-256 of the program that runs, which the log says at each start; empty where it can't be read. It is read once: what
+// is put in its place while it runs is another program.
+var program = sync.OnceValue(func() string {
+	path, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+})

@@ -266,22 +266,27 @@ func (u *unlessDone) Read(b []byte) (int, error) {
 	return u.Reader.Read(b)
 }
 
-// isPacked reports whether the file of that path is a recording in its packed form.
-func isPacked(path string) (bool, error) {
+// lookInto looks at a file that may be a recording.
+func lookInto(path string) (format.Info, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return format.Info{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return false, err
+		return format.Info{}, err
 	}
-	look, err := format.Look(f, info.Size())
+	return format.Look(f, info.Size())
+}
+
+// isPacked reports whether the file of that path is a recording in its packed form.
+func isPacked(path string) (bool, error) {
+	found, err := lookInto(path)
 	if errors.Is(err, format.ErrNotRecording) {
 		return false, nil
 	}
-	return look.Packed, err
+	return found.Packed, err
 }
 
 // sessionOf is the session whose recording a file is.

@@ -392,6 +392,35 @@ func (r *Recorder) ended(rec *Recording) {
 	}
 }
 
+// living are the recordings that are being written, of those that which admits.
+func (r *Recorder) living(which func(*Recording) bool) []*Recording {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*Recording
+	for _, rec := range r.live {
+		if which(rec) {
+			all = append(all, rec)
+		}
+	}
+	return all
+}
+
+func isAny(*Recording) bool         { return true }
+func isSession(rec *Recording) bool { return rec.header.Protocol != protocolAudit }
+func isSynced(rec *Recording) bool  { return rec.level == configs.Synced }
+
+// failAll ends recordings after a failure of what they all stand on.
+func (r *Recorder) failAll(which func(*Recording) bool, err error) {
+	r.distrust(err)
+	for _, rec := range r.living(which) {
+		rec.mu.Lock()
+		if !rec.ended {
+			rec.fail(err)
+		}
+		rec.mu.Unlock()
+	}
+}
+
 // distrust ends all recording after a failure that is not just want of room.
 func (r *Recorder) distrust(err error) {
 	r.mu.Lock()
@@ -411,15 +440,9 @@ func (r *Recorder) Close(ctx context.Context) error {
 		return nil
 	}
 	r.closed = true
-	var live []*Recording
-	for _, rec := range r.live {
-		if rec.header.Protocol != protocolAudit {
-			live = append(live, rec)
-		}
-	}
 	r.mu.Unlock()
 	var errs []error
-	for _, rec := range live {
+	for _, rec := range r.living(isSession) {
 		errs = append(errs, rec.close())
 	}
 	r.keeper.close()

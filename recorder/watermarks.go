@@ -97,15 +97,7 @@ var errDiskLow = refusal.New(refusal.RecorderFailed, "the gateway's disk for rec
 
 // stopAll has nothing more recorded but endings, and what the audit log says.
 func (r *Recorder) stopAll(why error) {
-	r.mu.Lock()
-	var live []*Recording
-	for _, rec := range r.live {
-		if rec.header.Protocol != protocolAudit {
-			live = append(live, rec)
-		}
-	}
-	r.mu.Unlock()
-	for _, rec := range live {
+	for _, rec := range r.living(isSession) {
 		rec.stop(why)
 	}
 }
