@@ -94,21 +94,30 @@ func (c *clientChunk) mayPass(p wire.Piece) bool {
 	return false
 }
 
+// beginnings are what is said of a statement that is refused: how it begins, for the recording, and the same masked, for the audit log and
+// who is told of that. What is recorded is masked too where the cut would leave of what is masked a part that nobody knows for one.
+func beginnings(whole string, masked func(string) string) (recorded, told string) {
+	const shown = 200 // bytes
+	begin := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), shown)], "") }
+	hidden := masked(whole)
+	if recorded, told = begin(whole), begin(hidden); !strings.HasPrefix(hidden, masked(recorded)) {
+		recorded = told
+	}
+	return recorded, told
+}
+
 // refuse tells the client that a statement is not passed on. Where nothing else is under way it is an error like any other,
 // and the session goes on. In a transaction or behind other commands the target would have to know, so there the session
 // ends, and its transaction is rolled back.
 func (r *relay) refuse(c *clientChunk) *ending {
-	const shown = 200 // bytes of a statement
-	whole := interpret.Mask(string(c.text))
-	begin := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), shown)], "") }
-	text := begin(r.session.Masked(whole)) // the audit log has it, and who is told of that
+	recorded, text := beginnings(interpret.Mask(string(c.text)), r.session.Masked)
 	refused := refusal.New(refusal.NotPermitted, "%s", c.refused).WithDetail("It was not passed on to %s. The statement begins: %s", r.session.Opening().Target.Name, text).
 		WithHint("the guardrails of your role are against accidents; ask for a role without this one if you mean it")
 	class := guard.Unreadable
 	if g, ok := errors.AsType[*guard.Refusal](c.refused); ok {
 		class = g.Class
 	}
-	note := format.Note{Kind: "postgres.guardrail", Text: "not passed on: " + c.refused.Error(), Fields: map[string]string{"class": class, "statement": begin(whole)}}
+	note := format.Note{Kind: "postgres.guardrail", Text: "not passed on: " + c.refused.Error(), Fields: map[string]string{"class": class, "statement": recorded}}
 	if r.session.Observe(format.JSON(format.TypeNote, 0, note)) != nil {
 		return ended
 	}

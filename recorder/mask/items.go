@@ -2,6 +2,7 @@ package mask
 
 import (
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -210,12 +211,35 @@ func (m *Masker) Item(it item.Item) item.Item {
 
 func (m *Masker) param(p item.Param) item.Param {
 	p.Text = m.Text(p.Text)
-	if len(p.Binary) == 8 { // a number of which nobody said that it is one
-		plain := strconv.FormatUint(binary.BigEndian.Uint64(p.Binary), 10)
+	for _, plain := range numbers(p.Binary) {
 		if shown := m.Text(plain); shown != plain {
 			return item.Param{Text: shown}
 		}
 	}
 	p.Binary = m.Bytes(p.Binary)
 	return p
+}
+
+// numbers are those that bytes may be of which nobody said that they are one: PostgreSQL's int8 and the whole part of its numeric, as
+// numeric_send in its source writes it.
+func numbers(b []byte) (all []string) {
+	if len(b) == 8 {
+		all = append(all, strconv.FormatUint(binary.BigEndian.Uint64(b), 10))
+	}
+	if len(b) < 8 || len(b)%2 != 0 || len(b) > 64 {
+		return all
+	}
+	groups, weight := int(binary.BigEndian.Uint16(b)), int(int16(binary.BigEndian.Uint16(b[2:])))
+	if len(b) != 8+2*groups || weight < 0 || weight > mostDigits/4 {
+		return all
+	}
+	var text strings.Builder
+	for i := range weight + 1 {
+		group := uint16(0)
+		if i < groups {
+			group = binary.BigEndian.Uint16(b[8+2*i:])
+		}
+		fmt.Fprintf(&text, "%04d", group)
+	}
+	return append(all, strings.TrimLeft(text.String(), "0"))
 }

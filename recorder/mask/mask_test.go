@@ -263,3 +263,21 @@ func BenchmarkMask(b *testing.B) {
 		})
 	}
 }
+
+// TestBinaryNumeric states the same of PostgreSQL's numeric.
+func TestBinaryNumeric(t *testing.T) {
+	m := newMasker(t, format.Mask{Cards: true})
+	for _, b := range [][]byte{
+		{0, 4, 0, 3, 0, 0, 0, 0, 0x10, 0x0f, 0x04, 0x57, 0x04, 0x57, 0x04, 0x57}, // 4111 1111 1111 1111
+		{0, 4, 0, 3, 0, 0, 0, 2, 0x01, 0x7a, 0x0b, 0x06, 0x12, 0x17, 0, 5},       // 378 2822 4631 0005.00
+	} {
+		if got := m.param(item.Param{Binary: b}); got.Binary != nil || !strings.HasPrefix(got.Text, "[card ") {
+			t.Errorf("%x: %+v", b, got)
+		}
+	}
+	for _, b := range [][]byte{nil, {1}, make([]byte, 8), {0, 4, 0, 3, 0, 0, 0, 0, 1}, {0, 0, 0x7f, 0xff, 0, 0, 0, 0}, {0, 1, 0, 0, 0, 0, 0, 0, 0, 7}} {
+		if got := m.param(item.Param{Binary: b}); got.Text != "" || !bytes.Equal(got.Binary, b) {
+			t.Errorf("%x: %+v", b, got)
+		}
+	}
+}
