@@ -45,6 +45,13 @@ func newClient(raw net.Conn) *client {
 	return &client{raw: raw, ahead: ahead, conn: ahead}
 }
 
+// Arrivals and ReadArrived are those of wire.Ahead.
+func (c *client) Arrivals(holding bool, arrived func() (more bool, err error)) error {
+	return c.ahead.Arrivals(holding, arrived)
+}
+
+func (c *client) ReadArrived(p []byte) (int, error) { return c.ahead.ReadArrived(c.conn, p) }
+
 // stranger is a refusal that also says under which kind it is counted.
 type stranger struct {
 	*refusal.Refusal
@@ -67,10 +74,10 @@ func (c *client) opening(ctx context.Context, config *tls.Config) (wire.Packet, 
 			return wire.Packet{}, err
 		}
 		// A peer that speaks another protocol over TLS must not be led into speaking it to us (ALPACA).
-		if c.tls.NegotiatedProtocol != alpn {
+		if c.tls.NegotiatedProtocol != wire.ALPN {
 			return wire.Packet{}, strange(strangerALPN, refusal.New(refusal.ProtocolViolation,
 				"received direct SSL connection request without ALPN protocol negotiation extension").
-				WithHint("use sslnegotiation=postgres, or a client that offers the ALPN protocol %q", alpn))
+				WithHint("use sslnegotiation=postgres, or a client that offers the ALPN protocol %q", wire.ALPN))
 		}
 	}
 	var askedGSS, askedSSL bool
@@ -121,10 +128,7 @@ func (c *client) answer(yes byte) error {
 	return nil
 }
 
-const (
-	alpn               = "postgresql"
-	tlsHandshakeRecord = 0x16
-)
+const tlsHandshakeRecord = 0x16
 
 func (c *client) startTLS(ctx context.Context, config *tls.Config) error {
 	conn := tls.Server(c.ahead, config)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"errors"
-	"io"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
-	"sallyport/configs"
+	"sallyport/protocols/postgres/server"
 	"sallyport/protocols/postgres/wire"
 	"sallyport/session"
 )
@@ -121,24 +119,6 @@ func (h *Handler) cancel(ctx context.Context, c *client, packet wire.Packet) {
 func (r *relay) cancelTarget(ctx context.Context, why string) error {
 	b := r.target.Load()
 	return r.session.Act(ctx, session.Act{Kind: session.ActCancel, Reason: why, Do: func(_ context.Context, conn net.Conn) (string, error) {
-		return "asked", sendCancel(conn, r.credentials.target, b.key)
+		return "asked", server.SendCancel(conn, r.credentials.Target, b.Key)
 	}})
-}
-
-// sendCancel sends a CancelRequest with the same TLS as a session has, and waits until the target has closed, which it does
-// after having acted.
-func sendCancel(raw net.Conn, t configs.Target, key wire.Cancel) error {
-	b, err := secure(raw, t, nil) // no login, so nobody to prove
-	if err != nil {
-		return err
-	}
-	if err := sayTarget(b.conn, wire.AppendCancel(nil, key)); err != nil {
-		return err
-	}
-	if _, err := io.CopyN(io.Discard, b.conn, 1); err == nil {
-		return errors.New("the target answered a cancel request, which has no answer")
-	} else if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
-		return err
-	}
-	return nil
 }

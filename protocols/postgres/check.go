@@ -2,12 +2,12 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 
 	"sallyport/authn"
 	"sallyport/configs"
+	"sallyport/protocols/postgres/server"
 	"sallyport/session"
 )
 
@@ -56,33 +56,30 @@ func (h *Handler) Check(ctx context.Context, who authn.Identity, t configs.Targe
 		return h.checkEphemeral(ctx, who, t, account)
 	}
 	result := CheckResult{Account: account.Name}
-	c, err := accountCredentials(ctx, t, account)
+	c, err := server.CredentialsOf(ctx, t, account)
 	if err != nil {
 		return result, err
 	}
-	c.params = ownParams(ownDatabase(t), 0)
+	c.Params = server.OwnParams(server.OwnDatabase(t), 0)
 	err = h.sessions.ActOn(ctx, t, who, session.Act{Kind: session.ActCheck, Reason: "targets check", Do: func(_ context.Context, conn net.Conn) (string, error) {
-		b, err := login(conn, c)
+		b, err := server.Login(conn, c)
 		if err != nil {
 			return "", err
 		}
-		defer b.bye()
-		h.versions.Store(t.Address, b.version())
-		result.Version, result.TLS = b.params["server_version"], "off"
-		if secured, ok := b.conn.(*tls.Conn); ok {
-			result.TLS = tls.VersionName(secured.ConnectionState().Version)
-		}
-		rows, err := b.query("select current_user")
+		defer b.Bye()
+		h.versions.Store(t.Address, b.Version())
+		result.Version, result.TLS = b.Params["server_version"], b.TLS()
+		rows, err := b.Query("select current_user")
 		if err != nil || len(rows) != 1 || len(rows[0]) != 1 {
 			return "", fmt.Errorf("ask the target who the gateway is there: %w", err)
 		}
 		result.User = rows[0][0]
 		ask := []string{dangers}
-		if may, err := b.query(mayLook); err == nil && len(may) == 1 && may[0][0] == "t" { // before 10 there is no such view
+		if may, err := b.Query(mayLook); err == nil && len(may) == 1 && may[0][0] == "t" { // before 10 there is no such view
 			ask = append(ask, waysAround)
 		}
 		for _, sql := range ask {
-			if rows, err = b.query(sql); err != nil {
+			if rows, err = b.Query(sql); err != nil {
 				return "", fmt.Errorf("ask the target what the role may do: %w", err)
 			}
 			for _, row := range rows {
@@ -92,20 +89,11 @@ func (h *Handler) Check(ctx context.Context, who authn.Identity, t configs.Targe
 			}
 		}
 		if t.EndWith == account.Name {
-			if may, err := b.query(mayEnd); err != nil || len(may) != 1 || may[0][0] != "t" {
+			if may, err := b.Query(mayEnd); err != nil || len(may) != 1 || may[0][0] != "t" {
 				result.Warnings = append(result.Warnings, "the role is the target's end_with and no member of pg_signal_backend: it can't end what another account left running")
 			}
 		}
 		return "PostgreSQL " + result.Version, nil
 	}})
 	return result, err
-}
-
-// ownDatabase is the database for the gateway's own logins to a target: the one that its configuration names, or
-// the one that every server has.
-func ownDatabase(t configs.Target) string {
-	if t.Database != "" {
-		return t.Database
-	}
-	return "postgres"
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sallyport/configs"
+	"sallyport/protocols/postgres/server"
 	"sallyport/protocols/postgres/wire"
 )
 
@@ -202,12 +203,12 @@ func (c *cluster) asSuperuser(sql string) ([][]string, error) {
 	}
 	plain := c.target
 	plain.TLS.Mode = "off"
-	b, err := login(conn, credentials{target: plain, user: "postgres", params: []wire.Param{{Name: "database", Value: "postgres"}}})
+	b, err := server.Login(conn, server.Credentials{Target: plain, User: "postgres", Params: []wire.Param{{Name: "database", Value: "postgres"}}})
 	if err != nil {
 		return nil, err
 	}
-	defer b.bye()
-	return b.query(sql)
+	defer b.Bye()
+	return b.Query(sql)
 }
 
 // makeCertificate makes an authority and a server certificate for 127.0.0.1 and localhost.

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sallyport/grant"
-	"sallyport/protocols/postgres/wire"
+	"sallyport/protocols/postgres/server"
 	"sallyport/session"
 )
 
@@ -109,9 +109,9 @@ func (r *relay) stopTarget(ctx context.Context, why session.Ending, cut time.Tim
 		return
 	}
 	target := r.session.Opening().Target.Name
-	r.session.LeftRunning(fmt.Sprintf("server process %d of %s could not be ended, nor is it known to be gone", b.key.PID, target))
+	r.session.LeftRunning(fmt.Sprintf("server process %d of %s could not be ended, nor is it known to be gone", b.Key.PID, target))
 	r.handler.log.Error("what ran on the target may run on: nobody here could end it", "session", r.session.ID(),
-		"target", target, "backend", b.key.PID)
+		"target", target, "backend", b.Key.PID)
 }
 
 // endWith is endAs with the target's account for it, if it has one.
@@ -128,7 +128,7 @@ func (r *relay) endWith(ctx context.Context, reason string, cut time.Time) (gone
 	if !ok {
 		return false
 	}
-	c, err := accountCredentials(ctx, opening.Target, account)
+	c, err := server.CredentialsOf(ctx, opening.Target, account)
 	if err != nil {
 		r.handler.log.Error("the account that ends what others left running can't be used", "target", opening.Target.Name, "account", name, "error", err)
 		return false
@@ -140,7 +140,7 @@ func (r *relay) endWith(ctx context.Context, reason string, cut time.Time) (gone
 }
 
 // endAs waits for the backend to be gone, and terminates it where it does not go; true says that it is gone.
-func (r *relay) endAs(ctx context.Context, c credentials, reason string, cut time.Time) (gone bool) {
+func (r *relay) endAs(ctx context.Context, c server.Credentials, reason string, cut time.Time) (gone bool) {
 	b := r.target.Load()
 	look := func(kind session.ActKind, first string, patience time.Duration, done, notDone string) error {
 		return r.session.Act(ctx, session.Act{Kind: kind, Reason: reason, Do: func(ctx context.Context, conn net.Conn) (string, error) {
@@ -148,9 +148,9 @@ func (r *relay) endAs(ctx context.Context, c credentials, reason string, cut tim
 			if err != nil {
 				return "could not confirm", err
 			}
-			defer own.bye()
+			defer own.Bye()
 			if first != "" {
-				if _, err := own.query(first + r.itsBackend(b, cut, false)); err != nil {
+				if _, err := own.Query(first + r.itsBackend(b, cut, false)); err != nil {
 					return "could not confirm", err
 				}
 			}
@@ -168,54 +168,32 @@ func (r *relay) endAs(ctx context.Context, c credentials, reason string, cut tim
 		err = look(session.ActTerminate, "select pg_catalog.pg_terminate_backend(pid)", terminateTime, "terminated", "still there")
 	}
 	if err != nil {
-		r.handler.log.Warn("it is not known whether the backend is gone", "session", r.session.ID(), "as", c.user, "error", err)
+		r.handler.log.Warn("it is not known whether the backend is gone", "session", r.session.ID(), "as", c.User, "error", err)
 	}
 	return gone
 }
 
 // ownLogin is a connection of the gateway's own, mostly as the same role, which may see its own backends and end them. The
 // client's settings are not made on it, and names are only looked for in the catalogue.
-func (r *relay) ownLogin(conn net.Conn, c credentials) (*backend, error) {
-	c.params = ownParams(r.database, r.target.Load().version())
-	return login(conn, c)
-}
-
-// ownParams are the settings of the gateway's own connections. What is set at the start goes before what a role keeps for
-// itself (ALTER ROLE … SET), which a client may do to its own: it would make the gateway's logins fail, time out, or see
-// nothing as another role, and so keep a statement running that the gateway must end. version is the server's major one,
-// 0 where it isn't known.
-func ownParams(database string, version int) []wire.Param {
-	params := []wire.Param{
-		{Name: "database", Value: database}, {Name: "application_name", Value: "sallyport"},
-		{Name: "search_path", Value: "pg_catalog"}, {Name: "client_encoding", Value: "UTF8"},
-		{Name: "role", Value: "none"}, {Name: "local_preload_libraries", Value: ""},
-		{Name: "statement_timeout", Value: "0"}, {Name: "lock_timeout", Value: "0"},
-		{Name: "default_transaction_isolation", Value: "read committed"}, {Name: "default_transaction_deferrable", Value: "off"},
-		{Name: "client_min_messages", Value: "warning"},
-	}
-	if version >= 14 {
-		params = append(params, wire.Param{Name: "idle_session_timeout", Value: "0"})
-	}
-	if version >= 17 {
-		params = append(params, wire.Param{Name: "transaction_timeout", Value: "0"})
-	}
-	return params
+func (r *relay) ownLogin(conn net.Conn, c server.Credentials) (*server.Conn, error) {
+	c.Params = server.OwnParams(r.database, r.target.Load().Version())
+	return server.Login(conn, c)
 }
 
 // itsBackend finds the session's backend. Process ids are reused, so it must have started before the cut; both times are the
 // target's, so its clock need not agree with ours. A role that may not see when it started can't tell, and is shown it
 // where alike says so.
-func (r *relay) itsBackend(b *backend, cut time.Time, alike bool) string {
+func (r *relay) itsBackend(b *server.Conn, cut time.Time, alike bool) string {
 	return fmt.Sprintf(" from pg_catalog.pg_stat_activity where pid = %d and coalesce(backend_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => %f), %t)",
-		int32(b.key.PID), time.Since(cut).Seconds(), alike)
+		int32(b.Key.PID), time.Since(cut).Seconds(), alike)
 }
 
 // isGone waits for the session's backend to be gone.
-func (r *relay) isGone(ctx context.Context, own, b *backend, cut time.Time, patience time.Duration) (bool, error) {
+func (r *relay) isGone(ctx context.Context, own, b *server.Conn, cut time.Time, patience time.Duration) (bool, error) {
 	tick := time.NewTicker(looks)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; {
-		rows, err := own.query("select 1" + r.itsBackend(b, cut, true))
+		rows, err := own.Query("select 1" + r.itsBackend(b, cut, true))
 		if err != nil {
 			return false, err
 		}

@@ -14,7 +14,7 @@ import (
 func (r *relay) down(context.Context) (why *ending) {
 	b := r.target.Load()
 	chunk := targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}, settings: len(r.limits.settings) > 0}
-	in := intake{ahead: b.ahead, conn: b.conn}
+	in := intake{from: b}
 	var event [1]recorder.Event
 	// Not held: a cut closes the target's end at once, also while this waits for a client that does not read.
 	if in.each(false, func(arrived []byte) (int, error) {

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"errors"
-	"net"
 
 	"sallyport/protocols/postgres/wire"
 )
@@ -13,9 +12,14 @@ const hold = 8 << 10
 // intake reads one end of a session in chunks: as much as has arrived, and no less than can be told apart. While nothing
 // arrives it holds no buffer but for the beginning of a frame.
 type intake struct {
-	ahead *wire.Ahead
-	conn  net.Conn // ahead, or TLS over it
-	rest  []byte   // the beginning of a frame, of up to hold bytes
+	from source
+	rest []byte // the beginning of a frame, of up to hold bytes
+}
+
+// source is an end as wire.Ahead reads it.
+type source interface {
+	Arrivals(holding bool, arrived func() (more bool, err error)) error
+	ReadArrived(p []byte) (int, error)
 }
 
 // errEnough is how a taker ends each without an error.
@@ -24,13 +28,13 @@ var errEnough = errors.New("enough")
 // each has take look at what has arrived; it returns how much it took, and what is left comes again with more. It returns nil
 // when take returned errEnough, or else why no more can be read. For holding see wire.Ahead.Arrivals.
 func (in *intake) each(holding bool, take func(chunk []byte) (int, error)) error {
-	err := in.ahead.Arrivals(holding, func() (bool, error) {
+	err := in.from.Arrivals(holding, func() (bool, error) {
 		buf := wire.Borrow()
 		defer wire.GiveBack(buf)
 		n := copy(buf[:], in.rest)
 		in.rest = in.rest[:0]
 		for {
-			read, err := in.ahead.ReadArrived(in.conn, buf[n:])
+			read, err := in.from.ReadArrived(buf[n:])
 			if errors.Is(err, wire.ErrNothing) {
 				in.rest = append(in.rest, buf[:n]...)
 				return true, nil

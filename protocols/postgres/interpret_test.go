@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/server"
 	"sallyport/protocols/postgres/wire"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
@@ -24,7 +25,7 @@ var update = flag.Bool("update", false, "write interpret/testdata")
 // transcript is a conversation with the real server, recorded as the relay records it.
 type transcript struct {
 	t        *testing.T
-	b        *backend
+	conn     net.Conn
 	up       *clientChunk
 	down     *targetChunk
 	events   []recorder.Event
@@ -35,12 +36,13 @@ func newTranscript(t *testing.T) *transcript {
 	c := startCluster(t)
 	plain := c.target
 	plain.TLS.Mode = "off"
-	b, err := login(dialTest(t, c.address), credentials{target: plain, user: "open", params: []wire.Param{{Name: "database", Value: "postgres"}}})
+	conn := dialTest(t, c.address)
+	b, err := server.Login(conn, server.Credentials{Target: plain, User: "open", Params: []wire.Param{{Name: "database", Value: "postgres"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &transcript{t: t, b: b, up: newClientChunk(), down: &targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}}
-	s.record(recorder.Event{Type: interpret.TypeServer, Data: b.ready})
+	s := &transcript{t: t, conn: conn, up: newClientChunk(), down: &targetChunk{walker: wire.Walker{Limits: &wire.TargetLimits, Hold: hold}}}
+	s.record(recorder.Event{Type: interpret.TypeServer, Data: b.Ready})
 	return s
 }
 
@@ -59,7 +61,7 @@ func (s *transcript) send(messages ...[]byte) *transcript {
 	for _, e := range s.up.events {
 		s.record(e)
 	}
-	if _, err := s.b.conn.Write(chunk); err != nil {
+	if _, err := s.conn.Write(chunk); err != nil {
 		s.t.Fatal(err)
 	}
 	return s
@@ -87,11 +89,11 @@ func (s *transcript) until(t byte, n int) *transcript {
 
 func (s *transcript) readFrame() ([]byte, error) {
 	head := make([]byte, 5)
-	if _, err := readFull(s.b.conn, head); err != nil {
+	if _, err := readFull(s.conn, head); err != nil {
 		return nil, err
 	}
 	frame := append(head, make([]byte, binary.BigEndian.Uint32(head[1:])-4)...)
-	_, err := readFull(s.b.conn, frame[5:])
+	_, err := readFull(s.conn, frame[5:])
 	return frame, err
 }
 

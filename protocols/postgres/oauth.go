@@ -12,13 +12,14 @@ import (
 
 	"sallyport/authn"
 	"sallyport/internal/refusal"
+	"sallyport/protocols/postgres/wire"
 )
 
 // offersTokens tells whether a client that showed no certificate of this gateway's is asked for a token. Those that know
 // nothing of tokens would take the other mechanism, ask their user for a password that there is none of, and hide the
 // hint: libpq of version 17 and later says who it is by ALPN, others have to ask for it (sallyport.auth=oauth).
 func (c *client) offersTokens(s startup) bool {
-	return c.tls.NegotiatedProtocol == alpn || s.own.tokens
+	return c.tls.NegotiatedProtocol == wire.ALPN || s.own.tokens
 }
 
 // ours tells whether the client showed a certificate that this gateway issued, whatever else is wrong with it. Any other is

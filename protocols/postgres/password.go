@@ -2,14 +2,11 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"io"
 	"strings"
 
 	"github.com/jackc/pgproto3/v2"
-	"github.com/xdg-go/scram"
 
 	"sallyport/authn"
 	"sallyport/internal/refusal"
@@ -156,38 +153,6 @@ func initialResponse(body []byte) (mechanism, first string, err error) {
 		return "", "", strange(strangerPassword, errInitialResponse)
 	}
 	return string(name), string(rest[4:]), nil
-}
-
-// shown is the certificate that the gateway showed in a connection's TLS handshake, which crypto/tls does not tell.
-type shown struct{ certificate *x509.Certificate }
-
-type shownKey struct{}
-
-// remember has a server's TLS configuration note which certificate it shows, where the handshake's context asks for it.
-func remember(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		pair, err := get(hello)
-		if to, ok := hello.Context().Value(shownKey{}).(*shown); ok && err == nil && pair != nil {
-			to.certificate = pair.Leaf
-			if pair.Leaf == nil && len(pair.Certificate) > 0 {
-				to.certificate, _ = x509.ParseCertificate(pair.Certificate[0]) // without it there is no channel binding
-			}
-		}
-		return pair, err
-	}
-}
-
-// endpoint is the connection's channel binding tls-server-end-point; nil where the certificate's signature names no hash
-// (Ed25519), for which RFC 5929 has none.
-func (c *client) endpoint() []byte {
-	if c.shown.certificate == nil {
-		return nil
-	}
-	binding, err := scram.NewTLSServerEndpointBinding(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.shown.certificate}})
-	if err != nil {
-		return nil
-	}
-	return binding.Data
 }
 
 // otherAccount refuses a password that was made for something else.

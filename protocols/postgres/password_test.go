@@ -21,6 +21,14 @@ import (
 	"sallyport/protocols/postgres/wire"
 )
 
+// What the gateway asks clients for, and the mechanisms (PostgreSQL documentation, "SASL Authentication").
+const (
+	authSASL         = 10
+	authSASLContinue = 11
+	scramPlain       = "SCRAM-SHA-256"
+	scramPlus        = "SCRAM-SHA-256-PLUS"
+)
+
 // password makes one for Alice.
 func (h *house) password(account string, lasts time.Duration) (authn.Password, string) {
 	h.t.Helper()

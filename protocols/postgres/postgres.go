@@ -5,9 +5,10 @@
 // client why in PostgreSQL's own words and leaves nothing running on the target.
 //
 // A connection goes this way (the numbers are DESIGN.md's, section 2): accept.go, params.go and address.go learn who wants
-// what (1, 2), Handler.open finds the lease and begins the session (3, 4), target.go logs in to the target (4), relay.go
+// what (1, 2), Handler.open finds the lease and begins the session (3, 4), server logs in to the target (4), relay.go
 // passes bytes on, recorded first (5), cut.go ends it (6). cancel.go is for CancelRequests, check.go and sweep.go for
-// the gateway's own acts. wire has the formats, interpret says what a recording meant.
+// the gateway's own acts. wire has the formats, server the target's side, guard what a role may not say, ephemeral the roles that are
+// made for one grant, and interpret says what a recording meant.
 //
 // Forwarding and understanding are kept apart: the relay finds where frames begin and end, in place and without allocating,
 // and passes whole chunks on; what they meant is worked out from the recording and never decides whether a byte passes.
@@ -70,7 +71,7 @@ type Handler struct {
 func New(o Options) *Handler {
 	config := o.TLS.Clone()
 	config.ClientAuth = tls.RequestClientCert
-	config.NextProtos = []string{alpn}
+	config.NextProtos = []string{wire.ALPN}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	// A resumed connection would name no certificate to bind a password to, and no two users ever share one's secrets.
 	config.SessionTicketsDisabled = true

@@ -157,7 +157,7 @@ func TestBeginnings(t *testing.T) {
 	ssl, gss := wire.AppendRequest(nil, wire.SSLCode), wire.AppendRequest(nil, wire.GSSENCCode)
 	hello := startupPacket(wire.Version30, "user", "writer", "database", "postgres")
 	noALPN := func(c *tls.Config) { c.NextProtos = nil }
-	withALPN := func(c *tls.Config) { c.NextProtos = []string{alpn} }
+	withALPN := func(c *tls.Config) { c.NextProtos = []string{wire.ALPN} }
 	tests := []struct {
 		name string
 		talk func(*rawClient) string

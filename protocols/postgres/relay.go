@@ -2,19 +2,16 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
-	"os"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"sallyport/authn/secrets"
-	"sallyport/configs"
 	"sallyport/internal/refusal"
 	"sallyport/protocols/postgres/interpret"
+	"sallyport/protocols/postgres/server"
 	"sallyport/protocols/postgres/wire"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -27,10 +24,10 @@ type relay struct {
 	session     *session.Session
 	client      *client
 	startup     startup
-	database    string      // the real one
-	credentials credentials // written before the target is dialled
+	database    string             // the real one
+	credentials server.Credentials // written before the target is dialled
 
-	target atomic.Pointer[backend] // once it is logged in
+	target atomic.Pointer[server.Conn] // once it is logged in
 	out    clientWriter
 	last   atomic.Pointer[ending] // why it ended, if from inside
 
@@ -81,7 +78,7 @@ func (r *relay) start(ctx context.Context) (*cancelEntry, *ending) {
 	if err := r.connect(ctx); err != nil {
 		return nil, r.notConnected(err)
 	}
-	if err := r.limits.suits(r.target.Load().params); err != nil {
+	if err := r.limits.suits(r.target.Load().Params); err != nil {
 		return nil, r.limited(err)
 	}
 	entry, greeting, err := r.greeting()
@@ -157,7 +154,7 @@ func (r *relay) direction(ctx context.Context, name string, f func(context.Conte
 func (r *relay) connect(ctx context.Context) error {
 	opening := r.session.Opening()
 	var err error
-	if r.credentials, err = accountCredentials(ctx, opening.Target, opening.Account); err != nil {
+	if r.credentials, err = server.CredentialsOf(ctx, opening.Target, opening.Account); err != nil {
 		return err
 	}
 	// The parameters a later confirmation of the end logs in with are the gateway's own; see cut.go.
@@ -168,49 +165,18 @@ func (r *relay) connect(ctx context.Context) error {
 			return err
 		}
 		defer done()
-		r.credentials.user = login.user // its password is good for this one login
+		r.credentials.User = login.User // its password is good for this one login
 	}
-	login.params = r.parameters(opening.Target.Address)
-	return r.session.Dial(ctx, r.dialled(login))
-}
-
-// accountCredentials are what the gateway logs in to a target with; params are left to the caller.
-func accountCredentials(ctx context.Context, t configs.Target, account configs.Account) (credentials, error) {
-	c := credentials{target: t, user: account.UserName()}
-	var err error
-	if account.Certificate != "" {
-		if c.certificate, err = accountCertificate(ctx, account); err != nil {
-			return c, refusal.New(refusal.TargetFailed, "the gateway has no certificate for %s@%s", account.Name, t.Name).
-				WithDetail("The certificate and key that the account's configuration names could not be read.").
-				WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
+	login.Params = r.parameters(opening.Target.Address)
+	return r.session.Dial(ctx, func(conn net.Conn) error {
+		b, err := server.Login(conn, login)
+		if err != nil {
+			return err
 		}
-	}
-	if account.Password == "" {
-		return c, nil
-	}
-	if c.password, err = secrets.Resolve(ctx, account.Password); err != nil {
-		return c, refusal.New(refusal.TargetFailed, "the gateway has no password for %s@%s", account.Name, t.Name).
-			WithDetail("The secret that the account's configuration refers to could not be read.").
-			WithHint("an administrator can look with: sallyport targets check %s", t.Name).Because(err)
-	}
-	return c, nil
-}
-
-// accountCertificate is what the gateway shows the target. It is read each time, so that a new one counts at once.
-func accountCertificate(ctx context.Context, account configs.Account) (*tls.Certificate, error) {
-	certificate, err := os.ReadFile(account.Certificate)
-	if err != nil {
-		return nil, err
-	}
-	key, err := secrets.Resolve(ctx, account.Key)
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(certificate, []byte(key))
-	if err != nil {
-		return nil, fmt.Errorf("%s and its key: %w", account.Certificate, err)
-	}
-	return &pair, nil
+		r.handler.versions.Store(opening.Target.Address, b.Version())
+		r.target.Store(b)
+		return nil
+	})
 }
 
 // parameters are what the target's StartupMessage has beside the user.
@@ -239,9 +205,9 @@ func (r *relay) notConnected(err error) *ending {
 	default:
 	}
 	t := r.session.Opening().Target
-	if refused, ok := errors.AsType[*targetError](err); ok && !strings.HasPrefix(refused.response.Code, "28") {
+	if refused, ok := errors.AsType[*server.Error](err); ok && !strings.HasPrefix(refused.Response.Code, "28") {
 		// A database that does not exist, too many connections, a server that is starting: the client knows these.
-		return &ending{session.Ending{Reason: session.EndRefused, Sentence: refused.Error()}, refused.frame}
+		return &ending{session.Ending{Reason: session.EndRefused, Sentence: refused.Error()}, refused.Frame}
 	}
 	r.handler.log.Warn("target failed", "target", t.Name, "session", r.session.ID(), "error", err)
 	answer := refusal.Of(err)
@@ -263,13 +229,13 @@ func (r *relay) failed(err error) *ending {
 func (r *relay) greeting() (*cancelEntry, []byte, error) {
 	b := r.target.Load()
 	err := r.session.Connected(format.Connected{
-		Local: b.raw.LocalAddr().String(), Remote: b.raw.RemoteAddr().String(), BackendPID: b.key.PID,
-		Server: b.params["server_version"],
+		Local: b.LocalAddr().String(), Remote: b.RemoteAddr().String(), BackendPID: b.Key.PID,
+		Server: b.Params["server_version"],
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	fields := map[string]string{"database": r.database, "user": r.credentials.user}
+	fields := map[string]string{"database": r.database, "user": r.credentials.User}
 	for _, p := range r.startup.settings {
 		fields["setting "+p.Name] = p.Value
 	}
@@ -277,17 +243,17 @@ func (r *relay) greeting() (*cancelEntry, []byte, error) {
 		fields["replication"] = r.startup.replication
 	}
 	note := format.JSON(format.TypeNote, 0, format.Note{Kind: noteStartup, Text: "connected to database " + r.database, Fields: fields})
-	said := format.Event{Type: interpret.TypeServer, Data: append(append([]byte{}, b.greeted...), b.ready...)}
+	said := format.Event{Type: interpret.TypeServer, Data: append(append([]byte{}, b.Greeted...), b.Ready...)}
 	if err := r.session.Observe(note, said); err != nil {
 		return nil, nil, err
 	}
 	// A server before 18 speaks 3.0 alone and has clients know so: what stands between does not promise more, unless it
 	// had to speak before it knew.
 	welcome := r.startup
-	if v := b.version(); v > 0 && v < 18 && welcome.version > wire.Version30 && !r.client.welcomed {
+	if v := b.Version(); v > 0 && v < 18 && welcome.version > wire.Version30 && !r.client.welcomed {
 		welcome.version, welcome.tell = wire.Version30, true
 	}
-	entry, err := r.handler.cancels.add(r, b.key, welcome.version)
+	entry, err := r.handler.cancels.add(r, b.Key, welcome.version)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -295,9 +261,9 @@ func (r *relay) greeting() (*cancelEntry, []byte, error) {
 	if !r.client.welcomed {
 		message = appendWelcome(message, welcome)
 	}
-	message = append(message, b.greeted...)
+	message = append(message, b.Greeted...)
 	message = wire.AppendKeyData(message, entry.given)
-	return entry, append(message, b.ready...), nil
+	return entry, append(message, b.Ready...), nil
 }
 
 // noteStartup is the kind of the note that says what was asked of the target at the start.

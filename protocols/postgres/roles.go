@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"sallyport/internal/refusal"
 	"sallyport/internal/store"
 	"sallyport/protocols/postgres/ephemeral"
+	"sallyport/protocols/postgres/server"
 	"sallyport/session"
 )
 
@@ -28,19 +28,16 @@ func (h *Handler) KeepRoles(ctx context.Context, s *store.Store, targets func() 
 }
 
 // makerConn is a connection as the account that makes roles.
-type makerConn struct{ *backend }
+type makerConn struct{ conn *server.Conn }
 
 // Query tells the server's detail, too: of a role that can't be dropped it says what depends on it.
 func (c makerConn) Query(sql string) ([][]string, error) {
-	rows, err := c.query(sql)
-	if said, ok := errors.AsType[*targetError](err); ok && said.response.Detail != "" {
-		err = fmt.Errorf("%w: %s", err, said.response.Detail)
+	rows, err := c.conn.Query(sql)
+	if said, ok := errors.AsType[*server.Error](err); ok && said.Response.Detail != "" {
+		err = fmt.Errorf("%w: %s", err, said.Response.Detail)
 	}
 	return rows, err
 }
-
-// SQLState is the server's code (PostgreSQL documentation, appendix A).
-func (e *targetError) SQLState() string { return e.response.Code }
 
 // asMaker is ephemeral.Reach.
 func (h *Handler) asMaker(ctx context.Context, t configs.Target, database string, who authn.Identity, kind session.ActKind, reason string,
@@ -51,35 +48,35 @@ func (h *Handler) asMaker(ctx context.Context, t configs.Target, database string
 		return err
 	}
 	return h.sessions.ActOn(ctx, t, who, session.Act{Kind: kind, Reason: reason, Do: func(ctx context.Context, conn net.Conn) (string, error) {
-		b, err := login(conn, c)
+		b, err := server.Login(conn, c)
 		if err != nil {
 			return "", err
 		}
-		defer b.bye()
-		h.versions.Store(t.Address, b.version())
+		defer b.Bye()
+		h.versions.Store(t.Address, b.Version())
 		return do(ctx, makerConn{b})
 	}})
 }
 
 // makerCredentials are those of the account that makes roles. An empty database is the target's own.
-func (h *Handler) makerCredentials(ctx context.Context, t configs.Target, database string) (credentials, error) {
+func (h *Handler) makerCredentials(ctx context.Context, t configs.Target, database string) (server.Credentials, error) {
 	account, ok := grant.Account(t, t.MakeRolesWith)
 	if !ok {
-		return credentials{}, refusal.New(refusal.TargetFailed, "target %s names no account that makes roles", t.Name).
+		return server.Credentials{}, refusal.New(refusal.TargetFailed, "target %s names no account that makes roles", t.Name).
 			WithHint("name one at the target: make_roles_with")
 	}
-	c, err := accountCredentials(ctx, t, account)
+	c, err := server.CredentialsOf(ctx, t, account)
 	if database == "" {
-		database = ownDatabase(t)
+		database = server.OwnDatabase(t)
 	}
 	version, _ := h.versions.Load(t.Address)
 	major, _ := version.(int)
-	c.params = ownParams(database, major)
+	c.Params = server.OwnParams(database, major)
 	return c, err
 }
 
 // roleFor is what a session of an ephemeral account logs in with; done must be called once it has.
-func (r *relay) roleFor(ctx context.Context, c credentials) (_ credentials, done func(), err error) {
+func (r *relay) roleFor(ctx context.Context, c server.Credentials) (_ server.Credentials, done func(), err error) {
 	opening := r.session.Opening()
 	if r.handler.roles == nil {
 		return c, nil, refusal.New(refusal.TargetFailed, "this gateway makes no roles for grants")
@@ -90,7 +87,7 @@ func (r *relay) roleFor(ctx context.Context, c credentials) (_ credentials, done
 	if err != nil {
 		return c, nil, err
 	}
-	c.user, c.password = made.User, made.Password
+	c.User, c.Password = made.User, made.Password
 	return c, made.Done, nil
 }
 
@@ -102,16 +99,13 @@ func (h *Handler) checkEphemeral(ctx context.Context, who authn.Identity, t conf
 		return result, err
 	}
 	err = h.sessions.ActOn(ctx, t, who, session.Act{Kind: session.ActCheck, Reason: "targets check", Do: func(_ context.Context, conn net.Conn) (string, error) {
-		b, err := login(conn, c)
+		b, err := server.Login(conn, c)
 		if err != nil {
 			return "", err
 		}
-		defer b.bye()
-		h.versions.Store(t.Address, b.version())
-		result.User, result.Version, result.TLS = "a role for each grant, made by "+c.user, b.params["server_version"], "off"
-		if secured, ok := b.conn.(*tls.Conn); ok {
-			result.TLS = tls.VersionName(secured.ConnectionState().Version)
-		}
+		defer b.Bye()
+		h.versions.Store(t.Address, b.Version())
+		result.User, result.Version, result.TLS = "a role for each grant, made by "+c.User, b.Params["server_version"], b.TLS()
 		if result.Warnings, err = ephemeral.Trial(makerConn{b}, t, account); err != nil {
 			return "", err
 		}

@@ -12,6 +12,7 @@ import (
 	"sallyport/authn"
 	"sallyport/configs"
 	"sallyport/grant"
+	"sallyport/protocols/postgres/server"
 	"sallyport/recorder"
 	"sallyport/recorder/format"
 	"sallyport/session"
@@ -93,18 +94,18 @@ func (h *Handler) sweep(ctx context.Context, s crashed) error {
 	}
 	database := s.database
 	if database == "" {
-		database = ownDatabase(t)
+		database = server.OwnDatabase(t)
 	}
-	c.params = ownParams(database, majorVersion(s.connected.Server))
+	c.Params = server.OwnParams(database, server.MajorVersion(s.connected.Server))
 	reason := "session " + s.header.Session + " was left when the gateway died"
 	return h.sessions.ActOn(ctx, t, authn.Identity{}, session.Act{Kind: session.ActSweep, Reason: reason, Do: func(_ context.Context, conn net.Conn) (string, error) {
-		b, err := login(conn, c)
+		b, err := server.Login(conn, c)
 		if err != nil {
 			return "", err
 		}
-		defer b.bye()
-		h.versions.Store(t.Address, b.version())
-		rows, err := b.query(s.terminate(time.Now(), h.loginOf(account, s)))
+		defer b.Bye()
+		h.versions.Store(t.Address, b.Version())
+		rows, err := b.Query(s.terminate(time.Now(), h.loginOf(account, s)))
 		if err != nil {
 			return "", err
 		}
@@ -129,11 +130,11 @@ or abs(extract(epoch from clock_timestamp() - backend_start) - %f) < %f)`,
 }
 
 // sweeper is what the gateway logs in with to end what a session left: the account itself, or who makes its roles.
-func (h *Handler) sweeper(ctx context.Context, t configs.Target, account configs.Account) (credentials, error) {
+func (h *Handler) sweeper(ctx context.Context, t configs.Target, account configs.Account) (server.Credentials, error) {
 	if account.Ephemeral {
 		return h.makerCredentials(ctx, t, "")
 	}
-	return accountCredentials(ctx, t, account)
+	return server.CredentialsOf(ctx, t, account)
 }
 
 // loginOf is whose backend it is, in SQL. The role of a grant is believed only where it is one of this gateway's.

@@ -26,7 +26,7 @@ func (r *relay) up(ctx context.Context) (why *ending) {
 	if r.limits.guard != nil {
 		chunk.walker.Hold, chunk.check = guardedHold, r.limits.guard.Check
 	}
-	in := intake{ahead: r.client.ahead, conn: r.client.conn}
+	in := intake{from: r.client}
 	// The client's end is not closed before this has returned, so it may be held.
 	if in.each(true, func(arrived []byte) (taken int, err error) {
 		for {
@@ -69,7 +69,7 @@ func (r *relay) passUp(ctx context.Context, chunk *clientChunk, arrived []byte) 
 		if chunk.goodbye {
 			r.terminated.Store(true) // before the target can act on it
 		}
-		if passOn(&pass, r.target.Load(), arrived[:end]) != nil || chunk.goodbye {
+		if r.target.Load().PassOn(&pass, arrived[:end]) != nil || chunk.goodbye {
 			return 0, nil, errEnough // the other direction learns what became of the target
 		}
 	}

@@ -21,6 +21,9 @@ const (
 	startupHeader = 8
 )
 
+// ALPN is the protocol's name in TLS (PostgreSQL documentation, "SSL Session Encryption").
+const ALPN = "postgresql"
+
 // ErrStartupLayout is a start-up packet that is not laid out as one.
 var ErrStartupLayout = errors.New("invalid startup packet layout")
 

@@ -1,4 +1,10 @@
-package postgres
+// Package server is the gateway's side of a connection to a PostgreSQL server, from the request for TLS to where it is ready for what a
+// client says, and for the gateway's own questions.
+//
+// It promises that the server has proven itself before anything secret is said (TLS that is verified and never falls back, SCRAM-SHA-256
+// from both sides), that what it says is bounded before it is kept, and that everything that is written to a server stands in
+// write.go. Whoever uses it brings the connection, with a deadline: session.Dial and session.Act do.
+package server
 
 import (
 	"crypto/tls"
@@ -24,49 +30,43 @@ const (
 	loginMessages = 1000
 )
 
-// credentials are what the gateway logs in to a target with.
-type credentials struct {
-	target   configs.Target
-	user     string
-	password string       // empty: none is configured, and the target must let the account in without
-	params   []wire.Param // beside user
-	// certificate is shown to a target that asks for one; nil: none.
-	certificate *tls.Certificate
+// Conn is a connection to a target that stands, logged in and ready. One goroutine reads at a time, and another may write.
+type Conn struct {
+	raw   net.Conn
+	ahead *wire.Ahead // over raw
+	conn  net.Conn    // ahead, or TLS over it
+
+	Key     wire.Cancel       // the real one
+	Greeted []byte            // the target's ParameterStatus and NoticeResponse frames, for the client
+	Ready   []byte            // its first ReadyForQuery
+	Params  map[string]string // the settings that it told of
 }
 
-// backend is a connection to a target that stands, logged in and ready.
-type backend struct {
-	raw     net.Conn
-	ahead   *wire.Ahead // over raw
-	conn    net.Conn    // ahead, or TLS over it
-	key     wire.Cancel // the real one
-	greeted []byte      // the target's ParameterStatus and NoticeResponse frames, for the client
-	ready   []byte      // its first ReadyForQuery
-	params  map[string]string
+// Error is an ErrorResponse of a target to the gateway itself, and its frame for the client.
+type Error struct {
+	Response pgproto3.ErrorResponse
+	Frame    []byte
 }
 
-// targetError is an ErrorResponse of a target to the gateway itself, and its frame for the client.
-type targetError struct {
-	response pgproto3.ErrorResponse
-	frame    []byte
+func (e *Error) Error() string {
+	return fmt.Sprintf("the target says: %s (SQLSTATE %s)", e.Response.Message, e.Response.Code)
 }
 
-func (e *targetError) Error() string {
-	return fmt.Sprintf("the target says: %s (SQLSTATE %s)", e.response.Message, e.response.Code)
-}
+// SQLState is the server's code (PostgreSQL documentation, appendix A).
+func (e *Error) SQLState() string { return e.Response.Code }
 
-// login makes a connection ready: TLS, start-up, authentication, and everything up to ReadyForQuery. The caller has set
+// Login makes a connection ready: TLS, start-up, authentication, and everything up to ReadyForQuery. The caller has set
 // a deadline on raw.
-func login(raw net.Conn, c credentials) (*backend, error) {
-	b, err := secure(raw, c.target, c.certificate)
+func Login(raw net.Conn, c Credentials) (*Conn, error) {
+	b, err := secure(raw, c.Target, c.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	message, err := wire.AppendStartup(nil, append([]wire.Param{{Name: "user", Value: c.user}}, c.params...))
+	message, err := wire.AppendStartup(nil, append([]wire.Param{{Name: "user", Value: c.User}}, c.Params...))
 	if err != nil {
 		return nil, err
 	}
-	if err := sayTarget(b.conn, message); err != nil {
+	if err := write(b.conn, message); err != nil {
 		return nil, err
 	}
 	if err := b.authenticate(c); err != nil {
@@ -78,10 +78,10 @@ func login(raw net.Conn, c credentials) (*backend, error) {
 // secure brings TLS up on a connection to a target, unless the target is configured without. It reads exactly the one
 // byte of the answer, so that nothing that came with it in clear text is taken for more (CVE-2021-23222), and never
 // falls back.
-func secure(raw net.Conn, t configs.Target, certificate *tls.Certificate) (*backend, error) {
+func secure(raw net.Conn, t configs.Target, certificate *tls.Certificate) (*Conn, error) {
 	if t.TLS.Mode == "off" {
 		ahead := wire.NewAhead(raw)
-		return &backend{raw: raw, ahead: ahead, conn: ahead}, nil
+		return &Conn{raw: raw, ahead: ahead, conn: ahead}, nil
 	}
 	config, err := targetTLS(t)
 	if err != nil {
@@ -90,7 +90,7 @@ func secure(raw net.Conn, t configs.Target, certificate *tls.Certificate) (*back
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
-	if err := sayTarget(raw, wire.AppendRequest(nil, wire.SSLCode)); err != nil {
+	if err := write(raw, wire.AppendRequest(nil, wire.SSLCode)); err != nil {
 		return nil, err
 	}
 	var answer [1]byte
@@ -105,7 +105,7 @@ func secure(raw net.Conn, t configs.Target, certificate *tls.Certificate) (*back
 	if err := conn.Handshake(); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
-	return &backend{raw: raw, ahead: ahead, conn: conn}, nil
+	return &Conn{raw: raw, ahead: ahead, conn: conn}, nil
 }
 
 // targetTLS is the verified TLS towards a target. The authorities' file is read each time, so that a new one counts at
@@ -120,7 +120,7 @@ func targetTLS(t configs.Target) (*tls.Config, error) {
 		name = host
 	}
 	config := &tls.Config{
-		ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn},
+		ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{wire.ALPN},
 		DynamicRecordSizingDisabled: true,
 	}
 	if t.TLS.CA != "" {
@@ -137,7 +137,7 @@ func targetTLS(t configs.Target) (*tls.Config, error) {
 }
 
 // read reads one frame of the login. Its body is its own copy.
-func (b *backend) read() (t byte, frame []byte, err error) {
+func (b *Conn) read() (t byte, frame []byte, err error) {
 	var head [wire.HeaderSize]byte
 	if _, err := io.ReadFull(b.conn, head[:]); err != nil {
 		return 0, nil, fmt.Errorf("read from the target: %w", err)
@@ -160,12 +160,12 @@ func refused(frame []byte) error {
 	if err != nil {
 		return fmt.Errorf("the target's error: %w", err)
 	}
-	return &targetError{response: response, frame: frame}
+	return &Error{Response: response, Frame: frame}
 }
 
 // greet reads what comes between authentication and the first ReadyForQuery.
-func (b *backend) greet() error {
-	b.params = map[string]string{}
+func (b *Conn) greet() error {
+	b.Params = map[string]string{}
 	for range loginMessages {
 		t, frame, err := b.read()
 		if err != nil {
@@ -177,18 +177,18 @@ func (b *backend) greet() error {
 			if err != nil {
 				return fmt.Errorf("ParameterStatus: %w", err)
 			}
-			b.params[name] = value
-			b.greeted = append(b.greeted, frame...)
+			b.Params[name] = value
+			b.Greeted = append(b.Greeted, frame...)
 		case 'N':
-			b.greeted = append(b.greeted, frame...)
+			b.Greeted = append(b.Greeted, frame...)
 		case 'K':
-			if b.key, err = wire.KeyData(body); err != nil {
+			if b.Key, err = wire.KeyData(body); err != nil {
 				return err
 			}
 		case 'E':
 			return refused(frame)
 		case 'Z':
-			b.ready = frame
+			b.Ready = frame
 			return nil
 		default:
 			return fmt.Errorf("the target sent a message of type %q before it was ready", t)
@@ -197,13 +197,13 @@ func (b *backend) greet() error {
 	return fmt.Errorf("the target sent %d messages and was still not ready", loginMessages)
 }
 
-// version is the target's major version, 0 if it did not say.
-func (b *backend) version() int {
-	return majorVersion(b.params["server_version"])
+// Version is the target's major version, 0 if it did not say.
+func (b *Conn) Version() int {
+	return MajorVersion(b.Params["server_version"])
 }
 
-// majorVersion reads a server_version such as "15.18 (Debian …)", "19rc1" or "9.6.24"; 0 if it is none.
-func majorVersion(said string) int {
+// MajorVersion reads a server_version such as "15.18 (Debian …)", "19rc1" or "9.6.24"; 0 if it is none.
+func MajorVersion(said string) int {
 	end := strings.IndexFunc(said, func(r rune) bool { return r < '0' || r > '9' })
 	if end < 0 {
 		end = len(said)
@@ -215,12 +215,12 @@ func majorVersion(said string) int {
 	return n
 }
 
-// query runs one of the gateway's own statements, on a connection of the gateway's own, and returns its rows as text.
-func (b *backend) query(sql string) ([][]string, error) {
+// Query runs one of the gateway's own statements, on a connection of the gateway's own, and returns its rows as text.
+func (b *Conn) Query(sql string) ([][]string, error) {
 	message := append([]byte{'Q'}, 0, 0, 0, 0)
 	message = append(append(message, sql...), 0)
 	binary.BigEndian.PutUint32(message[1:], uint32(len(message)-1))
-	if err := sayTarget(b.conn, message); err != nil {
+	if err := write(b.conn, message); err != nil {
 		return nil, err
 	}
 	var rows [][]string
@@ -250,18 +250,42 @@ func (b *backend) query(sql string) ([][]string, error) {
 	return nil, errors.New("the target's answer has no end")
 }
 
-// bye ends a connection of the gateway's own in the way the target expects.
-func (b *backend) bye() { _ = sayTarget(b.conn, []byte{'X', 0, 0, 0, 4}) }
+// Bye ends a connection of the gateway's own in the way the target expects.
+func (b *Conn) Bye() { _ = write(b.conn, []byte{'X', 0, 0, 0, 4}) }
 
-// dialled is what session.Dial runs on a new connection: the login.
-func (r *relay) dialled(c credentials) func(net.Conn) error {
-	return func(conn net.Conn) error {
-		b, err := login(conn, c)
-		if err != nil {
-			return err
-		}
-		r.handler.versions.Store(c.target.Address, b.version())
-		r.target.Store(b)
-		return nil
+// LocalAddr and RemoteAddr are the ends of the connection.
+func (b *Conn) LocalAddr() net.Addr  { return b.raw.LocalAddr() }
+func (b *Conn) RemoteAddr() net.Addr { return b.raw.RemoteAddr() }
+
+// TLS is the version of it that is spoken, such as "TLS 1.3", or "off".
+func (b *Conn) TLS() string {
+	if secured, ok := b.conn.(*tls.Conn); ok {
+		return tls.VersionName(secured.ConnectionState().Version)
 	}
+	return "off"
+}
+
+// Arrivals and ReadArrived are those of wire.Ahead.
+func (b *Conn) Arrivals(holding bool, arrived func() (more bool, err error)) error {
+	return b.ahead.Arrivals(holding, arrived)
+}
+
+func (b *Conn) ReadArrived(p []byte) (int, error) { return b.ahead.ReadArrived(b.conn, p) }
+
+// SendCancel sends a CancelRequest with the same TLS as a session has, and waits until the target has closed, which it does
+// after having acted.
+func SendCancel(raw net.Conn, t configs.Target, key wire.Cancel) error {
+	b, err := secure(raw, t, nil) // no login, so nobody to prove
+	if err != nil {
+		return err
+	}
+	if err := write(b.conn, wire.AppendCancel(nil, key)); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, b.conn, 1); err == nil {
+		return errors.New("the target answered a cancel request, which has no answer")
+	} else if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
+		return err
+	}
+	return nil
 }

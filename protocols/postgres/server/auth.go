@@ -1,4 +1,4 @@
-package postgres
+package server
 
 import (
 	"crypto/tls"
@@ -39,7 +39,7 @@ const (
 
 // authenticate answers what the target asks: SCRAM-SHA-256 where a password is configured, and nothing at all where none
 // is. MD5 and clear text are refused whatever the target says, as it may not be the target that says it.
-func (b *backend) authenticate(c credentials) error {
+func (b *Conn) authenticate(c Credentials) error {
 	for range 4 { // notices may come first
 		t, frame, err := b.read()
 		if err != nil {
@@ -48,7 +48,7 @@ func (b *backend) authenticate(c credentials) error {
 		body := frame[wire.HeaderSize:]
 		switch t {
 		case 'N':
-			b.greeted = append(b.greeted, frame...)
+			b.Greeted = append(b.Greeted, frame...)
 			continue
 		case 'E':
 			return refused(frame)
@@ -61,12 +61,12 @@ func (b *backend) authenticate(c credentials) error {
 		}
 		switch kind := binary.BigEndian.Uint32(body); kind {
 		case authOK:
-			if c.password != "" {
+			if c.Password != "" {
 				return errors.New("it let the gateway in without asking for the password that is configured, so it has not proven that it knows the account")
 			}
 			return nil
 		case authSASL:
-			if c.password == "" {
+			if c.Password == "" {
 				return errors.New("it asks for a password, and the account has none configured")
 			}
 			return b.scram(c, body[4:])
@@ -83,7 +83,7 @@ func (b *backend) authenticate(c credentials) error {
 
 // scram is RFC 5802 and 7677 from the client's side, bound to the TLS connection where the target can
 // (tls-server-end-point, RFC 5929).
-func (b *backend) scram(c credentials, list []byte) error {
+func (b *Conn) scram(c Credentials, list []byte) error {
 	var offered []string
 	for len(list) > 0 && list[0] != 0 {
 		name, rest, ok := wire.String(list)
@@ -96,9 +96,9 @@ func (b *backend) scram(c credentials, list []byte) error {
 		return wire.ErrMessage
 	}
 	// PostgreSQL takes the password as it is where SASLprep can't prepare it.
-	peer, err := scram.SHA256.NewClient("", c.password, "")
+	peer, err := scram.SHA256.NewClient("", c.Password, "")
 	if err != nil {
-		peer, err = scram.SHA256.NewClientUnprepped("", c.password, "")
+		peer, err = scram.SHA256.NewClientUnprepped("", c.Password, "")
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the password: %w", err)
@@ -147,16 +147,16 @@ func (b *backend) scram(c credentials, list []byte) error {
 	return err
 }
 
-func (b *backend) say(m pgproto3.FrontendMessage) error {
+func (b *Conn) say(m pgproto3.FrontendMessage) error {
 	frame, err := m.Encode(nil)
 	if err != nil {
 		return err
 	}
-	return sayTarget(b.conn, frame)
+	return write(b.conn, frame)
 }
 
 // saslData reads the next Authentication message, which must be of that kind.
-func (b *backend) saslData(kind uint32) (string, error) {
+func (b *Conn) saslData(kind uint32) (string, error) {
 	t, frame, err := b.read()
 	if err != nil {
 		return "", err

@@ -1,14 +1,12 @@
-package postgres
+package server
 
 import (
-	"errors"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"sallyport/configs"
-	"sallyport/protocols/postgres/wire"
 )
 
 func dialTest(t *testing.T, address string) net.Conn {
@@ -22,68 +20,6 @@ func dialTest(t *testing.T, address string) net.Conn {
 		t.Fatal(err)
 	}
 	return conn
-}
-
-func TestLogin(t *testing.T) {
-	c := startCluster(t)
-	plain := c.target
-	plain.TLS.Mode = "off"
-	wrongName := c.target
-	wrongName.TLS.ServerName = "billing.test"
-	otherName := c.target
-	otherName.TLS.ServerName = "orders.test"
-	noCA := c.target
-	noCA.TLS.CA = ""
-	tests := []struct {
-		name     string
-		target   configs.Target
-		user     string
-		password string
-		want     string // part of the error; empty: it works
-	}{
-		{"SCRAM bound to TLS", c.target, "app", appPassword, ""},
-		{"another name of the server's", otherName, "app", appPassword, ""},
-		{"wrong password", c.target, "app", "wrong", "password authentication failed"},
-		{"no password configured", c.target, "app", "", "has none configured"},
-		{"trust and no password", plain, "open", "", ""},
-		{"trust where a password is configured", plain, "open", "x", "without asking"},
-		{"MD5", plain, "md5er", "x", "MD5"},
-		{"clear text", plain, "clear", "x", "clear text"},
-		{"the server's certificate is another's", wrongName, "app", appPassword, "billing.test"},
-		{"the server's authority is not trusted", noCA, "app", appPassword, "certificate"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			b, err := login(dialTest(t, c.address), credentials{target: test.target, user: test.user, password: test.password,
-				params: []wire.Param{{Name: "database", Value: "postgres"}}})
-			if test.want != "" {
-				if err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Fatalf("got error %v, want one with %q", err, test.want)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			rows, err := b.query("select current_user, null, pg_backend_pid()")
-			if err != nil || len(rows) != 1 || rows[0][0] != test.user {
-				t.Fatalf("got %v, %v", rows, err)
-			}
-			if b.version() < 9 || b.key.PID == 0 || len(b.key.Key) != 4 {
-				t.Fatalf("version %d, key %v", b.version(), b.key)
-			}
-		})
-	}
-}
-
-func TestLoginRefusedByTarget(t *testing.T) {
-	c := startCluster(t)
-	_, err := login(dialTest(t, c.address), credentials{target: c.target, user: "app", password: appPassword,
-		params: []wire.Param{{Name: "database", Value: "nowhere"}}})
-	refused, ok := errors.AsType[*targetError](err)
-	if !ok || refused.response.Code != "3D000" {
-		t.Fatalf("got %v, want SQLSTATE 3D000", err)
-	}
 }
 
 // script is a server that says fixed bytes; it shows what the gateway makes of a target that lies.
@@ -142,7 +78,7 @@ func TestTargetThatLies(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			address := script(t, func(conn net.Conn) { conn.Write([]byte(test.says)) })
 			target := configs.Target{Name: "liar", Address: address, TLS: configs.TargetTLS{Mode: test.tls}}
-			_, err := login(dialTest(t, address), credentials{target: target, user: "app", password: "x"})
+			_, err := Login(dialTest(t, address), Credentials{Target: target, User: "app", Password: "x"})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got error %v, want one with %q", err, test.want)
 			}
@@ -159,11 +95,11 @@ func TestLoginSplitAtEveryByte(t *testing.T) {
 		}
 	})
 	target := configs.Target{Name: "slow", Address: address, TLS: configs.TargetTLS{Mode: "off"}}
-	b, err := login(dialTest(t, address), credentials{target: target, user: "open"})
+	b, err := Login(dialTest(t, address), Credentials{Target: target, User: "open"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.version() != 15 || b.key.PID != 7 || string(b.key.Key) != "abcd" || string(b.ready) != "Z\x00\x00\x00\x05I" {
+	if b.Version() != 15 || b.Key.PID != 7 || string(b.Key.Key) != "abcd" || string(b.Ready) != "Z\x00\x00\x00\x05I" {
 		t.Fatalf("got %+v", b)
 	}
 }
