@@ -238,13 +238,7 @@ func (s *scenario) cancel(ctx context.Context) error {
 	watched := make(chan error, 1)
 	go func() {
 		defer stop()
-		for {
-			var event string
-			if err := s.db.QueryRowContext(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", pid).Scan(&event); err != nil || event == "PgSleep" {
-				watched <- err
-				return
-			}
-		}
+		watched <- steps.WhenAsleep(func() (string, error) { return event(ctx, s.db, pid) }, func() error { return nil })
 	}()
 	_, err := s.conn.ExecContext(sleep, "select pg_sleep(30)")
 	if err == nil {
@@ -365,26 +359,21 @@ func (s *scenario) noSuchDatabase(ctx context.Context) error {
 }
 
 func (s *scenario) terminated(ctx context.Context) error {
-	other, err := s.db.Conn(ctx)
+	other, pid, err := session(ctx, s.db)
 	if err != nil {
 		return err
 	}
 	defer other.Close()
-	var pid int
-	if err := other.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
-		return err
-	}
 	asleep := make(chan error, 1)
 	go func() {
 		_, err := other.ExecContext(ctx, "select pg_sleep(30)")
 		asleep <- err
 	}()
-	for event := ""; event != "PgSleep"; {
-		if err := s.conn.QueryRowContext(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", pid).Scan(&event); err != nil {
-			return err
-		}
+	if err := steps.WhenAsleep(func() (string, error) { return event(ctx, s.conn, pid) },
+		func() error { return is(ctx, s.conn, true, "select pg_terminate_backend($1)", pid) }); err != nil {
+		return err
 	}
-	return errors.Join(is(ctx, s.conn, true, "select pg_terminate_backend($1)", pid), gone(<-asleep))
+	return gone(<-asleep)
 }
 
 // gone is nil for an error that says that the session has ended. The driver keeps the server's own words to itself when the
@@ -405,75 +394,53 @@ func (s *scenario) accessEnds(ctx context.Context) error {
 	defer db.Close()
 	db.SetMaxOpenConns(4)
 	db.SetMaxIdleConns(4)
-	before, err := useAtOnce(ctx, db)
-	if err != nil {
-		return err
-	}
-	busy, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer busy.Close()
-	var pid int
-	if err := busy.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() {
-		for event := ""; event != "PgSleep"; {
-			if err := db.QueryRowContext(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", pid).Scan(&event); err != nil {
-				ended <- err
-				return
+	return steps.Pool{
+		Use: func(ctx context.Context) error {
+			_, err := db.ExecContext(ctx, "select 1")
+			return err
+		},
+		UseAtOnce: func(ctx context.Context) (map[int]bool, error) {
+			pids := map[int]bool{}
+			for range 4 {
+				conn, pid, err := session(ctx, db)
+				if err != nil {
+					return nil, err
+				}
+				defer conn.Close()
+				pids[pid] = true
 			}
-		}
-		ended <- steps.Access(ctx, "end")
-	}()
-	_, asleep := busy.ExecContext(ctx, "select pg_sleep(60)")
-	if err := errors.Join(gone(asleep), <-ended); err != nil {
-		return err
-	}
-	refused := 0
-	for range 5 {
-		_, err := db.ExecContext(ctx, "select 1")
-		if err == nil {
-			return errors.New("the pool works without access")
-		}
-		if code(err, "28000") == nil {
-			refused++
-		}
-	}
-	if refused == 0 {
-		return errors.New("nobody was refused")
-	}
-	if err := steps.Access(ctx, "renew"); err != nil {
-		return err
-	}
-	if _, err := db.ExecContext(ctx, "select 1"); err != nil {
-		return err
-	}
-	after, err := useAtOnce(ctx, db)
-	for pid := range before {
-		if after[pid] {
-			err = errors.Join(err, fmt.Errorf("backend %d is there again", pid))
-		}
-	}
-	return err
+			return pids, same(len(pids), 4)
+		},
+		Sleep: func(ctx context.Context, asleep func(pid int)) error {
+			busy, pid, err := session(ctx, db)
+			if err != nil {
+				return err
+			}
+			defer busy.Close()
+			asleep(pid)
+			_, err = busy.ExecContext(ctx, "select pg_sleep(60)")
+			return err
+		},
+		Event: func(ctx context.Context, pid int) (string, error) { return event(ctx, db, pid) },
+		Gone:  gone, Refused: func(err error) error { return code(err, "28000") },
+	}.Ends(ctx)
 }
 
-// useAtOnce uses four connections of the pool's at the same time and gives their process ids.
-func useAtOnce(ctx context.Context, db *sql.DB) (map[int]bool, error) {
-	pids := map[int]bool{}
-	for range 4 {
-		conn, err := db.Conn(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer conn.Close()
-		var pid int
-		if err := conn.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
-			return nil, err
-		}
-		pids[pid] = true
+// session takes one of the pool's and gives its process id.
+func session(ctx context.Context, db *sql.DB) (conn *sql.Conn, pid int, err error) {
+	if conn, err = db.Conn(ctx); err != nil {
+		return nil, 0, err
 	}
-	return pids, same(len(pids), 4)
+	if err := conn.QueryRowContext(ctx, "select pg_backend_pid()").Scan(&pid); err != nil {
+		return nil, 0, errors.Join(err, conn.Close())
+	}
+	return conn, pid, nil
+}
+
+// event is what a server process waits for.
+func event(ctx context.Context, from interface {
+	QueryRowContext(ctx context.Context, query string, arguments ...any) *sql.Row
+}, pid int) (event string, err error) {
+	err = from.QueryRowContext(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", pid).Scan(&event)
+	return event, err
 }

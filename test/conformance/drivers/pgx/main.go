@@ -292,13 +292,8 @@ func (s *scenario) cancel(ctx context.Context) error {
 			return
 		}
 		defer other.Close(ctx)
-		for event := ""; event != "PgSleep"; {
-			if event, err = value[string](ctx, other, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", s.conn.PgConn().PID()); err != nil {
-				cancelled <- err
-				return
-			}
-		}
-		cancelled <- s.conn.PgConn().CancelRequest(ctx)
+		cancelled <- steps.WhenAsleep(func() (string, error) { return value[string](ctx, other, waitsFor, s.conn.PgConn().PID()) },
+			func() error { return s.conn.PgConn().CancelRequest(ctx) })
 	}()
 	_, err := s.conn.Exec(ctx, "select pg_sleep(30)")
 	return errors.Join(code(err, "57014"), <-cancelled, is(ctx, s.conn, int32(1), "select 1"))
@@ -438,70 +433,44 @@ func (s *scenario) accessEnds(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	before, err := useAtOnce(ctx, pool)
-	if err != nil {
-		return err
-	}
-	busy, err := pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() {
-		for event := ""; event != "PgSleep"; {
-			if err := pool.QueryRow(ctx, "select coalesce(wait_event, '') from pg_stat_activity where pid = $1", busy.Conn().PgConn().PID()).Scan(&event); err != nil {
-				ended <- err
-				return
+	return steps.Pool{
+		Use: func(ctx context.Context) error {
+			_, err := pool.Exec(ctx, "select 1")
+			return err
+		},
+		UseAtOnce: func(ctx context.Context) (map[int]bool, error) {
+			pids := map[int]bool{}
+			for range 4 {
+				conn, err := pool.Acquire(ctx)
+				if err != nil {
+					return nil, err
+				}
+				defer conn.Release()
+				if _, err := conn.Exec(ctx, "select 1"); err != nil {
+					return nil, err
+				}
+				pids[int(conn.Conn().PgConn().PID())] = true
 			}
-		}
-		ended <- steps.Access(ctx, "end")
-	}()
-	_, asleep := busy.Exec(ctx, "select pg_sleep(60)")
-	busy.Release()
-	if err := errors.Join(code(asleep, "57P01"), <-ended); err != nil {
-		return err
-	}
-	refused := 0
-	for range 5 {
-		_, err := pool.Exec(ctx, "select 1")
-		if err == nil {
-			return errors.New("the pool works without access")
-		}
-		if code(err, "28000") == nil {
-			refused++
-		}
-	}
-	if refused == 0 {
-		return errors.New("nobody was refused")
-	}
-	if err := steps.Access(ctx, "renew"); err != nil {
-		return err
-	}
-	if _, err := pool.Exec(ctx, "select 1"); err != nil {
-		return err
-	}
-	after, err := useAtOnce(ctx, pool)
-	for pid := range before {
-		if after[pid] {
-			err = errors.Join(err, fmt.Errorf("backend %d is there again", pid))
-		}
-	}
-	return err
+			return pids, same(len(pids), 4)
+		},
+		Sleep: func(ctx context.Context, asleep func(pid int)) error {
+			busy, err := pool.Acquire(ctx)
+			if err != nil {
+				return err
+			}
+			defer busy.Release()
+			asleep(int(busy.Conn().PgConn().PID()))
+			_, err = busy.Exec(ctx, "select pg_sleep(60)")
+			return err
+		},
+		Event: func(ctx context.Context, pid int) (event string, err error) {
+			err = pool.QueryRow(ctx, waitsFor, pid).Scan(&event)
+			return event, err
+		},
+		Gone:    func(err error) error { return code(err, "57P01") },
+		Refused: func(err error) error { return code(err, "28000") },
+	}.Ends(ctx)
 }
 
-// useAtOnce uses four connections of the pool's at the same time and gives their process ids.
-func useAtOnce(ctx context.Context, pool *pgxpool.Pool) (map[uint32]bool, error) {
-	pids := map[uint32]bool{}
-	for range 4 {
-		conn, err := pool.Acquire(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer conn.Release()
-		if _, err := conn.Exec(ctx, "select 1"); err != nil {
-			return nil, err
-		}
-		pids[conn.Conn().PgConn().PID()] = true
-	}
-	return pids, same(len(pids), 4)
-}
+// waitsFor asks what a server process waits for.
+const waitsFor = "select coalesce(wait_event, '') from pg_stat_activity where pid = $1"

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 
 import psycopg
 import psycopg_pool
@@ -10,6 +9,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
 import steps
+from psycopg_steps import Psycopg
 from steps import Skip, same
 
 conn = None
@@ -19,9 +19,12 @@ def open_connection(**more):
     return psycopg.connect("", autocommit=True, row_factory=tuple_row, **more)
 
 
+both = Psycopg(psycopg, open_connection)
+
+
 def connect():
     global conn
-    conn = open_connection()
+    conn = both.conn = open_connection()
     pid, user, database = conn.execute("select pg_backend_pid(), current_user, current_database()").fetchone()
     same(conn.info.backend_pid, pid)
     same((user, database), (os.environ["PGUSER"], os.environ["PGDATABASE"]))
@@ -142,57 +145,6 @@ def notice():
     same(seen, [("NOTICE", "one"), ("WARNING", "two")])
 
 
-def when_asleep(pid, act):
-    """Calls act with another connection once the server is in pg_sleep there."""
-    with open_connection() as other:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if other.execute("select wait_event from pg_stat_activity where pid = %s", (pid,)).fetchone() == ("PgSleep",):
-                break
-        act(other)
-
-
-def cancel():
-    canceller = threading.Thread(target=when_asleep, args=(conn.info.backend_pid, lambda _: conn.cancel()))
-    canceller.start()
-    try:
-        conn.execute("select pg_sleep(30)")
-    except psycopg.errors.QueryCanceled:
-        pass
-    else:
-        raise AssertionError("not cancelled")
-    finally:
-        canceller.join()
-    same(conn.execute("select 1").fetchone(), (1,))
-
-
-def big_values():
-    value = "0123456789abcdef" * (1 << 20)
-    length, big = conn.execute("select length(%s), repeat('x', 32 << 20)", (value,)).fetchone()
-    same((length, len(big)), (len(value), 32 << 20))
-
-
-def many_rows():
-    same(sum(row[0] for row in conn.execute("select i, md5(i::text) from generate_series(1, 100000) i")), 5000050000)
-
-
-def error():
-    conn.execute("create temp table once (i int constraint only_once primary key)")
-    conn.execute("insert into once values (1)")
-    try:
-        conn.execute("insert into once values (%s)", (1,))
-    except psycopg.errors.UniqueViolation as caught:
-        same((caught.diag.constraint_name, caught.diag.message_detail), ("only_once", "Key (i)=(1) already exists."))
-    else:
-        raise AssertionError("no error")
-    try:
-        conn.execute("select nonsense")
-    except psycopg.errors.UndefinedColumn as caught:
-        same(caught.diag.statement_position, "8")
-    else:
-        raise AssertionError("no error")
-
-
 def transaction():
     conn.execute("create temp table t (i int)")
     try:
@@ -230,85 +182,21 @@ def parameter_status():
     same(conn.info.timezone.key, "Asia/Tokyo")
 
 
-def startup_options():
-    with open_connection(options="-c work_mem=7MB -c search_path=pg_catalog", application_name="conformance of psycopg 3") as other:
-        row = other.execute("select current_setting('work_mem'), current_setting('search_path'), current_setting('application_name')").fetchone()
-    same(row, ("7MB", "pg_catalog", "conformance of psycopg 3"))
-
-
-def many_connections():
-    connections = [open_connection() for _ in range(20)]
-    pids = {c.info.backend_pid for c in connections}
-    for c in connections:
-        c.close()
-    same(len(pids), 20)
-
-
-def no_such_database():
-    try:
-        open_connection(dbname="conformance_nowhere")
-    except psycopg.OperationalError as caught:
-        same('database "conformance_nowhere" does not exist' in str(caught), True)
-    else:
-        raise AssertionError("connected to a database that is not there")
-
-
 def terminated():
-    other = open_connection()
-    pid = other.info.backend_pid
-    killer = threading.Thread(target=when_asleep, args=(pid, lambda c: c.execute("select pg_terminate_backend(%s)", (pid,))))
-    killer.start()
-    try:
-        other.execute("select pg_sleep(30)")
-    except psycopg.OperationalError as caught:
-        same("terminating connection due to administrator command" in str(caught), True)
-        return
-    finally:
-        killer.join()
-    raise AssertionError("a terminated backend answered")
-
-
-def pool_use(pool):
-    with pool.connection(timeout=2) as c:
-        return c.execute("select pg_backend_pid()").fetchone()[0]
-
-
-def pool_use_at_once(pool, count):
-    """Uses so many of the pool's connections at the same time and gives their process ids."""
-    got = [pool.getconn(timeout=30) for _ in range(count)]
-    pids = {c.execute("select pg_backend_pid()").fetchone()[0] for c in got}
-    for c in got:
-        pool.putconn(c)
-    same(len(pids), count)
-    return pids
+    caught = both.terminated()
+    same("terminating connection due to administrator command" in str(caught), True)  # psycopg2 may show the second of the server's last words
 
 
 def access_ends_and_is_renewed():
     with psycopg_pool.ConnectionPool("", min_size=4, max_size=4, timeout=30) as pool:
-        before = pool_use_at_once(pool, 4)
-        with pool.connection() as busy:
-            busy.autocommit = True
-            ender = threading.Thread(target=when_asleep, args=(busy.info.backend_pid, lambda _: steps.access("end")))
-            ender.start()
-            try:
-                busy.execute("select pg_sleep(60)")
-            except psycopg.OperationalError:
-                pass
-            else:
-                raise AssertionError("the statement outlived the access")
-            finally:
-                ender.join()
-        for _ in range(5):  # three that are broken, and then none
-            try:
-                pool_use(pool)
-            except (psycopg.OperationalError, psycopg_pool.PoolTimeout):
-                continue
-            raise AssertionError("the pool works without access")
-        steps.access("renew")
-        steps.eventually(lambda: pool_use(pool), (psycopg.OperationalError, psycopg_pool.PoolTimeout))
-        same(pool_use_at_once(pool, 4) & before, set())
+
+        def use():
+            with pool.connection(timeout=2) as c:
+                c.execute("select 1")
+
+        both.access_ends(pool, pool.putconn, use, (psycopg.OperationalError, psycopg_pool.PoolTimeout))
 
 
 steps.run([connect, simple, prepared, binary, batch, batch_error, copy_in_and_out, copy_error, cursor, stream, notify, notice,
-           cancel, big_values, many_rows, error, transaction, two_phase, parameter_status, startup_options,
-           many_connections, no_such_database, terminated, access_ends_and_is_renewed])
+           both.cancel, both.big_values, both.many_rows, both.error, transaction, two_phase, parameter_status, both.startup_options,
+           both.many_connections, both.no_such_database, terminated, access_ends_and_is_renewed])
