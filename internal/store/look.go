@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // This file opens a store that a gateway may be running on, for nothing but reading.
@@ -33,14 +30,10 @@ func LookSQLite(ctx context.Context, state string) (*sql.DB, error) {
 
 // LookPostgres opens the database that a connection string names (see OpenPostgres).
 func LookPostgres(ctx context.Context, connection string) (*sql.DB, error) {
-	config, err := pgx.ParseConfig(connection)
+	config, err := parseConnection(connection)
 	if err != nil {
-		return nil, fmt.Errorf("the store's connection string: %w", redacted(err, connection))
+		return nil, err
 	}
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 10 * time.Second
-	}
-	config.RuntimeParams["application_name"] = "sallyport"
 	config.RuntimeParams["default_transaction_read_only"] = "on"
 	db := openPostgres(config, 1, nil)
 	if err := db.PingContext(ctx); err != nil {

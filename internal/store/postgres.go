@@ -46,14 +46,10 @@ var postgres = dialect{
 // (a URL or key=value pairs, as libpq's; https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING). Its
 // user needs to own a schema of the database. Errors do not hold the password.
 func OpenPostgres(ctx context.Context, dir, connection string) (*Store, error) {
-	config, err := pgx.ParseConfig(connection)
+	config, err := parseConnection(connection)
 	if err != nil {
-		return nil, fmt.Errorf("the store's connection string: %w", redacted(err, connection))
+		return nil, err
 	}
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 10 * time.Second
-	}
-	config.RuntimeParams["application_name"] = "sallyport"
 	config.RuntimeParams["statement_timeout"] = "30s"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "60s" // what a gateway that froze holds is given back
 	config.RuntimeParams["synchronous_commit"] = "on"                   // durable when Do returns, whatever the server's default is
@@ -110,6 +106,19 @@ func takeLock(ctx context.Context, conn *pgx.Conn) error {
 		case <-again.C:
 		}
 	}
+}
+
+// parseConnection reads a connection string. The error does not show it.
+func parseConnection(connection string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(connection)
+	if err != nil {
+		return nil, fmt.Errorf("the store's connection string: %w", redacted(err, connection))
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 10 * time.Second
+	}
+	config.RuntimeParams["application_name"] = "sallyport"
+	return config, nil
 }
 
 // redacted says what is wrong with a connection string without showing it.

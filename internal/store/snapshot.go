@@ -174,14 +174,10 @@ func RestorePostgres(ctx context.Context, from, connection string, made time.Tim
 
 // withPostgres does something with a connection of its own; operation is for the error.
 func withPostgres(ctx context.Context, operation, connection string, f func(*pgx.Conn) error) error {
-	config, err := pgx.ParseConfig(connection)
+	config, err := parseConnection(connection)
 	if err != nil {
-		return fmt.Errorf("%s: the store's connection string: %w", operation, redacted(err, connection))
+		return fmt.Errorf("%s: %w", operation, err)
 	}
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 10 * time.Second
-	}
-	config.RuntimeParams["application_name"] = "sallyport"
 	config.RuntimeParams["synchronous_commit"] = "on"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
