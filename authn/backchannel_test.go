@@ -314,7 +314,7 @@ func TestJobsOfOneIdentityEndOneByOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := r.watchedJobs(t.Context())
+	jobs, err := r.watchedJobs(t.Context(), "deploy")
 	if err != nil || len(jobs) != 1 {
 		t.Fatalf("%v, %v", jobs, err)
 	}

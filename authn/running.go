@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"sallyport/authn/secrets"
@@ -18,7 +19,7 @@ const (
 	askJobs = 20 * time.Second
 	// jobGrace is how long a job stays signed in whose provider can't be asked.
 	jobGrace = 10 * time.Minute
-	// maxAsked bounds one round of questions; the rest comes first in the next.
+	// maxAsked bounds one round of questions about a workload's jobs; the rest comes first in the next.
 	maxAsked = 200
 )
 
@@ -74,18 +75,27 @@ type watchedJob struct {
 	ran              time.Time
 }
 
-// askAboutJobs signs out the jobs that are over, and those about which nothing could be learned for too long.
+// askAboutJobs signs out the jobs that are over, and those about which nothing could be learned for too long. No workload's jobs wait
+// for another's provider, which may take long to say nothing.
 func (s *Service) askAboutJobs(ctx context.Context) error {
-	jobs, err := s.watchedJobs(ctx)
+	asked := s.jobs.Load().Asked()
+	errs := make([]error, len(asked))
+	var all sync.WaitGroup
+	for i, w := range asked {
+		all.Go(func() { errs[i] = s.askAbout(ctx, w) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// askAbout is askAboutJobs for one workload, whose provider is asked one question at a time.
+func (s *Service) askAbout(ctx context.Context, w configs.Workload) error {
+	jobs, err := s.watchedJobs(ctx, w.Name)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, job := range jobs {
-		w, known := s.jobs.Load().ByName(job.workload)
-		if !known || w.Running.URL == "" {
-			continue // Reload has ended it, or it is not asked about any more
-		}
 		runs, err := s.askRuns(ctx, w, job.handle)
 		switch {
 		case ctx.Err() != nil:
@@ -107,11 +117,11 @@ func (s *Service) askAboutJobs(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// watchedJobs are those asked about longest ago.
-func (s *Service) watchedJobs(ctx context.Context) (jobs []watchedJob, err error) {
+// watchedJobs are those of a workload asked about longest ago.
+func (s *Service) watchedJobs(ctx context.Context, workload string) (jobs []watchedJob, err error) {
 	rows, err := s.store.Read().QueryContext(ctx, `SELECT j.sign_in, j.workload, j.handle, j.ran, i.issuer, i.subject, i.name FROM jobs j
 		JOIN sign_ins s ON s.id = j.sign_in JOIN identities i ON i.id = s.identity
-		WHERE s.ended = 0 AND s.expires > ? AND s.at > i.signed_out ORDER BY j.ran LIMIT ?`, stamp(s.now()), maxAsked)
+		WHERE j.workload = ? AND s.ended = 0 AND s.expires > ? AND s.at > i.signed_out ORDER BY j.ran LIMIT ?`, workload, stamp(s.now()), maxAsked)
 	if err != nil {
 		return nil, fmt.Errorf("find the jobs to ask about: %w", err)
 	}

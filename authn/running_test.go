@@ -41,17 +41,17 @@ func newJobsAPI(t *testing.T) *jobsAPI {
 	return a
 }
 
-func withRunning(t *testing.T) (*rig, *ci, *jobsAPI) {
+func withRunning(t *testing.T, change ...func(*configs.Config)) (*rig, *ci, *jobsAPI) {
 	c, a := newCI(t), newJobsAPI(t)
 	t.Setenv("JOBS_TOKEN", "reads-jobs")
-	r := newRig(t, func(config *configs.Config) {
+	r := newRig(t, append([]func(*configs.Config){func(config *configs.Config) {
 		config.Workloads = []configs.Workload{{
 			Name: "deploy", Preset: configs.PresetGitLab, Issuer: c.URL, CA: c.ca, Audience: "https://gateway",
 			Bind: map[string]configs.Values{"project_id": {"20"}}, Subject: []string{"project_id", "job_id"}, Groups: []string{"ci"},
 			MaxAge: configs.Duration(time.Hour), Lasts: configs.Duration(time.Hour),
 			Running: configs.Running{URL: a.URL + "/api/v4", Token: "env:JOBS_TOKEN"},
 		}}
-	})
+	}}, change...)...)
 	return r, c, a
 }
 
@@ -118,6 +118,51 @@ func TestJobsProviderIsDown(t *testing.T) {
 	refused(t, err, refusal.NotAuthenticated)
 }
 
+// TestSlowProviderHoldsUpNoOther: while one workload's provider takes its time, another's jobs that are over are signed out.
+func TestSlowProviderHoldsUpNoOther(t *testing.T) {
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	var slow atomic.Bool
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if slow.Load() {
+			asked <- struct{}{}
+			<-answer
+		}
+		_, _ = w.Write([]byte(`{"status":"running"}`))
+	}))
+	defer other.Close()
+	r, c, a := withRunning(t, func(config *configs.Config) {
+		w := config.Workloads[0]
+		w.Name, w.Bind, w.Running.URL = "build", map[string]configs.Values{"project_id": {"21"}}, other.URL
+		config.Workloads = append([]configs.Workload{w}, config.Workloads...)
+	})
+	if _, _, err := r.ExchangeWorkload(t.Context(), c.token(r, "x", "slow", func(claims map[string]any) { claims["project_id"], claims["job_id"] = "21", "5" }), "10.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	r.advance(time.Second) // so that it is asked about first
+	access, _, err := r.ExchangeWorkload(t.Context(), c.gitlabJob(r, "5", "a"), "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow.Store(true)
+	a.status.Store("success")
+	done := make(chan error, 1)
+	go func() { done <- r.askAboutJobs(t.Context()) }()
+	<-asked
+	for len(r.events("workload.over")) == 0 {
+		select {
+		case err := <-done:
+			t.Fatalf("it waited for the slow one: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	_, err = r.Bearer(t.Context(), access)
+	refused(t, err, refusal.NotAuthenticated)
+	close(answer)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestJobsOfOneIdentity: where several jobs are one identity, the end of one is not that of the others.
 func TestJobsOfOneIdentity(t *testing.T) {
 	r, c, a := withRunning(t)
@@ -125,7 +170,7 @@ func TestJobsOfOneIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := r.watchedJobs(t.Context())
+	jobs, err := r.watchedJobs(t.Context(), "deploy")
 	if err != nil || len(jobs) != 1 {
 		t.Fatalf("%v, %v", jobs, err)
 	}

@@ -35,14 +35,14 @@ func handle(w configs.Workload, claims map[string]json.RawMessage) map[string]st
 // Asked tells whether the workload's provider is asked about its jobs.
 func (j Job) Asked() bool { return j.Workload.Running.URL != "" }
 
-// ByName is the workload of that name.
-func (i *Issuers) ByName(name string) (configs.Workload, bool) {
+// Asked are the workloads about whose jobs a provider is asked.
+func (i *Issuers) Asked() (asked []configs.Workload) {
 	for _, w := range i.workloads {
-		if w.Name == name {
-			return w, true
+		if w.Running.URL != "" {
+			asked = append(asked, w)
 		}
 	}
-	return configs.Workload{}, false
+	return asked
 }
 
 // Runs asks the workload's provider whether a job runs now. token is what Running.Token names. The error wraps
