@@ -10,6 +10,10 @@
 //
 // The gateway is an OpenID provider of its own (Handler) for the command line, for devices and for stock clients, and a
 // client of the company's provider. Its keys are kept apart by who trusts them: see keyring.
+//
+// Its inner rooms know nothing of each other's business: federation asks a provider of people, workload verifies jobs' tokens, scim
+// speaks to a provider that provisions, passkey to browsers about enrolled keys, keyring keeps the gateway's keys, throttle bounds
+// strangers, secrets fetches what the configuration refers to, pages are what people see. What is here ties them to the tables.
 package authn
 
 import (
