@@ -52,3 +52,24 @@ func TestFirstReadsAreAcknowledgedAtOnce(t *testing.T) {
 		t.Error("it costs a system call for each read for ever")
 	}
 }
+
+// TestFirstReadsHaveNoBuffer: whoever is not known yet has no more of the gateway's memory than what the library gives them.
+func TestFirstReadsHaveNoBuffer(t *testing.T) {
+	a, b := loopback(t)
+	w := New(b, nil).Promptly(b)
+	piece := make([]byte, libraryBuffer)
+	for i := range promptReads + 1 {
+		if _, err := a.Write(append(piece, piece...)); err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < 2*libraryBuffer; {
+			k := sshtest.Must(w.Read(piece))(t)
+			if n += k; i < promptReads/2 && w.ahead != nil {
+				t.Fatalf("message %d is read ahead", i)
+			}
+		}
+	}
+	if w.ack != nil {
+		t.Error("it never comes to an end")
+	}
+}

@@ -83,7 +83,9 @@ func (w *Conn) read(p []byte) (int, error) {
 		}
 		n, err := w.Conn.Read(p)
 		w.all = n < len(p)
-		if n == len(p) && n >= libraryBuffer { // there is more
+		// There is more. Not during the first reads: of a peer that fails before it is known the library's reader can stay for good, with
+		// all that it has.
+		if n == len(p) && n >= libraryBuffer && w.ack == nil {
 			w.ahead = *readAhead.Get().(*[]byte)
 			w.from, w.to = 0, 0
 		}
