@@ -28,12 +28,12 @@ release: player ## dist/VERSION: static binaries for Linux, macOS, Windows, Debi
 	GO="$(GO)" internal/tools/release/build $(VERSION)
 
 demo: ## everything on this machine: build, install what is missing, run `sallyport demo` until Ctrl-C
-	@test/tools/install-missing initdb sshd psql ssh
+	@test/tools/install-missing authorities initdb sshd psql ssh
 	@$(MAKE) --no-print-directory build
 	@exec bin/sallyport demo
 
 test: player ## all tests, with the race detector and real servers
-	@test/tools/install-missing initdb sshd psql ssh scp pgbench gcc chromium curl
+	@test/tools/install-missing authorities initdb sshd psql ssh scp pgbench gcc chromium curl
 	@# With -trimpath, as `make build` has it, everything is compiled once for both.
 	CGO_ENABLED=0 $(GO) vet -trimpath ./...
 	CGO_ENABLED=0 $(GO) build -trimpath ./...

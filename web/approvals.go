@@ -88,8 +88,8 @@ func (s *server) registerReviews() {
 		func(ctx context.Context, who caller, in *listing) (*body[[]api.Review], error) {
 			return wrap(s.reviews(ctx, who, in.All))
 		})
-	handle(s, operation("review", http.MethodPost, "/v1/grants/{id}/review", "Say that you have looked at what was done in an emergency; never your own"), decide(s, s.Grants.Review))
-	handle(s, operation("withdraw-vote", http.MethodPost, "/v1/requests/{id}/withdraw", "Take your own approval back; what was given by it ends"), decide(s, s.Grants.Withdraw))
+	handle(s, operation("review", http.MethodPost, "/v1/grants/{id}/review", "Say that you have looked at what was done in an emergency; never your own"), decide(s, by(s.Grants.Review)))
+	handle(s, operation("withdraw-vote", http.MethodPost, "/v1/requests/{id}/withdraw", "Take your own approval back; what was given by it ends"), decide(s, by(s.Grants.Withdraw)))
 }
 
 // reviews are those that the caller may see.

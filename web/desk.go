@@ -120,7 +120,7 @@ func (d desk) Grant(ctx context.Context, who console.Caller, id string) (api.Gra
 }
 
 func (d desk) Approve(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {
-	return became(d.s.approve(from(ctx, who), who.Identity, id, comment))
+	return became(d.s.approve(from(ctx, who), as(who), id, comment))
 }
 
 func (d desk) Deny(ctx context.Context, who console.Caller, id, comment string) (api.Grant, error) {

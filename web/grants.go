@@ -61,8 +61,8 @@ func (s *server) registerGrants() {
 			return wrapGrant(s.Grants.Get(ctx, who.Identity, in.ID))
 		})
 	handle(s, operation("approve", http.MethodPost, "/v1/requests/{id}/approve", "Approve a request; never your own"), decide(s, s.approve))
-	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s, s.Grants.Deny))
-	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s, s.Grants.Revoke))
+	handle(s, operation("deny", http.MethodPost, "/v1/requests/{id}/deny", "Deny a request"), decide(s, by(s.Grants.Deny)))
+	handle(s, operation("revoke", http.MethodPost, "/v1/grants/{id}/revoke", "End a grant and its sessions at once"), decide(s, by(s.Grants.Revoke)))
 	handle(s, operation("extend", http.MethodPost, "/v1/grants/{id}/extend", "Ask that your own active grant end later"),
 		func(ctx context.Context, who caller, in *extension) (*body[api.Grant], error) {
 			return wrapGrant(s.extend(ctx, who, in.ID, in.Body))
@@ -110,21 +110,28 @@ func duration(text string) (time.Duration, error) {
 }
 
 // decide is a handler around one of the grants' transitions with a word of explanation.
-func decide(s *server, do func(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error)) func(context.Context, caller, *decisionOn) (*body[api.Grant], error) {
+func decide(s *server, do func(ctx context.Context, who caller, id, comment string) (grant.Grant, error)) func(context.Context, caller, *decisionOn) (*body[api.Grant], error) {
 	return func(ctx context.Context, who caller, in *decisionOn) (*body[api.Grant], error) {
 		if err := s.unchangedGrant(ctx, who, in.ID, in.IfMatch); err != nil {
 			return nil, err
 		}
-		return wrapGrant(do(ctx, who.Identity, in.ID, in.Body.Comment))
+		return wrapGrant(do(ctx, who, in.ID, in.Body.Comment))
+	}
+}
+
+// by is one of the grants' transitions as decide takes it.
+func by(do func(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error)) func(context.Context, caller, string, string) (grant.Grant, error) {
+	return func(ctx context.Context, who caller, id, comment string) (grant.Grant, error) {
+		return do(ctx, who.Identity, id, comment)
 	}
 }
 
 // approve approves a request for somebody who has proven themselves as lately as step_up asks.
-func (s *server) approve(ctx context.Context, who authn.Identity, id, comment string) (grant.Grant, error) {
-	if err := s.freshVote(ctx, caller{Identity: who}, id); err != nil {
+func (s *server) approve(ctx context.Context, who caller, id, comment string) (grant.Grant, error) {
+	if err := s.freshVote(ctx, who, id); err != nil {
 		return grant.Grant{}, err
 	}
-	return s.Grants.Approve(ctx, who, id, comment)
+	return s.Grants.Approve(ctx, who.Identity, id, comment)
 }
 
 // unchangedGrant refuses to decide on a grant that is not any more what the caller looked at. What a request asks for never

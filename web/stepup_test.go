@@ -41,6 +41,11 @@ func TestStepUp(t *testing.T) {
 	if answer, body := r.ask("carol", "GET", "/v1/sessions/"+s.ID()+"/items", "", nil); answer.StatusCode != http.StatusOK {
 		t.Errorf("what is not guarded: %s %s", answer.Status, body)
 	}
+	for line := range strings.Lines(r.audit("carol")) {
+		if strings.Contains(line, `"outcome":"step_up"`) && !strings.Contains(line, `"client":"127.0.0.1:`) {
+			t.Errorf("it is not said from where: %s", line)
+		}
+	}
 	if audit := strings.Join(r.audited("carol"), "\n"); strings.Count(audit, "api.refused step_up") != 2 {
 		t.Errorf("%s", audit)
 	}

@@ -9,6 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/client"
+	"sallyport/configs"
+	"sallyport/recorder"
 	"sallyport/web/api"
 )
 
@@ -30,6 +33,15 @@ var completions = map[string]cobra.CompletionFunc{
 	"shred": first(completeSessions("?all=true")),
 }
 
+// flagWords are what flags take that take one of a few words, by the command's path and the flag's name.
+var flagWords = map[string]map[string][]cobra.Completion{
+	"export":   {"format": recorder.Formats},
+	"report":   {"format": {"markdown", "csv", "json"}},
+	"login":    {"format": {string(client.PKCS8), string(client.PKCS12)}},
+	"search":   {"protocol": {configs.KindPostgres, configs.KindSSH}},
+	"sessions": {"protocol": {configs.KindPostgres, configs.KindSSH}},
+}
+
 // addCompletions gives commands the completions of their arguments, and cobra's own command for that errors like all others'.
 func addCompletions(root *cobra.Command) {
 	for _, command := range root.Commands() {
@@ -39,6 +51,11 @@ func addCompletions(root *cobra.Command) {
 			command.Args = noArguments
 			if command.RunE == nil {
 				command.RunE = func(command *cobra.Command, _ []string) error { return command.Help() }
+			}
+		}
+		for name, words := range flagWords[path] {
+			if err := command.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+				panic(err) // the command has no such flag
 			}
 		}
 		if complete := completions[path]; complete != nil && command.ValidArgsFunction == nil {

@@ -166,3 +166,15 @@ func TestJSONIsPlain(t *testing.T) {
 		}
 	}
 }
+
+// What flags take of a few words is completed; a flag that is not there would be a panic.
+func TestFlagsAreCompleted(t *testing.T) {
+	root := newRootCommand()
+	var out strings.Builder
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	root.SetArgs([]string{"__complete", "export", "--format", ""})
+	if err := root.Execute(); err != nil || !strings.Contains(out.String(), "asciicast-v2\n") || !strings.Contains(out.String(), ":4") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}

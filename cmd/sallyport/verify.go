@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,6 +87,9 @@ func (v *verification) run(command *cobra.Command) error {
 
 func (v *verification) check(command *cobra.Command) (*verify.Report, error) {
 	if v.state != "" {
+		if info, err := os.Stat(filepath.Join(v.state, "recordings")); err != nil || !info.IsDir() {
+			return nil, fmt.Errorf("%s is no state directory of a gateway, nor a copy: there is no directory \"recordings\" in it; the gateway's configuration names it (state)", v.state)
+		}
 		o, err := verify.Trust(v.logKey, v.witnesses, v.kept)
 		if err != nil {
 			return nil, err
