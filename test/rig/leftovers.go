@@ -115,7 +115,8 @@ func keep(dir string, in io.Reader) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		unmountIn(dir)
-		if err := os.RemoveAll(dir); err == nil && len(left) == 0 || time.Now().After(end) {
+		err := os.RemoveAll(dir) //nolint:gosec // the name is Main's own
+		if err == nil && len(left) == 0 || time.Now().After(end) {
 			return
 		}
 	}
