@@ -29,7 +29,7 @@ func (s *scene) race(t *testing.T) {
 	config.RuntimeParams["application_name"] = "racer"
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	for round := range 3 {
+	for round := range 2 {
 		id := s.superuserGrant(t)
 		var revoked, over atomic.Bool
 		var in atomic.Int64
@@ -109,7 +109,7 @@ func (s *scene) superuserGrant(t *testing.T) string {
 // decideAtOnce has a request approved, denied and taken back by several at the same time: one of it is what happened, once.
 func (s *scene) decideAtOnce(t *testing.T) {
 	s.As("alice", "release", s.superuserGrant(t))
-	for range 3 {
+	for range 2 {
 		var asked struct{ ID string }
 		s.Ask(&asked, "alice", "request", "postgres@orders", "--duration", "10m", "--reason", "all at once")
 		start := make(chan struct{})
