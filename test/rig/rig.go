@@ -125,7 +125,11 @@ func (r *Rig) stop() {
 		r.t.Errorf("the race detector found something in the gateway:\n%s", log)
 	}
 	if r.t.Failed() {
-		r.t.Logf("the rig said:\n%s\nthe gateway's log ends:\n%s", r.out, log[max(0, len(log)-6000):])
+		r.t.Logf("the rig said:\n%s", r.out)
+		for _, name := range []string{"demo.log", "sshd.log", "gateway.log"} {
+			log, _ := os.ReadFile(r.Path("log", name)) // there may be none
+			r.t.Logf("%s ends:\n%s", name, log[max(0, len(log)-6000):])
+		}
 	}
 	if err := os.RemoveAll(r.dir); err != nil {
 		r.t.Error(err)
