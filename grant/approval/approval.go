@@ -399,8 +399,9 @@ func (n *Notifier) attempt(ctx context.Context, c Channel, p pending) error {
 	}
 	ctx = context.WithoutCancel(ctx) // what was told is noted, also while the gateway stops
 	return n.store.Do(ctx, func(tx *store.Tx) error {
+		// Where somebody has asked meanwhile that it be tried anew (Retry), this failure is one of before that.
 		_, err := tx.ExecContext(ctx, `UPDATE notifications SET state = ?, attempts = attempts + 1, next_try = ?, error = ?, done = ?
-			WHERE event = ? AND channel = ?`, state, next, text, done, p.notice.Number, c.Name())
+			WHERE event = ? AND channel = ? AND (attempts = ? OR ? = 'delivered')`, state, next, text, done, p.notice.Number, c.Name(), p.attempts, state)
 		if err == nil && failed == nil && ref != "" {
 			_, err = tx.ExecContext(ctx, `INSERT INTO notification_refs (channel, grant_id, ref, created) VALUES (?, ?, ?, ?)
 				ON CONFLICT (channel, grant_id) DO UPDATE SET ref = excluded.ref, created = excluded.created`, c.Name(), p.grant, ref, now.UnixNano())

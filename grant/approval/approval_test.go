@@ -26,6 +26,7 @@ type line struct {
 	fail error
 	// panics is what makes it panic.
 	panics string
+	during func() // what happens while it tells
 	asked  int
 	got    []string
 	refs   []string
@@ -38,6 +39,9 @@ func (l *line) Wants(kind grant.EventKind) bool {
 }
 func (l *line) Deliver(_ context.Context, n Notice) (string, error) {
 	l.asked++
+	if l.during != nil {
+		l.during()
+	}
 	if l.fail != nil {
 		return "", l.fail
 	}
@@ -426,5 +430,33 @@ func TestRetry(t *testing.T) {
 	}
 	if n := len(slices.DeleteFunc(events, func(e store.AuditEvent) bool { return e.Kind != "notifications.retried" || e.Actor != "i carol" })); n != 2 {
 		t.Errorf("%d retries are audited", n)
+	}
+}
+
+// Who asks that something be tried anew while its last try is under way is not answered by that try's failure.
+func TestRetryDuringTheLastTry(t *testing.T) {
+	l := &line{name: "slack/l", fail: errors.New("nobody is there")}
+	b := newBench(t, l)
+	b.request("a")
+	b.run()
+	list, err := b.List(t.Context(), false)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	b.clock = b.clock.Add(giveUp + time.Hour)
+	l.during = func() {
+		l.during = nil
+		if _, err := b.Retry(t.Context(), Again{IDs: []string{list[0].ID}}, store.AuditEvent{Kind: "notifications.retried", Actor: "i carol"}); err != nil {
+			t.Error(err)
+		}
+	}
+	b.run()
+	if list, err = b.List(t.Context(), false); err != nil || len(list) != 1 || list[0].State != "pending" {
+		t.Fatalf("%+v %v", list, err)
+	}
+	l.fail = nil
+	b.clock = list[0].NextTry
+	if b.run(); len(l.got) != 1 {
+		t.Errorf("%q", l.got)
 	}
 }

@@ -71,7 +71,7 @@ type Reader struct {
 	sources map[string]named
 	now     func() time.Time
 
-	mu    sync.Mutex
+	mu    *sync.Mutex // of all readers that share readings, one after the other: what an earlier one still reads, a later one looks at
 	known map[key]*reading
 	quiet map[string]time.Time // by name: until when its system has asked not to be asked
 }
@@ -98,7 +98,10 @@ type reading struct {
 // New makes a reader. open makes the source of kinds that this package does not know, which is Jira. What before has read of
 // the same evidence is taken over.
 func New(config *configs.Config, open func(configs.Evidence) (Source, error), now func() time.Time, before *Reader) (*Reader, error) {
-	r := &Reader{sources: map[string]named{}, now: now, known: map[key]*reading{}, quiet: map[string]time.Time{}}
+	r := &Reader{sources: map[string]named{}, now: now, mu: &sync.Mutex{}, known: map[key]*reading{}, quiet: map[string]time.Time{}}
+	if before != nil {
+		r.mu = before.mu
+	}
 	same := map[string]bool{}
 	for _, c := range config.Evidence {
 		var s Source
@@ -214,12 +217,12 @@ func (r *Reader) learn(ctx context.Context, name string, s named, about About) {
 	e.tried, e.at, e.Reading = time.Time{}, e.last, got
 }
 
-// forget drops what was tried longest ago; called with mu held.
+// forget drops what was tried longest ago, and nothing that is being read for the first time; called with mu held.
 func (r *Reader) forget() {
 	var oldest key
 	var at time.Time
 	for k, v := range r.known {
-		if at.IsZero() || v.last.Before(at) {
+		if !v.last.IsZero() && (at.IsZero() || v.last.Before(at)) {
 			oldest, at = k, v.last
 		}
 	}
