@@ -157,6 +157,13 @@ func (s *signing) scim(t *testing.T, method, path, body string) string {
 // closedByDirectory: whom the provider's directory closes (SCIM) loses live sessions, the sign-in and what hangs on it at once, though
 // nobody asks the provider anything, and can't sign in until it opens them again.
 func (s *signing) closedByDirectory(t *testing.T) {
+	s.Until(time.Minute, "the gateway sees that the provider answers again", func() error { // what it saw counts for seconds
+		if page := s.browser(t).Get("/console/sign-in/start"); page.Status == http.StatusServiceUnavailable {
+			time.Sleep(500 * time.Millisecond) // from one address not too many sign-ins are begun
+			return errors.New(page.URL.String())
+		}
+		return nil
+	})
 	s.signInAgain(t)
 	s.granted(t)
 	person := s.scim(t, http.MethodPost, "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"alice@example.com","externalId":"alice","active":true}`)
