@@ -49,12 +49,30 @@ func inTime[T any](do func() (T, error)) (T, error) {
 	}
 }
 
-// readToken reads the tokens from where they are kept.
-func (h Home) readToken() (*oauth2.Token, error) {
-	var token oauth2.Token
+// keptToken is what is kept of a sign-in. A home that names another gateway than the tokens are of is one whose sign-in there was
+// broken off half-way: the other gateway must not get to see them. Gateway is empty where they were kept by an earlier version.
+type keptToken struct {
+	oauth2.Token
+	Gateway string `json:"gateway,omitempty"`
+}
+
+// of returns the token if it is that gateway's, and else fs.ErrNotExist.
+func (k *keptToken) of(gateway string) (*oauth2.Token, error) {
+	if k.Gateway != "" && k.Gateway != gateway {
+		return nil, fs.ErrNotExist
+	}
+	return &k.Token, nil
+}
+
+// readToken reads a gateway's tokens from where they are kept.
+func (h Home) readToken(gateway string) (*oauth2.Token, error) {
+	var token keptToken
 	s, err := h.settings()
 	if err != nil || !s.Keychain {
-		return &token, h.readJSON(fileToken, &token)
+		if err := h.readJSON(fileToken, &token); err != nil {
+			return nil, err
+		}
+		return token.of(gateway)
 	}
 	text, err := inTime(func() (string, error) { return keyring.Get(keychainService, h.Dir) })
 	if errors.Is(err, keyring.ErrNotFound) {
@@ -66,16 +84,17 @@ func (h Home) readToken() (*oauth2.Token, error) {
 	if err := json.Unmarshal([]byte(text), &token); err != nil {
 		return nil, fmt.Errorf("the tokens in the keychain are damaged: %w; sign in again", err)
 	}
-	return &token, nil
+	return token.of(gateway)
 }
 
-// writeToken keeps the tokens.
-func (h Home) writeToken(token *oauth2.Token) error {
+// writeToken keeps a gateway's tokens.
+func (h Home) writeToken(gateway string, token *oauth2.Token) error {
+	kept := keptToken{*token, gateway}
 	s, err := h.settings()
 	if err != nil || !s.Keychain {
-		return h.writeJSON(fileToken, token)
+		return h.writeJSON(fileToken, kept)
 	}
-	text, err := json.Marshal(token) //nolint:gosec // the keychain is for secrets
+	text, err := json.Marshal(kept) //nolint:gosec // the keychain is for secrets
 	if err != nil {
 		return err
 	}
@@ -87,13 +106,13 @@ func (h Home) writeToken(token *oauth2.Token) error {
 
 // keepToken is writeToken at a sign-in: a keychain that can't be used is not used, which out is told.
 func (h Home) keepToken(s *settings, token *oauth2.Token, out io.Writer) error {
-	err := h.writeToken(token)
+	err := h.writeToken(s.Gateway, token)
 	if err == nil || !s.Keychain {
 		return err
 	}
 	fmt.Fprintf(out, "Note: %v. The tokens are kept in a file that only you can read.\n", err)
 	s.Keychain = false
-	return errors.Join(h.writeJSON(fileConfig, *s), h.writeToken(token))
+	return errors.Join(h.writeJSON(fileConfig, *s), h.writeToken(s.Gateway, token))
 }
 
 // forgetToken removes the tokens, wherever they are.

@@ -34,7 +34,7 @@ type tokens struct {
 
 // load reads the token as last kept.
 func (t *tokens) load() (*oauth2.Token, error) {
-	token, err := t.home.readToken()
+	token, err := t.home.readToken(t.gateway)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refusal.New(refusal.NotAuthenticated, "you are not signed in").WithHint("sallyport login")
 	}
@@ -97,7 +97,7 @@ func (t *tokens) refresh(ctx context.Context, old *oauth2.Token) (*oauth2.Token,
 	if token.RefreshToken == "" {
 		token.RefreshToken = old.RefreshToken
 	}
-	if err := t.home.writeToken(token); err != nil {
+	if err := t.home.writeToken(t.gateway, token); err != nil {
 		return nil, err
 	}
 	return token, nil
