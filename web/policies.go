@@ -11,8 +11,8 @@ import (
 	"sallyport/web/said"
 )
 
-// freshConfirm is how long ago somebody may have proven themselves who decides on policies, where the configuration says nothing
-// else (step_up for policies.confirm).
+// freshConfirm is how long ago somebody who decides on policies may have proven themselves at most. The configuration can ask for less
+// (step_up for policies.confirm), and not for more: who confirms a wider set confirms all that can be had by it.
 const freshConfirm = 15 * time.Minute
 
 type heldRevision struct {

@@ -200,7 +200,6 @@ func TestLiveDemoIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestOnlyOwnDirectories: a directory with somebody's files in it is not taken.
 // TestPortsAreClaimed: a demo that has another register, as another user's has, takes none of the ports of one that lives.
 func TestPortsAreClaimed(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -229,6 +228,7 @@ func TestPortsAreClaimed(t *testing.T) {
 	claim.Close()
 }
 
+// TestOnlyOwnDirectories: a directory with somebody's files in it is not taken.
 func TestOnlyOwnDirectories(t *testing.T) {
 	t.Setenv("TMPDIR", shortDir(t))
 	dir := t.TempDir()
